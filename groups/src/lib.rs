@@ -1,0 +1,6 @@
+//! Many Multi-Paxos groups over one log: the protocol, the log and the state machine.
+//!
+//! This crate is the ground floor: no sockets, no async runtime and no clock of its own. Time
+//! and messages go in; what to send, what to write and what was chosen come out.
+
+pub mod ids;

@@ -1,0 +1,1 @@
+//! The one network layer between nodes: framing, handshake, links and demultiplexing by group id.

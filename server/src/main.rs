@@ -1,0 +1,2 @@
+//! The pelago program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The deterministic world around whole nodes.
