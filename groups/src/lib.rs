@@ -3,4 +3,12 @@
 //! This crate is the ground floor: no sockets, no async runtime and no clock of its own. Time
 //! and messages go in; what to send, what to write and what was chosen come out.
 
+pub mod group;
+pub mod host;
 pub mod ids;
+pub mod kv;
+pub mod log;
+pub mod paxos;
+pub mod peers;
+pub mod random;
+pub mod time;

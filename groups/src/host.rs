@@ -1,0 +1,323 @@
+//! Many groups, one turn: the groups of one shard of a node, with the peers they share.
+//!
+//! The driver hands in whatever has come (messages, heartbeats, synced batches, submissions,
+//! ticks) and then calls [`Host::turn`], which ends the turn of every touched group and returns
+//! one [`Output`] for all of them. Idle groups are in no list and cost nothing.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
+use crate::ids::{Boot, GroupId, NodeId};
+use crate::paxos::message::Entry;
+use crate::paxos::{Envelope, Message, Ready, Tuning};
+use crate::peers::{Heard, Heartbeat, Peers};
+use crate::random::Random;
+use crate::time::Time;
+
+/// What a host is made of.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// This node.
+    pub me: NodeId,
+    /// Its life.
+    pub boot: Boot,
+    /// Which of the node's shards this is.
+    pub shard: u32,
+    /// How many shards the node has.
+    pub shards: u32,
+    /// All nodes of the cluster.
+    pub nodes: Vec<NodeId>,
+    /// How many groups the cluster has.
+    pub groups: u32,
+    /// How often nodes say that they are alive.
+    pub heartbeat_interval: Duration,
+    /// How replicas behave.
+    pub tuning: Tuning,
+    /// Limits of each group's queues.
+    pub limits: Limits,
+    /// Seeds the timeouts.
+    pub seed: u64,
+}
+
+/// What one turn asks the driver to do. See [`Ready`] for the order.
+#[derive(Debug, Default)]
+pub struct Output {
+    /// Messages, records and log reads of all groups; envelopes to the own node are kept back
+    /// and stepped by [`Host::on_synced`].
+    pub ready: Ready,
+    /// Names this turn for [`Host::on_synced`]; `None` when nothing of it waits for the disk.
+    pub batch: Option<u64>,
+    /// May be sent at once.
+    pub beats: Vec<(NodeId, Heartbeat)>,
+    /// Answers to submissions of this and other nodes; may be sent at once.
+    pub answers: Vec<Answer>,
+}
+
+#[derive(Debug)]
+struct Member {
+    group: Group,
+    touched: bool,
+    active: bool,
+}
+
+/// The groups of one shard.
+#[derive(Debug)]
+pub struct Host {
+    config: HostConfig,
+    peers: Peers,
+    random: Random,
+    members: Vec<Member>,
+    /// Position in `members` by `group / shards`; `NONE` for groups that this node has no seat in.
+    seats: Vec<u32>,
+    touched: Vec<usize>,
+    active: Vec<usize>,
+    output: Output,
+    /// Own votes that wait for the disk, by batch.
+    own: VecDeque<(u64, Vec<Envelope>)>,
+    next_batch: u64,
+    next_beat: Time,
+    next_sweep: Time,
+    /// The highest `shard` batch known to be synced.
+    synced: u64,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Host {
+    /// The groups that `seats` names, going on from their logs.
+    #[must_use]
+    pub fn new(config: HostConfig, seats: Vec<Seat>, now: Time) -> Host {
+        let tuning = Arc::new(config.tuning.clone());
+        let limits = Arc::new(config.limits.clone());
+        let slots = config.groups.div_ceil(config.shards) as usize;
+        let mut by_group = vec![NONE; slots];
+        let mut members = Vec::with_capacity(seats.len());
+        for seat in seats {
+            assert_eq!(seat.group.0 % config.shards, config.shard, "a shard owns its groups only");
+            by_group[(seat.group.0 / config.shards) as usize] = members.len() as u32;
+            let group =
+                Group::new(seat, config.me, config.boot, Arc::clone(&tuning), Arc::clone(&limits), now);
+            members.push(Member { group, touched: false, active: true });
+        }
+        let peers = Peers::new(
+            config.me,
+            config.boot,
+            config.shard,
+            config.shards,
+            config.tuning.election_timeout,
+            &config.nodes,
+        );
+        Host {
+            peers,
+            random: Random::new(config.seed),
+            active: (0..members.len()).collect(),
+            members,
+            seats: by_group,
+            touched: Vec::new(),
+            output: Output::default(),
+            own: VecDeque::new(),
+            next_batch: 1,
+            next_beat: now,
+            next_sweep: now,
+            synced: 0,
+            config,
+        }
+    }
+
+    /// The peers as this shard sees them.
+    #[must_use]
+    pub fn peers(&self) -> &Peers {
+        &self.peers
+    }
+
+    /// All groups with a seat here.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.members.iter().map(|m| &m.group)
+    }
+
+    /// One group, if it has a seat here.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> Option<&Group> {
+        self.seat(group).map(|i| &self.members[i].group)
+    }
+
+    fn seat(&self, group: GroupId) -> Option<usize> {
+        if group.0 % self.config.shards != self.config.shard {
+            return None;
+        }
+        match self.seats.get((group.0 / self.config.shards) as usize) {
+            Some(&index) if index != NONE => Some(index as usize),
+            _ => None,
+        }
+    }
+
+    fn touch(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        if !member.touched {
+            member.touched = true;
+            self.touched.push(index);
+        }
+        self.activate(index);
+    }
+
+    fn activate(&mut self, index: usize) {
+        let member = &mut self.members[index];
+        if !member.active {
+            member.active = true;
+            self.active.push(index);
+        }
+    }
+
+    /// A message of a peer's replica.
+    pub fn on_message(&mut self, from: NodeId, group: GroupId, message: Message, now: Time) {
+        if from == self.config.me {
+            // Own votes come from the own disk, never from the network.
+            return;
+        }
+        self.step(from, group, message, now);
+    }
+
+    fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Time) {
+        let Some(index) = self.seat(group) else { return };
+        let replica = &mut self.members[index].group.replica;
+        replica.step(from, message, now, &self.peers, &mut self.random, &mut self.output.ready);
+        self.touch(index);
+    }
+
+    /// A heartbeat of a peer's shard.
+    pub fn on_heartbeat(&mut self, from: NodeId, beat: &Heartbeat, now: Time) {
+        match self.peers.heard(from, beat, now) {
+            Heard::Again | Heard::Late => {}
+            Heard::Up => self.peer_up(from),
+            Heard::Restarted => {
+                for index in 0..self.members.len() {
+                    let replica = &mut self.members[index].group.replica;
+                    if replica.leader() == Some(from) {
+                        replica.leader_lost(from, now, &self.peers, &mut self.random);
+                        self.touch(index);
+                    }
+                }
+                self.peer_up(from);
+            }
+        }
+    }
+
+    fn peer_up(&mut self, node: NodeId) {
+        for index in 0..self.members.len() {
+            let replica = &mut self.members[index].group.replica;
+            if replica.is_leader() && replica.members().contains(node) {
+                replica.peer_up(node);
+                self.activate(index);
+            }
+        }
+    }
+
+    /// Everything up to `batch` is on the disk: the own votes of those turns count now.
+    pub fn on_synced(&mut self, batch: u64, now: Time) {
+        assert!(batch < self.next_batch, "only what was handed out can be synced");
+        self.synced = self.synced.max(batch);
+        while let Some((_, envelopes)) = self.own.pop_front_if(|(b, _)| *b <= batch) {
+            for envelope in envelopes {
+                self.step(self.config.me, envelope.group, envelope.message, now);
+            }
+        }
+    }
+
+    /// What the log found for a peer that is behind.
+    pub fn on_log_read(&mut self, group: GroupId, reader: NodeId, entries: Vec<Entry>) {
+        if let Some(index) = self.seat(group) {
+            self.members[index].group.replica.on_log_read(reader, entries, &mut self.output.ready);
+            self.touch(index);
+        }
+    }
+
+    /// A command of this or another node's client.
+    pub fn submit(&mut self, group: GroupId, submission: Submission) {
+        match self.seat(group) {
+            Some(index) => {
+                self.members[index].group.submit(submission, &mut self.output.answers);
+                self.touch(index);
+            }
+            None => {
+                let Submission { ticket, read, .. } = submission;
+                self.output.answers.push(Answer {
+                    group,
+                    to: ticket.node,
+                    boot: ticket.boot,
+                    read,
+                    number: ticket.number,
+                    reply: Reply::NotLeader(None),
+                });
+            }
+        }
+    }
+
+    /// Lets time pass; to be called every few milliseconds.
+    pub fn tick(&mut self, now: Time) {
+        if now >= self.next_beat {
+            self.next_beat = now + self.config.heartbeat_interval;
+            let nodes: Vec<NodeId> = self.peers.nodes().collect();
+            for node in nodes {
+                let beat = self.peers.beat(node, now);
+                self.output.beats.push((node, beat));
+            }
+        }
+        for node in self.peers.changed(now) {
+            for index in 0..self.members.len() {
+                let replica = &self.members[index].group.replica;
+                if replica.leader() == Some(node) || replica.is_leader() {
+                    self.activate(index);
+                }
+            }
+        }
+        if now >= self.next_sweep {
+            // Leaders that sit in another's best place look now and then whether it is back.
+            self.next_sweep = now + self.config.tuning.settle / 4;
+            for index in 0..self.members.len() {
+                let replica = &self.members[index].group.replica;
+                if replica.is_leader() && replica.preference().first() != Some(&self.config.me) {
+                    self.activate(index);
+                }
+            }
+        }
+        let mut still = Vec::with_capacity(self.active.len());
+        for index in std::mem::take(&mut self.active) {
+            let member = &mut self.members[index];
+            let ready = &mut self.output.ready;
+            let busy = member.group.replica.tick(now, &self.peers, &mut self.random, ready);
+            member.active = busy || member.group.is_waiting();
+            if member.active {
+                still.push(index);
+            }
+            if !member.touched {
+                member.touched = true;
+                self.touched.push(index);
+            }
+        }
+        self.active = still;
+    }
+
+    /// Ends the turn of every touched group and returns what there is to do.
+    pub fn turn(&mut self, now: Time) -> Output {
+        for index in std::mem::take(&mut self.touched) {
+            let member = &mut self.members[index];
+            member.touched = false;
+            member.group.turn(now, &mut self.output.ready, &mut self.output.answers);
+        }
+        let mut output = std::mem::take(&mut self.output);
+        let ready = &mut output.ready;
+        if !(ready.records.is_empty() && ready.send_after_sync.is_empty()) {
+            let batch = self.next_batch;
+            self.next_batch += 1;
+            output.batch = Some(batch);
+            let me = self.config.me;
+            let own: Vec<Envelope> = ready.send_after_sync.extract_if(.., |e| e.to == me).collect();
+            if !own.is_empty() {
+                self.own.push_back((batch, own));
+            }
+        }
+        output
+    }
+}

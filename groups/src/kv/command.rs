@@ -1,0 +1,321 @@
+//! Commands of the state machine and their bytes, as they travel between nodes and stand in
+//! chosen values. The bytes are part of the log's format: kinds are added, never reused.
+
+use bytes::{Buf, BufMut, Bytes};
+
+/// The most keys in one command: what a request's limits allow, far below what a length can say.
+pub const MAX_KEYS: usize = 1 << 20;
+
+/// When a write applies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Always.
+    #[default]
+    None,
+    /// The key is absent.
+    Absent,
+    /// The key is present.
+    Present,
+    /// The key's revision is this one; 0 for an absent key.
+    Revision(u64),
+    /// The key is present with this value.
+    Value(Bytes),
+}
+
+/// What the writer wants to hear.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Want {
+    /// That it was applied.
+    #[default]
+    Done,
+    /// The new revision.
+    Revision,
+    /// The value before, whether applied or not.
+    Previous,
+}
+
+/// One command. Reads change nothing and are never proposed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The value and revision of a key.
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// The values of several keys, at one instant.
+    GetMany {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// How many of these keys are present, repeats counted.
+    Exists {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// How many keys the group has.
+    Count,
+    /// Sets a key.
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+        /// When.
+        condition: Condition,
+        /// What is answered.
+        want: Want,
+    },
+    /// Sets several keys at once.
+    PutMany {
+        /// Keys and values; of a repeated key the last counts.
+        pairs: Vec<(Bytes, Bytes)>,
+    },
+    /// Removes keys; answers how many were present.
+    Delete {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// Removes a key; answers its value.
+    Take {
+        /// The key.
+        key: Bytes,
+    },
+    /// Adds to the decimal number that a key holds; an absent key counts as 0.
+    Add {
+        /// The key.
+        key: Bytes,
+        /// What is added.
+        delta: i64,
+    },
+    /// Appends to a value; answers its new length in bytes.
+    Append {
+        /// The key.
+        key: Bytes,
+        /// What is appended.
+        value: Bytes,
+        /// The longest result allowed, in bytes. In the command, so that every replica decides
+        /// alike whatever its own configuration says.
+        max: u32,
+    },
+    /// Sets a key to `new` if it holds `old`; answers 1 or 0.
+    Cas {
+        /// The key.
+        key: Bytes,
+        /// The value it must have.
+        old: Bytes,
+        /// The value it gets.
+        new: Bytes,
+    },
+}
+
+/// Why bytes are not a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a command: {0}")]
+pub struct BadCommand(&'static str);
+
+const GET: u8 = 1;
+const GET_MANY: u8 = 2;
+const EXISTS: u8 = 3;
+const COUNT: u8 = 4;
+const PUT: u8 = 16;
+const PUT_MANY: u8 = 17;
+const DELETE: u8 = 18;
+const TAKE: u8 = 19;
+const ADD: u8 = 20;
+const APPEND: u8 = 21;
+const CAS: u8 = 22;
+
+impl Command {
+    /// Whether it leaves the state as it is.
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        matches!(
+            self,
+            Command::Get { .. } | Command::GetMany { .. } | Command::Exists { .. } | Command::Count
+        )
+    }
+
+    /// Writes the command behind what `out` holds.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Command::Get { key } => {
+                out.put_u8(GET);
+                put_bytes(out, key);
+            }
+            Command::GetMany { keys } => put_keys(out, GET_MANY, keys),
+            Command::Exists { keys } => put_keys(out, EXISTS, keys),
+            Command::Count => out.put_u8(COUNT),
+            Command::Put { key, value, condition, want } => {
+                out.put_u8(PUT);
+                out.put_u8(match want {
+                    Want::Done => 0,
+                    Want::Revision => 1,
+                    Want::Previous => 2,
+                });
+                match condition {
+                    Condition::None => out.put_u8(0),
+                    Condition::Absent => out.put_u8(1),
+                    Condition::Present => out.put_u8(2),
+                    Condition::Revision(revision) => {
+                        out.put_u8(3);
+                        out.put_u64_le(*revision);
+                    }
+                    Condition::Value(value) => {
+                        out.put_u8(4);
+                        put_bytes(out, value);
+                    }
+                }
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Command::PutMany { pairs } => {
+                out.put_u8(PUT_MANY);
+                out.put_u32_le(pairs.len() as u32);
+                for (key, value) in pairs {
+                    put_bytes(out, key);
+                    put_bytes(out, value);
+                }
+            }
+            Command::Delete { keys } => put_keys(out, DELETE, keys),
+            Command::Take { key } => {
+                out.put_u8(TAKE);
+                put_bytes(out, key);
+            }
+            Command::Add { key, delta } => {
+                out.put_u8(ADD);
+                out.put_i64_le(*delta);
+                put_bytes(out, key);
+            }
+            Command::Append { key, value, max } => {
+                out.put_u8(APPEND);
+                out.put_u32_le(*max);
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Command::Cas { key, old, new } => {
+                out.put_u8(CAS);
+                put_bytes(out, key);
+                put_bytes(out, old);
+                put_bytes(out, new);
+            }
+        }
+    }
+
+    /// The command's bytes.
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut out = Vec::with_capacity(64);
+        self.encode(&mut out);
+        Bytes::from(out)
+    }
+
+    /// Reads exactly one command. Keys and values are slices of `bytes`.
+    ///
+    /// # Errors
+    /// When the bytes are anything else.
+    pub fn decode(bytes: Bytes) -> Result<Command, BadCommand> {
+        let mut r = Reader(bytes);
+        let command = match r.u8()? {
+            GET => Command::Get { key: r.bytes()? },
+            GET_MANY => Command::GetMany { keys: r.keys()? },
+            EXISTS => Command::Exists { keys: r.keys()? },
+            COUNT => Command::Count,
+            PUT => {
+                let want = match r.u8()? {
+                    0 => Want::Done,
+                    1 => Want::Revision,
+                    2 => Want::Previous,
+                    _ => return Err(BadCommand("unknown answer wanted")),
+                };
+                let condition = match r.u8()? {
+                    0 => Condition::None,
+                    1 => Condition::Absent,
+                    2 => Condition::Present,
+                    3 => Condition::Revision(r.u64()?),
+                    4 => Condition::Value(r.bytes()?),
+                    _ => return Err(BadCommand("unknown condition")),
+                };
+                Command::Put { key: r.bytes()?, value: r.bytes()?, condition, want }
+            }
+            PUT_MANY => {
+                let count = r.count(8)?;
+                let mut pairs = Vec::with_capacity(count);
+                for _ in 0..count {
+                    pairs.push((r.bytes()?, r.bytes()?));
+                }
+                Command::PutMany { pairs }
+            }
+            DELETE => Command::Delete { keys: r.keys()? },
+            TAKE => Command::Take { key: r.bytes()? },
+            ADD => {
+                let delta = r.u64()? as i64;
+                Command::Add { key: r.bytes()?, delta }
+            }
+            APPEND => {
+                let max = r.u32()?;
+                Command::Append { key: r.bytes()?, value: r.bytes()?, max }
+            }
+            CAS => Command::Cas { key: r.bytes()?, old: r.bytes()?, new: r.bytes()? },
+            _ => return Err(BadCommand("unknown kind")),
+        };
+        if r.0.is_empty() { Ok(command) } else { Err(BadCommand("bytes follow it")) }
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.put_u32_le(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+fn put_keys(out: &mut Vec<u8>, kind: u8, keys: &[Bytes]) {
+    out.put_u8(kind);
+    out.put_u32_le(keys.len() as u32);
+    for key in keys {
+        put_bytes(out, key);
+    }
+}
+
+struct Reader(Bytes);
+
+impl Reader {
+    fn need(&self, n: usize) -> Result<(), BadCommand> {
+        if self.0.len() < n { Err(BadCommand("cut short")) } else { Ok(()) }
+    }
+
+    fn u8(&mut self) -> Result<u8, BadCommand> {
+        self.need(1)?;
+        Ok(self.0.get_u8())
+    }
+
+    fn u32(&mut self) -> Result<u32, BadCommand> {
+        self.need(4)?;
+        Ok(self.0.get_u32_le())
+    }
+
+    fn u64(&mut self) -> Result<u64, BadCommand> {
+        self.need(8)?;
+        Ok(self.0.get_u64_le())
+    }
+
+    fn bytes(&mut self) -> Result<Bytes, BadCommand> {
+        let len = self.u32()? as usize;
+        self.need(len)?;
+        Ok(self.0.split_to(len))
+    }
+
+    /// A count of things that take at least `least` bytes each: one that cannot fit allocates
+    /// nothing.
+    fn count(&mut self, least: usize) -> Result<usize, BadCommand> {
+        let count = self.u32()? as usize;
+        if count > MAX_KEYS {
+            return Err(BadCommand("too many keys"));
+        }
+        self.need(count * least)?;
+        Ok(count)
+    }
+
+    fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {
+        let count = self.count(4)?;
+        (0..count).map(|_| self.bytes()).collect()
+    }
+}

@@ -1,0 +1,14 @@
+//! The key-value state machine: commands, outcomes, sessions, state and its hash.
+
+pub mod command;
+pub mod hash;
+pub mod outcome;
+pub mod session;
+pub mod state;
+pub mod value;
+
+pub use command::{Command, Condition, Want};
+pub use hash::StateHash;
+pub use outcome::{Failure, Outcome};
+pub use session::Ticket;
+pub use state::State;

@@ -1,0 +1,131 @@
+//! What a command came to, and its bytes: outcomes travel to the node that asked and stand in
+//! the session table.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::command::MAX_KEYS;
+
+/// Why a command failed. Nothing of it was applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// The value is not a decimal number of 64 bits.
+    NotAnInteger,
+    /// The sum does not fit 64 bits.
+    Overflow,
+    /// The result would be longer than this many bytes.
+    TooLong(u32),
+    /// More commands of one session are unanswered than the table keeps.
+    SessionFull,
+    /// An earlier command of the same session is missing: send them again in order.
+    OutOfOrder,
+}
+
+/// What a command came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Applied.
+    Done,
+    /// The condition did not hold; nothing was applied.
+    Unmet,
+    /// Applied; the key's new revision.
+    Revision(u64),
+    /// A count, a length or a sum.
+    Integer(i64),
+    /// A value with its revision, or none.
+    Value(Option<(Bytes, u64)>),
+    /// Values in the order of the keys.
+    Values(Vec<Option<Bytes>>),
+    /// Not applied.
+    Failed(Failure),
+    /// A copy of a command whose answer was given up long ago. Not applied again; whether it
+    /// ever was is no longer known here.
+    Retired,
+}
+
+impl Outcome {
+    /// Writes the outcome behind what `out` holds.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        match self {
+            Outcome::Done => out.put_u8(0),
+            Outcome::Unmet => out.put_u8(1),
+            Outcome::Revision(revision) => {
+                out.put_u8(2);
+                out.put_u64_le(*revision);
+            }
+            Outcome::Integer(n) => {
+                out.put_u8(3);
+                out.put_i64_le(*n);
+            }
+            Outcome::Value(None) => out.put_u8(4),
+            Outcome::Value(Some((value, revision))) => {
+                out.put_u8(5);
+                out.put_u64_le(*revision);
+                out.put_slice(value);
+            }
+            Outcome::Values(values) => {
+                out.put_u8(6);
+                out.put_u32_le(values.len() as u32);
+                for value in values {
+                    match value {
+                        None => out.put_u32_le(u32::MAX),
+                        Some(value) => {
+                            out.put_u32_le(value.len() as u32);
+                            out.put_slice(value);
+                        }
+                    }
+                }
+            }
+            Outcome::Failed(Failure::NotAnInteger) => out.put_u8(7),
+            Outcome::Failed(Failure::Overflow) => out.put_u8(8),
+            Outcome::Failed(Failure::TooLong(max)) => {
+                out.put_u8(9);
+                out.put_u32_le(*max);
+            }
+            Outcome::Failed(Failure::SessionFull) => out.put_u8(10),
+            Outcome::Retired => out.put_u8(11),
+            Outcome::Failed(Failure::OutOfOrder) => out.put_u8(12),
+        }
+    }
+
+    /// Reads exactly one outcome; `None` when the bytes are anything else.
+    #[must_use]
+    pub fn decode(mut bytes: Bytes) -> Option<Outcome> {
+        let outcome = match bytes.try_get_u8().ok()? {
+            0 => Outcome::Done,
+            1 => Outcome::Unmet,
+            2 => Outcome::Revision(bytes.try_get_u64_le().ok()?),
+            3 => Outcome::Integer(bytes.try_get_i64_le().ok()?),
+            4 => Outcome::Value(None),
+            5 => {
+                let revision = bytes.try_get_u64_le().ok()?;
+                Outcome::Value(Some((std::mem::take(&mut bytes), revision)))
+            }
+            6 => {
+                let count = bytes.try_get_u32_le().ok()? as usize;
+                if count > MAX_KEYS || bytes.len() < count * 4 {
+                    return None;
+                }
+                let mut values = Vec::with_capacity(count);
+                for _ in 0..count {
+                    let len = bytes.try_get_u32_le().ok()?;
+                    if len == u32::MAX {
+                        values.push(None);
+                    } else if len as usize <= bytes.len() {
+                        values.push(Some(bytes.split_to(len as usize)));
+                    } else {
+                        return None;
+                    }
+                }
+                Outcome::Values(values)
+            }
+            7 => Outcome::Failed(Failure::NotAnInteger),
+            8 => Outcome::Failed(Failure::Overflow),
+            9 => Outcome::Failed(Failure::TooLong(bytes.try_get_u32_le().ok()?)),
+            10 => Outcome::Failed(Failure::SessionFull),
+            11 => Outcome::Retired,
+            12 => Outcome::Failed(Failure::OutOfOrder),
+            _ => return None,
+        };
+        bytes.is_empty().then_some(outcome)
+    }
+}

@@ -1,0 +1,179 @@
+//! The session table: what makes a command that is sent twice apply once, and commands of one
+//! node apply in the order in which it took them.
+//!
+//! Every command carries a [`Ticket`] of the node that took it from a client: that node, its
+//! boot, and a number counted up per group. A node sends its unanswered commands again, in
+//! order, to whoever leads; the table, part of the replicated state, answers copies from memory
+//! (RIFL, Lee et al., SOSP '15). A command that comes before its predecessor is refused, because
+//! a new leader may fill the gap of a lost instance with a no-op and adopt the one behind it;
+//! without the refusal the pipelined writes of one client could change places. Numbers whose
+//! answer is no longer awaited are forgotten, and copies of them refused, so the table is
+//! bounded by what is unanswered.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::outcome::{Failure, Outcome};
+use crate::ids::{Boot, NodeId};
+
+/// Who asked, and which of its commands this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ticket {
+    /// The node that took the command from a client.
+    pub node: NodeId,
+    /// That node's life.
+    pub boot: Boot,
+    /// Counts that life's writes to the group, from 1.
+    pub number: u64,
+    /// `number - behind` is the lowest number still unanswered.
+    pub behind: u32,
+}
+
+/// The most commands of one session that are applied and not known to be answered. A node keeps
+/// well under it.
+pub const MAX_OPEN: u64 = 1 << 16;
+
+#[derive(Debug)]
+struct Session {
+    boot: Boot,
+    /// Lower numbers are retired.
+    low: u64,
+    /// Outcomes of the numbers from `low` on, without a gap: `low + outcomes.len()` is next.
+    outcomes: VecDeque<Outcome>,
+}
+
+impl Session {
+    fn new(boot: Boot) -> Session {
+        Session { boot, low: 1, outcomes: VecDeque::new() }
+    }
+
+    fn next(&self) -> u64 {
+        self.low + self.outcomes.len() as u64
+    }
+}
+
+/// The sessions of a group.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    nodes: BTreeMap<NodeId, Session>,
+}
+
+/// What to do with a command.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Apply it and [`Sessions::record`] the outcome.
+    Apply,
+    /// It was applied before, or must not be: this is the answer.
+    Answer(Outcome),
+}
+
+impl Sessions {
+    /// Decides over a command, deterministically.
+    pub fn admit(&mut self, ticket: Ticket) -> Admission {
+        let session = self.nodes.entry(ticket.node).or_insert_with(|| Session::new(ticket.boot));
+        if ticket.boot < session.boot {
+            return Admission::Answer(Outcome::Retired);
+        }
+        if ticket.boot > session.boot {
+            // The earlier life is over: nobody waits for its answers.
+            *session = Session::new(ticket.boot);
+        }
+        let lowest = ticket.number.saturating_sub(u64::from(ticket.behind));
+        while session.low < lowest {
+            if session.outcomes.pop_front().is_none() {
+                // Numbers given up by their node before they were applied.
+                session.low = lowest;
+                break;
+            }
+            session.low += 1;
+        }
+        if ticket.number < session.low {
+            Admission::Answer(Outcome::Retired)
+        } else if ticket.number > session.next() {
+            Admission::Answer(Outcome::Failed(Failure::OutOfOrder))
+        } else if let Some(outcome) = session.outcomes.get((ticket.number - session.low) as usize) {
+            Admission::Answer(outcome.clone())
+        } else if session.outcomes.len() as u64 >= MAX_OPEN {
+            Admission::Answer(Outcome::Failed(Failure::SessionFull))
+        } else {
+            Admission::Apply
+        }
+    }
+
+    /// Remembers the outcome of the command that was just admitted and applied.
+    pub fn record(&mut self, ticket: Ticket, outcome: Outcome) {
+        if let Some(session) = self.nodes.get_mut(&ticket.node) {
+            assert_eq!(ticket.number, session.next(), "recorded right after it was admitted");
+            session.outcomes.push_back(outcome);
+        }
+    }
+
+    /// Whether that life of `node` has had its write `number` applied or has given it up.
+    #[must_use]
+    pub fn is_past(&self, node: NodeId, boot: Boot, number: u64) -> bool {
+        number == 0
+            || self.nodes.get(&node).is_some_and(|s| s.boot > boot || (s.boot == boot && s.next() > number))
+    }
+
+    /// How many outcomes are remembered.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.nodes.values().map(|s| s.outcomes.len()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ticket(boot: u64, number: u64, behind: u32) -> Ticket {
+        Ticket { node: NodeId(1), boot: Boot(boot), number, behind }
+    }
+
+    fn apply(s: &mut Sessions, t: Ticket, outcome: Outcome) {
+        assert_eq!(s.admit(t), Admission::Apply);
+        s.record(t, outcome);
+    }
+
+    #[test]
+    fn a_copy_is_answered_from_memory_and_a_retired_one_refused() {
+        let mut s = Sessions::default();
+        apply(&mut s, ticket(1, 1, 0), Outcome::Integer(7));
+        assert_eq!(s.admit(ticket(1, 1, 0)), Admission::Answer(Outcome::Integer(7)));
+        // Number 3 says that it is the lowest unanswered: 1 is answered, 2 was given up.
+        apply(&mut s, ticket(1, 3, 0), Outcome::Done);
+        assert_eq!(s.admit(ticket(1, 1, 0)), Admission::Answer(Outcome::Retired));
+        assert_eq!(s.admit(ticket(1, 2, 0)), Admission::Answer(Outcome::Retired));
+        assert_eq!(s.remembered(), 1);
+        assert!(s.is_past(NodeId(1), Boot(1), 3) && !s.is_past(NodeId(1), Boot(1), 4));
+    }
+
+    #[test]
+    fn a_command_before_its_predecessor_is_refused_and_forgotten() {
+        let mut s = Sessions::default();
+        apply(&mut s, ticket(1, 1, 0), Outcome::Done);
+        let early = Admission::Answer(Outcome::Failed(Failure::OutOfOrder));
+        assert_eq!(s.admit(ticket(1, 3, 2)), early);
+        apply(&mut s, ticket(1, 2, 1), Outcome::Integer(2));
+        apply(&mut s, ticket(1, 3, 2), Outcome::Integer(3));
+        assert_eq!(s.remembered(), 3);
+    }
+
+    #[test]
+    fn a_new_life_ends_the_old_one() {
+        let mut s = Sessions::default();
+        apply(&mut s, ticket(3, 9, 0), Outcome::Done);
+        apply(&mut s, ticket(4, 1, 0), Outcome::Done);
+        assert_eq!(s.admit(ticket(3, 10, 0)), Admission::Answer(Outcome::Retired));
+        assert!(s.is_past(NodeId(1), Boot(3), 99), "nobody waits in an ended life");
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let mut s = Sessions::default();
+        for number in 1..=MAX_OPEN {
+            apply(&mut s, ticket(1, number, number as u32 - 1), Outcome::Done);
+        }
+        let over = ticket(1, MAX_OPEN + 1, MAX_OPEN as u32);
+        assert_eq!(s.admit(over), Admission::Answer(Outcome::Failed(Failure::SessionFull)));
+    }
+}

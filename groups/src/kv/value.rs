@@ -1,0 +1,165 @@
+//! The values that Paxos chooses: nothing, the opening of a leadership, or a batch of commands.
+//!
+//! ```text
+//! no-op    00
+//! lead     01 node:u32
+//! batch    02 count:u32 { node:u32 boot:u64 number:u64 behind:u32 length:u32 command }*
+//! ```
+//! All numbers little-endian. `number - behind` is the lowest number of that session whose
+//! answer is still awaited: the session table forgets what lies below it.
+
+use bytes::{Buf, BufMut, Bytes};
+
+use super::session::Ticket;
+use crate::ids::{Boot, NodeId};
+
+const NOOP: u8 = 0;
+const LEAD: u8 = 1;
+const BATCH: u8 = 2;
+
+/// Bytes of one command in a batch before the command itself.
+pub const COMMAND_HEAD: usize = 4 + 8 + 8 + 4 + 4;
+
+/// A value that changes nothing and fills a gap.
+#[must_use]
+pub fn noop() -> Bytes {
+    Bytes::from_static(&[NOOP])
+}
+
+/// The entry that a new leader begins with; it moves the group's epoch.
+#[must_use]
+pub fn lead(node: NodeId) -> Bytes {
+    let mut out = Vec::with_capacity(5);
+    out.put_u8(LEAD);
+    out.put_u32_le(node.0);
+    Bytes::from(out)
+}
+
+/// Packs commands into one value.
+#[derive(Debug)]
+pub struct Batch {
+    out: Vec<u8>,
+    count: u32,
+}
+
+impl Default for Batch {
+    fn default() -> Batch {
+        Batch::new()
+    }
+}
+
+impl Batch {
+    /// An empty batch.
+    #[must_use]
+    pub fn new() -> Batch {
+        Batch::with_capacity(0)
+    }
+
+    /// An empty batch with room for `bytes`.
+    #[must_use]
+    pub fn with_capacity(bytes: usize) -> Batch {
+        let mut out = Vec::with_capacity(5 + bytes);
+        out.put_u8(BATCH);
+        out.put_u32_le(0);
+        Batch { out, count: 0 }
+    }
+
+    /// Adds a command.
+    pub fn push(&mut self, ticket: Ticket, command: &[u8]) {
+        self.count += 1;
+        self.out.put_u32_le(ticket.node.0);
+        self.out.put_u64_le(ticket.boot.0);
+        self.out.put_u64_le(ticket.number);
+        self.out.put_u32_le(ticket.behind);
+        self.out.put_u32_le(command.len() as u32);
+        self.out.put_slice(command);
+    }
+
+    /// Bytes so far.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.out.len()
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn finish(mut self) -> Bytes {
+        self.out[1..5].copy_from_slice(&self.count.to_le_bytes());
+        Bytes::from(self.out)
+    }
+}
+
+/// A decoded value.
+#[derive(Debug)]
+pub enum Value {
+    /// Nothing.
+    Noop,
+    /// The opening of a leadership.
+    Lead(NodeId),
+    /// Commands, in order.
+    Batch(Commands),
+}
+
+/// Iterates over the commands of a batch.
+#[derive(Debug)]
+pub struct Commands {
+    left: u32,
+    bytes: Bytes,
+}
+
+/// A value that no proposer writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a chosen value of unknown shape")]
+pub struct BadValue;
+
+impl Value {
+    /// Reads a chosen value.
+    ///
+    /// # Errors
+    /// When it has no known shape. A batch is checked command by command as it is iterated.
+    pub fn decode(mut bytes: Bytes) -> Result<Value, BadValue> {
+        match bytes.try_get_u8().map_err(|_| BadValue)? {
+            NOOP if bytes.is_empty() => Ok(Value::Noop),
+            LEAD if bytes.len() == 4 => Ok(Value::Lead(NodeId(bytes.get_u32_le()))),
+            BATCH if bytes.len() >= 4 => {
+                let left = bytes.get_u32_le();
+                Ok(Value::Batch(Commands { left, bytes }))
+            }
+            _ => Err(BadValue),
+        }
+    }
+}
+
+impl Iterator for Commands {
+    type Item = Result<(Ticket, Bytes), BadValue>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return if self.bytes.is_empty() {
+                None
+            } else {
+                self.bytes.clear();
+                Some(Err(BadValue))
+            };
+        }
+        self.left -= 1;
+        if self.bytes.len() < COMMAND_HEAD {
+            self.left = 0;
+            self.bytes.clear();
+            return Some(Err(BadValue));
+        }
+        let ticket = Ticket {
+            node: NodeId(self.bytes.get_u32_le()),
+            boot: Boot(self.bytes.get_u64_le()),
+            number: self.bytes.get_u64_le(),
+            behind: self.bytes.get_u32_le(),
+        };
+        let len = self.bytes.get_u32_le() as usize;
+        if len > self.bytes.len() {
+            self.left = 0;
+            self.bytes.clear();
+            return Some(Err(BadValue));
+        }
+        Some(Ok((ticket, self.bytes.split_to(len))))
+    }
+}

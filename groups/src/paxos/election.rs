@@ -1,0 +1,326 @@
+//! From silence to leadership: probe, then phase 1 over the open range.
+//!
+//! A probe asks a majority whether it misses the leader too, before any ballot is raised. So a
+//! node that was cut off cannot depose a leader that the others hear, and ballots do not climb
+//! while no majority is there.
+
+use std::collections::BTreeMap;
+
+use super::leader::Leadership;
+use super::message::{Entry, Message, Prepare, Probe, ProbeReply, Promise, Reject};
+use super::quorum::Votes;
+use super::ready::Ready;
+use super::replica::{Accepted, Replica, Role};
+use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::log::Record;
+use crate::peers::Peers;
+use crate::random::Random;
+use crate::time::Time;
+
+/// A probe round under way.
+#[derive(Debug)]
+pub struct Probing {
+    attempt: u64,
+    granted: Votes,
+    highest: Ballot,
+    begun: Time,
+}
+
+/// Phase 1 under way.
+#[derive(Debug)]
+pub struct Candidacy {
+    pub(super) ballot: Ballot,
+    transfer: bool,
+    promised: Votes,
+    /// Parts of promises that are not complete yet, by member.
+    parts: BTreeMap<NodeId, Parts>,
+    /// Per instance the value accepted at the highest ballot that a complete promise reports.
+    reported: BTreeMap<InstanceId, Accepted>,
+    /// The longest chosen prefix that a promise reports, and who has it.
+    chosen: (InstanceId, NodeId),
+    begun: Time,
+    sent: Time,
+}
+
+#[derive(Debug)]
+struct Parts {
+    chosen: InstanceId,
+    missing: u32,
+    parts: Vec<Option<Vec<Entry>>>,
+}
+
+/// The most parts of one promise: what the limits on open entries allow, with room to spare.
+const MAX_PARTS: u32 = 1 << 16;
+
+impl Replica {
+    /// Whether a leader is known and its node is heard.
+    pub(super) fn has_live_leader(&self, now: Time, peers: &Peers) -> bool {
+        match self.leader {
+            Some(leader) if leader == self.me => self.is_leader(),
+            Some(leader) => peers.alive(leader, self.group, now),
+            None => false,
+        }
+    }
+
+    /// Sets the time of the next probe, within one election timeout from now: the better a live
+    /// member is placed, the earlier its slice of that time, so that one usually goes alone and
+    /// leaders end up spread as the preference says.
+    pub(super) fn schedule_election(&mut self, now: Time, peers: &Peers, random: &mut Random) {
+        let alive: Vec<NodeId> = self
+            .preference
+            .iter()
+            .copied()
+            .filter(|n| peers.alive(*n, self.group, now))
+            .collect();
+        let rank = alive.iter().position(|n| *n == self.me).unwrap_or(alive.len()) as u32;
+        let slice = self.tuning.election_timeout / (alive.len().max(1) as u32);
+        self.election_due = now + slice * rank + random.duration_below(slice);
+    }
+
+    pub(super) fn tick_election(
+        &mut self,
+        now: Time,
+        peers: &Peers,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) -> bool {
+        match &mut self.role {
+            Role::Follower => {
+                if let Some(leader) = self.leader {
+                    if peers.alive(leader, self.group, now) {
+                        return false;
+                    }
+                    self.leader_lost(leader, now, peers, random);
+                } else if now >= self.election_due {
+                    self.probe(now, peers, random, ready);
+                }
+            }
+            Role::Probing(probing) => {
+                if now.since(probing.begun) >= self.tuning.retry {
+                    self.role = Role::Follower;
+                    self.schedule_election(now, peers, random);
+                }
+            }
+            Role::Candidate(candidacy) => {
+                if now.since(candidacy.begun) >= self.tuning.election_timeout * 2 {
+                    self.role = Role::Follower;
+                    self.schedule_election(now, peers, random);
+                } else if now.since(candidacy.sent) >= self.tuning.retry {
+                    candidacy.sent = now;
+                    let (ballot, transfer) = (candidacy.ballot, candidacy.transfer);
+                    self.send_prepares(ballot, transfer, ready);
+                }
+            }
+            Role::Leader(_) => {}
+        }
+        true
+    }
+
+    fn probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {
+        let heard = self.members.nodes().iter().filter(|n| peers.alive(**n, self.group, now)).count();
+        if heard < self.members.majority() {
+            // Nobody to ask: look again soon, without noise.
+            self.election_due = now + self.tuning.retry;
+            return;
+        }
+        self.counters.probes += 1;
+        let attempt = random.next_u64();
+        let mut granted = Votes::default();
+        granted.add(&self.members, self.me);
+        self.role = Role::Probing(Probing { attempt, granted, highest: self.promised, begun: now });
+        for node in self.others() {
+            self.send(node, Message::Probe(Probe { attempt, chosen: self.chosen }), ready);
+        }
+        self.end_probe(now, ready);
+    }
+
+    pub(super) fn on_probe(&mut self, from: NodeId, m: &Probe, now: Time, peers: &Peers, ready: &mut Ready) {
+        if self.leader == Some(from) {
+            // Whoever looks for a leader is none.
+            self.leader = None;
+            self.election_due = now + self.tuning.election_timeout;
+        }
+        let granted = !self.has_live_leader(now, peers);
+        let reply = ProbeReply { attempt: m.attempt, granted, promised: self.promised };
+        self.send(from, Message::ProbeReply(reply), ready);
+    }
+
+    pub(super) fn on_probe_reply(&mut self, from: NodeId, m: &ProbeReply, now: Time, ready: &mut Ready) {
+        let plausible = self.plausible(m.promised) || m.promised == Ballot::ZERO;
+        let Role::Probing(probing) = &mut self.role else { return };
+        if probing.attempt != m.attempt || !m.granted || !plausible {
+            return;
+        }
+        probing.granted.add(&self.members, from);
+        probing.highest = probing.highest.max(m.promised);
+        self.end_probe(now, ready);
+    }
+
+    fn end_probe(&mut self, now: Time, ready: &mut Ready) {
+        let Role::Probing(probing) = &self.role else { return };
+        if probing.granted.is_quorum(&self.members) {
+            let highest = probing.highest;
+            self.campaign(highest, false, now, ready);
+        }
+    }
+
+    /// The leader asks this node to take over.
+    pub(super) fn on_transfer(
+        &mut self,
+        from: NodeId,
+        m: &super::message::Transfer,
+        now: Time,
+        ready: &mut Ready,
+    ) {
+        if self.leader == Some(from) && self.promised == m.ballot && matches!(self.role, Role::Follower) {
+            self.campaign(self.promised, true, now, ready);
+        }
+    }
+
+    /// Raises the ballot above `highest` and begins phase 1. The ballot is on the own disk
+    /// before anybody hears of it: it is never used twice, whatever happens.
+    fn campaign(&mut self, highest: Ballot, transfer: bool, now: Time, ready: &mut Ready) {
+        self.counters.candidacies += 1;
+        let ballot = Ballot { round: highest.max(self.promised).max(self.seen).round + 1, node: self.me };
+        self.promised = ballot;
+        self.leader = None;
+        self.acks = None;
+        ready.records.push(Record::Promise { group: self.group, ballot });
+        self.role = Role::Candidate(Candidacy {
+            ballot,
+            transfer,
+            promised: Votes::default(),
+            parts: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            chosen: (self.chosen, self.me),
+            begun: now,
+            sent: now,
+        });
+        self.send_prepares(ballot, transfer, ready);
+        self.report(self.me, ballot, ready);
+    }
+
+    fn send_prepares(&self, ballot: Ballot, transfer: bool, ready: &mut Ready) {
+        let prepare = Prepare { ballot, from: self.chosen.next(), transfer };
+        for node in self.others() {
+            self.send_after_sync(node, Message::Prepare(prepare.clone()), ready);
+        }
+    }
+
+    /// Gathers promises. Parts of a repeated promise replace each other; a promise counts once
+    /// it is whole.
+    pub(super) fn on_promise(
+        &mut self,
+        from: NodeId,
+        m: Promise,
+        now: Time,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) {
+        let Role::Candidate(candidacy) = &mut self.role else { return };
+        if m.ballot != candidacy.ballot
+            || m.parts == 0
+            || m.parts > MAX_PARTS
+            || m.part >= m.parts
+            || candidacy.promised.has(&self.members, from)
+        {
+            return;
+        }
+        let fresh = || Parts {
+            chosen: m.chosen,
+            missing: m.parts,
+            parts: (0..m.parts).map(|_| None).collect(),
+        };
+        let parts = candidacy.parts.entry(from).or_insert_with(fresh);
+        if parts.parts.len() != m.parts as usize || parts.chosen != m.chosen {
+            // A newer report of the same promise: its parts do not mix with the older one's.
+            *parts = fresh();
+        }
+        let slot = &mut parts.parts[m.part as usize];
+        if slot.is_none() {
+            parts.missing -= 1;
+        }
+        *slot = Some(m.entries);
+        if parts.missing > 0 {
+            return;
+        }
+        let Some(parts) = candidacy.parts.remove(&from) else { return };
+        candidacy.promised.add(&self.members, from);
+        if parts.chosen > candidacy.chosen.0 {
+            candidacy.chosen = (parts.chosen, from);
+        }
+        for entry in parts.parts.into_iter().flatten().flatten() {
+            let report = Accepted { ballot: entry.ballot, value: entry.value };
+            match candidacy.reported.get(&entry.instance) {
+                Some(held) if held.ballot >= report.ballot => {}
+                _ => {
+                    candidacy.reported.insert(entry.instance, report);
+                }
+            }
+        }
+        if candidacy.promised.is_quorum(&self.members) {
+            self.lead(now, random, ready);
+        }
+    }
+
+    /// A majority has promised: adopt, fill, and open the leadership with an entry of its own.
+    fn lead(&mut self, now: Time, _random: &mut Random, ready: &mut Ready) {
+        let Role::Candidate(candidacy) = std::mem::replace(&mut self.role, Role::Follower) else { return };
+        let Candidacy { ballot, mut reported, chosen: (chosen, holder), .. } = candidacy;
+        assert_eq!(ballot, self.promised, "a candidate that promised higher is no candidate");
+        self.counters.elected += 1;
+        self.leader = Some(self.me);
+        // The own prefix may have grown since the own promise was written.
+        let chosen = if chosen > self.chosen {
+            self.want(holder, chosen);
+            chosen
+        } else {
+            self.chosen
+        };
+        let last = reported.keys().next_back().copied().unwrap_or(chosen).max(chosen);
+        self.role = Role::Leader(Box::new(Leadership::new(ballot, chosen.next(), &self.members, now)));
+        for instance in (chosen.next().0..=last.0).map(InstanceId) {
+            let value = match reported.remove(&instance) {
+                Some(accepted) => {
+                    self.counters.adopted += 1;
+                    accepted.value
+                }
+                None => {
+                    self.counters.gaps += 1;
+                    crate::kv::value::noop()
+                }
+            };
+            self.propose_at(instance, value, now, ready);
+        }
+        let opening = last.next();
+        self.propose_at(opening, crate::kv::value::lead(self.me), now, ready);
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.opening = opening;
+        }
+        tracing::debug!(group = self.group.0, %ballot, first = chosen.next().0, opening = opening.0, "leading");
+    }
+
+    pub(super) fn on_reject(&mut self, m: &Reject, now: Time, random: &mut Random) {
+        if m.promised <= self.promised || !self.plausible(m.promised) {
+            return;
+        }
+        self.seen = self.seen.max(m.promised);
+        let own = match &self.role {
+            Role::Candidate(c) => c.ballot == m.refused,
+            Role::Leader(l) => l.ballot == m.refused,
+            Role::Follower | Role::Probing(_) => false,
+        };
+        if own {
+            if self.is_leader() {
+                self.counters.deposed += 1;
+            }
+            // The promise stays as it is: nobody asked for one. The next candidacy learns the
+            // higher ballot from its probe.
+            self.role = Role::Follower;
+            self.leader = None;
+            self.acks = None;
+            self.election_due =
+                now + self.tuning.election_timeout / 4 + random.duration_below(self.tuning.election_timeout);
+        }
+    }
+}

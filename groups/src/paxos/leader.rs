@@ -1,0 +1,434 @@
+//! The leader: pipelined phase 2, read barriers, and stepping aside.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use super::message::{self, Accept, Advance, AdvanceReply, Message, Transfer};
+use super::quorum::{Members, Votes};
+use super::ready::Ready;
+use super::replica::{Replica, Role};
+use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::log::Record;
+use crate::peers::Peers;
+use crate::random::Random;
+use crate::time::Time;
+
+/// One proposed value that is not yet part of the chosen prefix.
+#[derive(Debug)]
+struct Flight {
+    value: Bytes,
+    /// Votes at this leadership's ballot, and at no other: votes of two ballots never add up.
+    votes: Votes,
+    sent: Time,
+}
+
+/// What the leader knows of one follower.
+#[derive(Debug)]
+struct Progress {
+    node: NodeId,
+    /// It has spoken to this leadership; `chosen` is the end of its chosen prefix.
+    confirmed: bool,
+    chosen: InstanceId,
+    /// When it was last told anything.
+    told: Time,
+}
+
+#[derive(Debug)]
+struct Barrier {
+    number: u64,
+    votes: Votes,
+    sent: Time,
+}
+
+#[derive(Debug)]
+struct Handover {
+    to: NodeId,
+    begun: Time,
+    sent: bool,
+}
+
+/// A leadership at one ballot.
+#[derive(Debug)]
+pub struct Leadership {
+    pub(super) ballot: Ballot,
+    /// The instance of `flights[0]`; `chosen < first`.
+    first: InstanceId,
+    flights: VecDeque<Flight>,
+    bytes: usize,
+    /// The leadership's own entry: reads wait until it is applied.
+    pub(super) opening: InstanceId,
+    followers: Vec<Progress>,
+    /// Number of the newest barrier begun.
+    barrier: u64,
+    barriers: VecDeque<Barrier>,
+    /// `passed <= barrier`: everything up to here has been confirmed by a majority.
+    passed: u64,
+    handover: Option<Handover>,
+    next_handover: Time,
+    since: Time,
+}
+
+/// Barriers waiting for answers at one time; more reads join the next one.
+const MAX_BARRIERS: usize = 16;
+
+impl Leadership {
+    pub(super) fn new(ballot: Ballot, first: InstanceId, members: &Members, now: Time) -> Leadership {
+        let followers = members
+            .nodes()
+            .iter()
+            .filter(|n| **n != ballot.node)
+            .map(|&node| Progress { node, confirmed: false, chosen: InstanceId::ZERO, told: Time::ZERO })
+            .collect();
+        Leadership {
+            ballot,
+            first,
+            flights: VecDeque::new(),
+            bytes: 0,
+            opening: InstanceId::ZERO,
+            followers,
+            barrier: 0,
+            barriers: VecDeque::new(),
+            passed: 0,
+            handover: None,
+            next_handover: now,
+            since: now,
+        }
+    }
+
+    fn follower(&mut self, node: NodeId) -> Option<&mut Progress> {
+        self.followers.iter_mut().find(|f| f.node == node)
+    }
+}
+
+impl Replica {
+    /// Whether [`Replica::propose`] would take a value now.
+    #[must_use]
+    pub fn can_propose(&self) -> bool {
+        match &self.role {
+            Role::Leader(l) => {
+                l.handover.is_none()
+                    && l.flights.len() < self.tuning.window
+                    && (l.flights.is_empty() || l.bytes < self.tuning.window_bytes)
+            }
+            _ => false,
+        }
+    }
+
+    /// How many instances are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        match &self.role {
+            Role::Leader(l) => l.flights.len(),
+            _ => 0,
+        }
+    }
+
+    /// Proposes `value` for the next free instance.
+    ///
+    /// # Panics
+    /// When this replica does not lead: callers ask [`Replica::can_propose`] first.
+    pub fn propose(&mut self, value: Bytes, now: Time, ready: &mut Ready) -> InstanceId {
+        let Role::Leader(leadership) = &self.role else { panic!("only a leader proposes") };
+        let instance = leadership.first.plus(leadership.flights.len() as u64);
+        self.propose_at(instance, value, now, ready);
+        instance
+    }
+
+    /// Phase 2a for `instance`, the next of this leadership. The accepts leave before the own
+    /// disk has the value: the own vote is a message to oneself that waits for the disk.
+    pub(super) fn propose_at(&mut self, instance: InstanceId, value: Bytes, now: Time, ready: &mut Ready) {
+        let mark = self.mark();
+        let Role::Leader(leadership) = &mut self.role else { panic!("only a leader proposes") };
+        assert_eq!(instance, leadership.first.plus(leadership.flights.len() as u64), "no holes");
+        let ballot = leadership.ballot;
+        leadership.bytes += value.len();
+        leadership.flights.push_back(Flight { value: value.clone(), votes: Votes::default(), sent: now });
+        for follower in &mut leadership.followers {
+            follower.told = now;
+        }
+        for node in self.others() {
+            let accept = Accept { ballot, instance, mark, value: value.clone() };
+            self.send(node, Message::Accept(accept), ready);
+        }
+        self.accept(ballot, instance, value, ready);
+    }
+
+    /// Whether this replica, as leader, decides `instance` by its own count of votes.
+    pub(super) fn leads_instance(&self, instance: InstanceId) -> bool {
+        matches!(&self.role, Role::Leader(l) if instance >= l.first)
+    }
+
+    /// Phase 2b at the leader.
+    pub(super) fn on_accepted(&mut self, from: NodeId, m: &message::Accepted, _now: Time) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if m.ballot != leadership.ballot {
+            return;
+        }
+        if let Some(follower) = leadership.follower(from) {
+            follower.confirmed = true;
+            follower.chosen = follower.chosen.max(m.chosen);
+        }
+        let first = leadership.first;
+        for instance in m.first.max(first).0..=m.last.0 {
+            match leadership.flights.get_mut((instance - first.0) as usize) {
+                Some(flight) => flight.votes.add(&self.members, from),
+                None => break,
+            }
+        }
+    }
+
+    /// Moves the chosen prefix over everything that a majority has accepted at this ballot.
+    /// Called once per turn, after its messages.
+    pub(super) fn advance_leadership(&mut self, ready: &mut Ready) {
+        loop {
+            let Role::Leader(leadership) = &mut self.role else { return };
+            if leadership.first != self.chosen.next() {
+                return;
+            }
+            let ballot = leadership.ballot;
+            let Some(flight) = leadership.flights.pop_front_if(|f| f.votes.is_quorum(&self.members)) else {
+                return;
+            };
+            leadership.first = leadership.first.next();
+            leadership.bytes -= flight.value.len();
+            let instance = self.chosen.next();
+            if !self.open.get(&instance).is_some_and(|held| held.ballot == ballot) {
+                // Chosen without the own vote: a restart must have the value all the same.
+                let value = flight.value.clone();
+                ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
+            }
+            self.choose(ballot, flight.value, ready);
+        }
+    }
+
+    /// The last instance that a read at this leader has to wait for before its first answer
+    /// (an entry of the leader's own ballot), or `None` when this replica does not lead.
+    #[must_use]
+    pub fn opening(&self) -> Option<InstanceId> {
+        match &self.role {
+            Role::Leader(l) => Some(l.opening),
+            _ => None,
+        }
+    }
+
+    /// Begins a read barrier: asks every member whether this leadership still stands. Reads that
+    /// came before may be answered once [`Replica::barrier_passed`] reaches the returned number.
+    /// `None` when too many are waiting already, or when this replica does not lead.
+    pub fn begin_barrier(&mut self, now: Time, ready: &mut Ready) -> Option<u64> {
+        let mark = self.mark();
+        let Role::Leader(leadership) = &mut self.role else { return None };
+        if leadership.barriers.len() >= MAX_BARRIERS {
+            return None;
+        }
+        leadership.barrier += 1;
+        let number = leadership.barrier;
+        let ballot = leadership.ballot;
+        let mut votes = Votes::default();
+        votes.add(&self.members, self.me);
+        if votes.is_quorum(&self.members) {
+            leadership.passed = number;
+            return Some(number);
+        }
+        leadership.barriers.push_back(Barrier { number, votes, sent: now });
+        for follower in &mut leadership.followers {
+            follower.told = now;
+        }
+        for node in self.others() {
+            self.send(node, Message::Advance(Advance { ballot, mark, barrier: number }), ready);
+        }
+        Some(number)
+    }
+
+    /// The newest barrier of this leadership that a majority has confirmed.
+    #[must_use]
+    pub fn barrier_passed(&self) -> u64 {
+        match &self.role {
+            Role::Leader(l) => l.passed,
+            _ => 0,
+        }
+    }
+
+    /// A word of the leader.
+    pub(super) fn on_advance(
+        &mut self,
+        from: NodeId,
+        m: &Advance,
+        now: Time,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) {
+        if m.ballot.node != from || !self.plausible(m.ballot) {
+            return;
+        }
+        if m.ballot < self.promised {
+            return self.reject(from, m.ballot, ready);
+        }
+        self.follow(m.ballot, now, random, ready);
+        self.follow_mark(from, m.ballot, m.mark, now, ready);
+        if self.halted.is_none() {
+            let reply = AdvanceReply { ballot: m.ballot, chosen: self.chosen, barrier: m.barrier };
+            self.send(from, Message::AdvanceReply(reply), ready);
+        }
+    }
+
+    pub(super) fn on_advance_reply(&mut self, from: NodeId, m: &AdvanceReply) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if m.ballot != leadership.ballot || m.barrier > leadership.barrier {
+            return;
+        }
+        if let Some(follower) = leadership.follower(from) {
+            follower.confirmed = true;
+            follower.chosen = follower.chosen.max(m.chosen);
+        }
+        // Whoever confirms a later barrier confirms the earlier ones: both ask about now.
+        for barrier in leadership.barriers.iter_mut().take_while(|b| b.number <= m.barrier) {
+            barrier.votes.add(&self.members, from);
+            if barrier.votes.is_quorum(&self.members) {
+                leadership.passed = barrier.number;
+            }
+        }
+        let passed = leadership.passed;
+        while leadership.barriers.pop_front_if(|b| b.number <= passed).is_some() {}
+    }
+
+    /// A member was heard again after a silence or in a new life: what it knows of this
+    /// leadership is unknown.
+    pub fn peer_up(&mut self, node: NodeId) {
+        if let Role::Leader(leadership) = &mut self.role
+            && let Some(follower) = leadership.follower(node)
+        {
+            follower.confirmed = false;
+            follower.chosen = InstanceId::ZERO;
+            follower.told = Time::ZERO;
+        }
+    }
+
+    /// Where the followers stand, for status: node, whether it follows, end of its prefix.
+    #[must_use]
+    pub fn followers(&self) -> Vec<(NodeId, bool, InstanceId)> {
+        match &self.role {
+            Role::Leader(l) => l.followers.iter().map(|f| (f.node, f.confirmed, f.chosen)).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    pub(super) fn tick_leader(
+        &mut self,
+        now: Time,
+        peers: &Peers,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) -> bool {
+        let (group, chosen) = (self.group, self.chosen);
+        let Role::Leader(leadership) = &mut self.role else { return false };
+        let reachable =
+            self.members.nodes().iter().filter(|n| peers.reachable(**n, group, now)).count();
+        if reachable < self.members.majority()
+            && now.since(leadership.since) >= self.tuning.election_timeout
+        {
+            // Nobody can be served from here; whoever hears a majority shall lead.
+            self.counters.isolated += 1;
+            self.role = Role::Follower;
+            self.leader = None;
+            self.acks = None;
+            self.schedule_election(now, peers, random);
+            return true;
+        }
+        let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty();
+
+        // Say what is chosen to those who have not confirmed it, and repeat the open barrier.
+        let asked = leadership.barriers.back().map_or(0, |b| b.number);
+        let again = leadership.barriers.front().is_some_and(|b| now.since(b.sent) >= self.tuning.retry);
+        let announce = self.tuning.retry / 8;
+        let mut tell = Vec::new();
+        for follower in &mut leadership.followers {
+            let behind = !follower.confirmed || follower.chosen < chosen;
+            if !peers.alive(follower.node, group, now) {
+                continue;
+            }
+            busy |= behind;
+            if again || (behind && now.since(follower.told) >= announce) {
+                follower.told = now;
+                tell.push(follower.node);
+            }
+        }
+        if again {
+            for barrier in &mut leadership.barriers {
+                barrier.sent = now;
+            }
+        }
+
+        // Repeat accepts that have waited too long, a bounded number of bytes per tick.
+        let mut resend = Vec::new();
+        let mut bytes = 0;
+        for (index, flight) in (0..).zip(leadership.flights.iter_mut()) {
+            if now.since(flight.sent) < self.tuning.retry || bytes > self.tuning.chunk_bytes {
+                break;
+            }
+            flight.sent = now;
+            for follower in &leadership.followers {
+                if !flight.votes.has(&self.members, follower.node) && peers.alive(follower.node, group, now) {
+                    bytes += flight.value.len();
+                    resend.push((follower.node, leadership.first.plus(index), flight.value.clone()));
+                }
+            }
+        }
+
+        let ballot = leadership.ballot;
+        let mark = self.mark();
+        self.counters.resent += resend.len() as u64;
+        for (node, instance, value) in resend {
+            self.send(node, Message::Accept(Accept { ballot, instance, mark, value }), ready);
+        }
+        for node in tell {
+            self.send(node, Message::Advance(Advance { ballot, mark, barrier: asked }), ready);
+        }
+        self.tick_handover(now, peers, ready) || busy
+    }
+
+    /// Steps aside for a better placed member that has been up for a while and has everything.
+    /// Returns whether a handover is under way.
+    fn tick_handover(&mut self, now: Time, peers: &Peers, ready: &mut Ready) -> bool {
+        let (group, me, chosen) = (self.group, self.me, self.chosen);
+        let (retry, settle) = (self.tuning.retry, self.tuning.settle);
+        let Role::Leader(leadership) = &mut self.role else { return false };
+        if let Some(handover) = &mut leadership.handover {
+            if now.since(handover.begun) >= retry * 2 || !peers.reachable(handover.to, group, now) {
+                // It did not take over: serve on, and do not pause for it again soon.
+                leadership.handover = None;
+                leadership.next_handover = now + settle * 2;
+                return true;
+            }
+            let (to, sent) = (handover.to, handover.sent);
+            if !sent && leadership.flights.is_empty() {
+                let has_all =
+                    leadership.followers.iter().any(|f| f.node == to && f.confirmed && f.chosen >= chosen);
+                if has_all {
+                    let ballot = leadership.ballot;
+                    handover.sent = true;
+                    self.counters.transfers += 1;
+                    self.send(to, Message::Transfer(Transfer { ballot }), ready);
+                }
+            }
+            return true;
+        }
+        if now < leadership.next_handover || now.since(leadership.since) < settle || chosen < leadership.opening {
+            return false;
+        }
+        let better = self
+            .preference
+            .iter()
+            .take_while(|n| **n != me)
+            .find(|n| peers.up_for(**n, now) >= settle && peers.reachable(**n, group, now))
+            .copied();
+        let Some(to) = better else { return false };
+        let near = leadership.followers.iter().any(|f| {
+            f.node == to && f.confirmed && f.chosen.0 + self.tuning.window as u64 >= chosen.0
+        });
+        if near {
+            leadership.handover = Some(Handover { to, begun: now, sent: false });
+        }
+        near
+    }
+}

@@ -1,0 +1,215 @@
+//! What replicas of one group say to each other.
+//!
+//! Every message belongs to one group and travels in a frame tagged with it. All of them may be
+//! lost, repeated or overtaken; each handler says why that is harmless.
+
+use bytes::Bytes;
+
+use crate::ids::{Ballot, InstanceId, NodeId};
+
+/// How far the sender's chosen prefix reaches, and the chained checksum of every value in it.
+/// Two replicas with equal instances and different chains have diverged.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The last instance of the chosen prefix.
+    pub instance: InstanceId,
+    /// The chained checksum at that instance.
+    pub chain: u64,
+}
+
+/// One accepted value as an acceptor reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The instance it was accepted in.
+    pub instance: InstanceId,
+    /// The ballot it was accepted at.
+    pub ballot: Ballot,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// Would you vote for me? Asked before a ballot is raised, so that a node that was cut off does
+/// not drive the ballots up when it comes back (Ongaro, "Consensus", section 9.6, pre-vote).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Tells the rounds of one candidate apart.
+    pub attempt: u64,
+    /// The end of the candidate's chosen prefix.
+    pub chosen: InstanceId,
+}
+
+/// The answer to a [`Probe`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProbeReply {
+    /// The attempt it answers.
+    pub attempt: u64,
+    /// No live leader is known here: go ahead.
+    pub granted: bool,
+    /// The highest ballot promised here; the candidate goes above it.
+    pub promised: Ballot,
+}
+
+/// Phase 1a over the open range: one for all instances from `from` on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepare {
+    /// The candidate's ballot, durable at the candidate before this left it.
+    pub ballot: Ballot,
+    /// The candidate's first instance that it does not know to be chosen.
+    pub from: InstanceId,
+    /// The live leader asked for this: stickiness to it does not apply.
+    pub transfer: bool,
+}
+
+/// Phase 1b: leaves only once the promise is on the disk. Split into parts that fit a frame; a
+/// promise counts when all its parts have come (a truncated report is no promise).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Promise {
+    /// The promised ballot.
+    pub ballot: Ballot,
+    /// The end of this acceptor's chosen prefix. Everything up to it is chosen and is learned,
+    /// not proposed again.
+    pub chosen: InstanceId,
+    /// Number of this part, from 0.
+    pub part: u32,
+    /// How many parts there are.
+    pub parts: u32,
+    /// Everything accepted here beyond `chosen`.
+    pub entries: Vec<Entry>,
+}
+
+/// Phase 2a.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The instance.
+    pub instance: InstanceId,
+    /// The leader's chosen prefix.
+    pub mark: Mark,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// Phase 2b for a run of instances: leaves only once all of them are on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The ballot they were accepted at.
+    pub ballot: Ballot,
+    /// First of the run.
+    pub first: InstanceId,
+    /// Last of the run.
+    pub last: InstanceId,
+    /// The end of the sender's chosen prefix.
+    pub chosen: InstanceId,
+}
+
+/// A higher ballot was promised here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// The ballot that was refused.
+    pub refused: Ballot,
+    /// The one that stands in its way.
+    pub promised: Ballot,
+}
+
+/// The leader's word to a follower: I lead at this ballot, this much is chosen, and, with a
+/// barrier, "is that still so?". Sent when there is something to say, never by an idle group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advance {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The leader's chosen prefix.
+    pub mark: Mark,
+    /// Numbers the read barriers of one leadership; 0 asks for none.
+    pub barrier: u64,
+}
+
+/// The answer to an [`Advance`]: nothing above its ballot is promised here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdvanceReply {
+    /// The leader's ballot.
+    pub ballot: Ballot,
+    /// The end of the sender's chosen prefix.
+    pub chosen: InstanceId,
+    /// The barrier it answers.
+    pub barrier: u64,
+}
+
+/// Asks for chosen values.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Learn {
+    /// The first one wanted.
+    pub from: InstanceId,
+}
+
+/// Chosen values in order, contiguous from `entries[0].instance`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Values {
+    /// The values. Empty when the sender has none to give.
+    pub entries: Vec<Entry>,
+    /// The end of the sender's chosen prefix.
+    pub chosen: InstanceId,
+}
+
+/// The leader at `ballot` asks the receiver to take over now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transfer {
+    /// The leader's ballot; a late copy from an older leadership is ignored.
+    pub ballot: Ballot,
+}
+
+/// A message between two replicas of one group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "each struct carries its own documentation")]
+pub enum Message {
+    Probe(Probe),
+    ProbeReply(ProbeReply),
+    Prepare(Prepare),
+    Promise(Promise),
+    Accept(Accept),
+    Accepted(Accepted),
+    Reject(Reject),
+    Advance(Advance),
+    AdvanceReply(AdvanceReply),
+    Learn(Learn),
+    Values(Values),
+    Transfer(Transfer),
+}
+
+impl Message {
+    /// Whether it may take the slow lane: nothing that a quorum waits for does.
+    #[must_use]
+    pub fn is_bulk(&self) -> bool {
+        matches!(self, Message::Values(_))
+    }
+
+    /// The message's name in transcripts and logs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Message::Probe(_) => "Probe",
+            Message::ProbeReply(_) => "ProbeReply",
+            Message::Prepare(_) => "Prepare",
+            Message::Promise(_) => "Promise",
+            Message::Accept(_) => "Accept",
+            Message::Accepted(_) => "Accepted",
+            Message::Reject(_) => "Reject",
+            Message::Advance(_) => "Advance",
+            Message::AdvanceReply(_) => "AdvanceReply",
+            Message::Learn(_) => "Learn",
+            Message::Values(_) => "Values",
+            Message::Transfer(_) => "Transfer",
+        }
+    }
+}
+
+/// A message on its way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The receiver; the sender itself for its own votes, which wait for its own disk.
+    pub to: NodeId,
+    /// The group.
+    pub group: crate::ids::GroupId,
+    /// What is said.
+    pub message: Message,
+}

@@ -1,0 +1,48 @@
+//! What a turn of the core asks its driver to do. The type itself says what may leave at once
+//! and what only after the disk has it.
+
+use super::message::Envelope;
+use crate::ids::{GroupId, InstanceId, NodeId};
+use crate::log::Record;
+
+/// Chosen values that a peer wants and that only the log still has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogRead {
+    /// The group.
+    pub group: GroupId,
+    /// The first instance wanted.
+    pub from: InstanceId,
+    /// The last that may be sent: the end of the chosen prefix.
+    pub to: InstanceId,
+    /// Who wants them.
+    pub reader: NodeId,
+}
+
+/// The output of one turn over any number of groups. The driver
+/// 1. sends `send_now`,
+/// 2. hands `records` to the log,
+/// 3. sends `send_after_sync` once those records, and all records of earlier turns, are synced;
+///    envelopes to the node itself come back to it then as received messages,
+/// 4. does `log_reads` when it has time and hands the results back.
+#[derive(Debug, Default)]
+pub struct Ready {
+    /// Promises nothing that a crash could take back.
+    pub send_now: Vec<Envelope>,
+    /// To be written, in this order.
+    pub records: Vec<Record>,
+    /// True only once the records are on the disk.
+    pub send_after_sync: Vec<Envelope>,
+    /// Served from the log, off the hot path.
+    pub log_reads: Vec<LogRead>,
+}
+
+impl Ready {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.send_now.is_empty()
+            && self.records.is_empty()
+            && self.send_after_sync.is_empty()
+            && self.log_reads.is_empty()
+    }
+}

@@ -1,0 +1,422 @@
+//! One member of one group: the state that acceptor, learner, candidate and leader share, and
+//! the dispatch of messages to them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::election::{Candidacy, Probing};
+use super::leader::Leadership;
+use super::learner::{Learning, Recent};
+use super::message::{Envelope, Mark, Message};
+use super::quorum::Members;
+use super::ready::Ready;
+use crate::ids::{Ballot, GroupId, InstanceId, NodeId};
+use crate::peers::Peers;
+use crate::random::Random;
+use crate::time::Time;
+
+/// How a replica behaves; the same for every group of a node.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// Silence of the leader's node after which its followers look for another. Also how long a
+    /// leader goes on without a majority that answers.
+    pub election_timeout: Duration,
+    /// After this long without an answer something is said again.
+    pub retry: Duration,
+    /// The most instances in flight.
+    pub window: usize,
+    /// The most value bytes in flight; one value may always go.
+    pub window_bytes: usize,
+    /// The most values, and value bytes, that an acceptor holds beyond its chosen prefix. An
+    /// accept beyond that is not voted for; the value is learned later.
+    pub ahead: usize,
+    /// See `ahead`.
+    pub ahead_bytes: usize,
+    /// Chosen values kept in memory for followers that missed a few.
+    pub recent: usize,
+    /// See `recent`.
+    pub recent_bytes: usize,
+    /// Value bytes in one message that carries several.
+    pub chunk_bytes: usize,
+    /// A better placed node must have been up this long before it is handed the leadership.
+    pub settle: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Tuning {
+        Tuning {
+            election_timeout: Duration::from_millis(400),
+            retry: Duration::from_millis(150),
+            window: 256,
+            window_bytes: 32 << 20,
+            ahead: 2048,
+            ahead_bytes: 96 << 20,
+            recent: 1024,
+            recent_bytes: 4 << 20,
+            chunk_bytes: 1 << 20,
+            settle: Duration::from_secs(1),
+        }
+    }
+}
+
+/// A value accepted at a ballot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The ballot.
+    pub ballot: Ballot,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// A chosen value on its way to the state machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its instance: one more than the one delivered before.
+    pub instance: InstanceId,
+    /// A ballot at which it is known to be chosen.
+    pub ballot: Ballot,
+    /// The value.
+    pub value: Bytes,
+}
+
+/// What a replica is doing beside accepting and learning.
+#[derive(Debug)]
+pub enum Role {
+    /// Votes and learns.
+    Follower,
+    /// Asks whether the others miss the leader too.
+    Probing(Probing),
+    /// Phase 1.
+    Candidate(Candidacy),
+    /// Phase 2.
+    Leader(Box<Leadership>),
+}
+
+/// How often things happened that are worth knowing in an operator's status and in a
+/// simulator's coverage.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Probe rounds begun.
+    pub probes: u64,
+    /// Ballots raised.
+    pub candidacies: u64,
+    /// Leaderships won.
+    pub elected: u64,
+    /// Leaderships lost to a higher ballot.
+    pub deposed: u64,
+    /// Leaderships given up because no majority answered.
+    pub isolated: u64,
+    /// Leaderships handed to a better placed node.
+    pub transfers: u64,
+    /// Values of an earlier ballot proposed again in phase 2.
+    pub adopted: u64,
+    /// Gaps filled with a no-op.
+    pub gaps: u64,
+    /// Accepts sent again.
+    pub resent: u64,
+    /// Values learned from a peer instead of from the watermark.
+    pub learned: u64,
+    /// Requests for values answered from the log because memory had them no more.
+    pub log_reads: u64,
+    /// Prepares ignored because a live leader is known.
+    pub sticky: u64,
+    /// Accepts not voted for because they lay too far ahead.
+    pub too_far: u64,
+}
+
+/// A group stopped for good because going on could answer wrongly.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// Replicas disagree on the chosen values.
+    #[error(
+        "the chained checksum of chosen values differs from node {peer}'s at instance {instance} \
+         (here {ours:016x}, there {theirs:016x})"
+    )]
+    Diverged {
+        /// Who disagrees.
+        peer: NodeId,
+        /// Where.
+        instance: InstanceId,
+        /// This replica's checksum.
+        ours: u64,
+        /// The peer's.
+        theirs: u64,
+    },
+    /// A chosen value that this version cannot apply.
+    #[error("the chosen value of instance {instance} cannot be applied: {why}")]
+    Unreadable {
+        /// Where.
+        instance: InstanceId,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The log has no value for an instance that it calls chosen.
+    #[error("the log has no value for chosen instance {instance}")]
+    Missing {
+        /// Where.
+        instance: InstanceId,
+    },
+}
+
+/// One member of one group.
+#[derive(Debug)]
+pub struct Replica {
+    pub(super) group: GroupId,
+    pub(super) me: NodeId,
+    pub(super) members: Members,
+    /// Members from the best placed leader to the worst.
+    pub(super) preference: Vec<NodeId>,
+    pub(super) tuning: Arc<Tuning>,
+
+    /// The promise that covers all instances. Rises only through phase 1 and 2 messages, never
+    /// by learning a value. `ballot of every open entry <= promised`.
+    pub(super) promised: Ballot,
+    /// `promised <= seen`: the highest ballot heard of; the next candidacy goes above it.
+    pub(super) seen: Ballot,
+    /// Accepted values beyond the chosen prefix: `chosen < every key`.
+    pub(super) open: BTreeMap<InstanceId, Accepted>,
+    pub(super) open_bytes: usize,
+    /// The end of the chosen prefix: `delivered <= chosen`.
+    pub(super) chosen: InstanceId,
+    /// Chained checksum of the chosen prefix.
+    pub(super) chain: u64,
+    /// `marked <= chosen`: what the log says is chosen.
+    pub(super) marked: InstanceId,
+    pub(super) recent: Recent,
+    /// Chosen values that the state machine has not taken yet.
+    pub(super) delivery: VecDeque<Chosen>,
+
+    pub(super) role: Role,
+    /// The leader this replica follows; itself when it leads.
+    pub(super) leader: Option<NodeId>,
+    /// When a follower without a leader begins to probe.
+    pub(super) election_due: Time,
+    pub(super) learning: Option<Learning>,
+    /// Votes of this turn for the leader, joined into runs.
+    pub(super) acks: Option<super::message::Accepted>,
+    pub(super) halted: Option<Halt>,
+    /// Counts for status and coverage.
+    pub counters: Counters,
+}
+
+/// What a replica starts from: what its log holds.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// The highest ballot promised or accepted at.
+    pub promised: Ballot,
+    /// The end of the chosen prefix.
+    pub chosen: InstanceId,
+    /// The chained checksum there.
+    pub chain: u64,
+    /// Accepted beyond it.
+    pub open: BTreeMap<InstanceId, Accepted>,
+}
+
+impl Replica {
+    /// A replica that goes on from `recovered`. It votes at once and looks for a leader after a
+    /// whole election timeout at the earliest, so that a running leader can make itself known.
+    #[must_use]
+    pub fn new(
+        group: GroupId,
+        me: NodeId,
+        members: Members,
+        preference: Vec<NodeId>,
+        tuning: Arc<Tuning>,
+        recovered: Recovered,
+        now: Time,
+    ) -> Replica {
+        let rank = preference.iter().position(|n| *n == me).unwrap_or(preference.len()) as u32;
+        let wait = tuning.election_timeout + tuning.election_timeout / 4 * rank;
+        let open_bytes = recovered.open.values().map(|a| a.value.len()).sum();
+        assert!(recovered.open.keys().all(|i| *i > recovered.chosen), "open entries lie beyond the prefix");
+        Replica {
+            group,
+            me,
+            members,
+            preference,
+            promised: recovered.promised,
+            seen: recovered.promised,
+            open: recovered.open,
+            open_bytes,
+            chosen: recovered.chosen,
+            chain: recovered.chain,
+            marked: recovered.chosen,
+            recent: Recent::new(recovered.chosen, &tuning),
+            tuning,
+            delivery: VecDeque::new(),
+            role: Role::Follower,
+            leader: None,
+            election_due: now + wait,
+            learning: None,
+            acks: None,
+            halted: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// The voting members.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Members from the best placed leader to the worst.
+    #[must_use]
+    pub fn preference(&self) -> &[NodeId] {
+        &self.preference
+    }
+
+    /// The end of the chosen prefix with its checksum.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark { instance: self.chosen, chain: self.chain }
+    }
+
+    /// The highest ballot promised.
+    #[must_use]
+    pub fn promised(&self) -> Ballot {
+        self.promised
+    }
+
+    /// The leader that this replica knows: itself, or the one it follows.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// Whether this replica leads.
+    #[must_use]
+    pub fn is_leader(&self) -> bool {
+        matches!(self.role, Role::Leader(_))
+    }
+
+    /// The role's name for status and transcripts.
+    #[must_use]
+    pub fn role_name(&self) -> &'static str {
+        match (&self.halted, &self.role) {
+            (Some(_), _) => "halted",
+            (None, Role::Follower) => "follower",
+            (None, Role::Probing(_)) => "probing",
+            (None, Role::Candidate(_)) => "candidate",
+            (None, Role::Leader(_)) => "leader",
+        }
+    }
+
+    /// Why this replica has stopped, if it has.
+    #[must_use]
+    pub fn halted(&self) -> Option<&Halt> {
+        self.halted.as_ref()
+    }
+
+    /// Accepted values beyond the chosen prefix, for judges and tests.
+    #[must_use]
+    pub fn open(&self) -> &BTreeMap<InstanceId, Accepted> {
+        &self.open
+    }
+
+    /// Stops this replica for good: it votes, serves and leads no more.
+    pub fn halt(&mut self, why: Halt) {
+        tracing::error!(group = self.group.0, "group halted on this node: {why}");
+        self.halted.get_or_insert(why);
+        self.role = Role::Follower;
+        self.leader = None;
+        self.acks = None;
+        self.learning = None;
+    }
+
+    /// Takes the next chosen value for the state machine.
+    pub fn next_chosen(&mut self) -> Option<Chosen> {
+        self.delivery.pop_front()
+    }
+
+    /// Handles a message of member `from`. Outsiders are ignored.
+    pub fn step(
+        &mut self,
+        from: NodeId,
+        message: Message,
+        now: Time,
+        peers: &Peers,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) {
+        if self.halted.is_some() || !self.members.contains(from) {
+            return;
+        }
+        match message {
+            Message::Probe(m) => self.on_probe(from, &m, now, peers, ready),
+            Message::ProbeReply(m) => self.on_probe_reply(from, &m, now, ready),
+            Message::Prepare(m) => self.on_prepare(from, &m, now, peers, random, ready),
+            Message::Promise(m) => self.on_promise(from, m, now, random, ready),
+            Message::Accept(m) => self.on_accept(from, m, now, random, ready),
+            Message::Accepted(m) => self.on_accepted(from, &m, now),
+            Message::Reject(m) => self.on_reject(&m, now, random),
+            Message::Advance(m) => self.on_advance(from, &m, now, random, ready),
+            Message::AdvanceReply(m) => self.on_advance_reply(from, &m),
+            Message::Learn(m) => self.on_learn(from, &m, ready),
+            Message::Values(m) => self.on_values(from, m, now, ready),
+            Message::Transfer(m) => self.on_transfer(from, &m, now, ready),
+        }
+    }
+
+    /// Lets time pass. Returns whether this replica wants to be ticked again: an idle group
+    /// with a confirmed leader does not.
+    pub fn tick(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) -> bool {
+        if self.halted.is_some() {
+            return false;
+        }
+        let busy = match self.role {
+            Role::Leader(_) => self.tick_leader(now, peers, random, ready),
+            _ => self.tick_election(now, peers, random, ready),
+        };
+        let learning = self.tick_learning(now, peers, ready);
+        let marking = self.tick_mark(ready);
+        busy || learning || marking
+    }
+
+    /// Ends a turn: counts votes, moves the prefix, sends what was joined over its messages.
+    pub fn turn(&mut self, ready: &mut Ready) {
+        if self.halted.is_none() {
+            self.advance_leadership(ready);
+            self.flush(ready);
+        }
+    }
+
+    pub(super) fn flush(&mut self, ready: &mut Ready) {
+        if let Some(ack) = self.acks.take() {
+            let to = ack.ballot.node;
+            let ack = super::message::Accepted { chosen: self.chosen, ..ack };
+            self.send_after_sync(to, Message::Accepted(ack), ready);
+        }
+    }
+
+    /// The leader's node is gone or in a new life.
+    pub fn leader_lost(&mut self, node: NodeId, now: Time, peers: &Peers, random: &mut Random) {
+        if self.leader == Some(node) && node != self.me {
+            self.leader = None;
+            self.schedule_election(now, peers, random);
+        }
+    }
+
+    pub(super) fn send(&self, to: NodeId, message: Message, ready: &mut Ready) {
+        debug_assert_ne!(to, self.me, "own votes wait for the own disk");
+        ready.send_now.push(Envelope { to, group: self.group, message });
+    }
+
+    pub(super) fn send_after_sync(&self, to: NodeId, message: Message, ready: &mut Ready) {
+        ready.send_after_sync.push(Envelope { to, group: self.group, message });
+    }
+
+    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+        let me = self.me;
+        self.members.nodes().to_vec().into_iter().filter(move |n| *n != me)
+    }
+}
