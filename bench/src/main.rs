@@ -1,2 +1,67 @@
-//! The load generator.
-fn main() {}
+//! `pelago-bench`: offers load to a Pelago cluster (or any RESP server), measures it and, on request, judges whether
+//! the answers were linearizable.
+//!
+//! * `args` the command line and what it may say · `payload` keys and values that can be told apart · `workload` which
+//!   operation comes next · `resp` the wire
+//! * `pace` when the next request is due · `connection` one socket and what is under way on it · `worker` the event
+//!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
+//! * `ledger` what a reply means · `stats` what is counted · `record` the history for `--verify` · `environment` what
+//!   the machine can do
+//! * `run` the sweep · `report` table and JSON · `progress` what one sees meanwhile
+
+mod args;
+mod connection;
+mod environment;
+mod ledger;
+mod pace;
+mod payload;
+mod phase;
+mod plan;
+mod progress;
+mod record;
+mod report;
+mod resp;
+mod run;
+mod stats;
+mod worker;
+mod workload;
+
+use std::process::ExitCode;
+
+use args::Command;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let outcome = match args::Args::parse().command {
+        Command::Run(run) => run::run(*run),
+        Command::Judge(judge) => record::judge_files(&judge.files),
+    };
+    match outcome {
+        Ok(end) => ExitCode::from(end as u8),
+        Err(Failure(reason)) => {
+            eprintln!("pelago-bench: {reason}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// How a command that could do its work ends; the number is the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// Everything that was checked was right.
+    Right = 0,
+    /// The server answered wrongly: a wrong value, or a history that is not linearizable.
+    Wrong = 1,
+    /// The history took more work to judge than allowed.
+    Undecided = 3,
+}
+
+/// Why a command could not do its work, for the person who typed it. Exit code 2.
+#[derive(Debug)]
+struct Failure(String);
+
+impl From<String> for Failure {
+    fn from(reason: String) -> Self {
+        Failure(reason)
+    }
+}

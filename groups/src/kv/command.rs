@@ -54,6 +54,11 @@ pub enum Command {
     },
     /// How many keys the group has.
     Count,
+    /// The length of a value in bytes, 0 for an absent key.
+    Length {
+        /// The key.
+        key: Bytes,
+    },
     /// Sets a key.
     Put {
         /// The key.
@@ -117,6 +122,7 @@ const GET: u8 = 1;
 const GET_MANY: u8 = 2;
 const EXISTS: u8 = 3;
 const COUNT: u8 = 4;
+const LENGTH: u8 = 5;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -131,7 +137,11 @@ impl Command {
     pub fn is_read(&self) -> bool {
         matches!(
             self,
-            Command::Get { .. } | Command::GetMany { .. } | Command::Exists { .. } | Command::Count
+            Command::Get { .. }
+                | Command::GetMany { .. }
+                | Command::Exists { .. }
+                | Command::Count
+                | Command::Length { .. }
         )
     }
 
@@ -145,6 +155,10 @@ impl Command {
             Command::GetMany { keys } => put_keys(out, GET_MANY, keys),
             Command::Exists { keys } => put_keys(out, EXISTS, keys),
             Command::Count => out.put_u8(COUNT),
+            Command::Length { key } => {
+                out.put_u8(LENGTH);
+                put_bytes(out, key);
+            }
             Command::Put { key, value, condition, want } => {
                 out.put_u8(PUT);
                 out.put_u8(match want {
@@ -220,6 +234,7 @@ impl Command {
             GET_MANY => Command::GetMany { keys: r.keys()? },
             EXISTS => Command::Exists { keys: r.keys()? },
             COUNT => Command::Count,
+            LENGTH => Command::Length { key: r.bytes()? },
             PUT => {
                 let want = match r.u8()? {
                     0 => Want::Done,

@@ -103,6 +103,7 @@ impl State {
                 Outcome::Integer(keys.iter().filter(|k| self.get(k).is_some()).count() as i64)
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
+            Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
             _ => panic!("a write is not a read"),
         }
     }
@@ -138,9 +139,11 @@ impl State {
                 }
             }
             // A read that was proposed all the same (by a later version, say) changes nothing.
-            Command::Get { .. } | Command::GetMany { .. } | Command::Exists { .. } | Command::Count => {
-                self.read(&command)
-            }
+            Command::Get { .. }
+            | Command::GetMany { .. }
+            | Command::Exists { .. }
+            | Command::Count
+            | Command::Length { .. } => self.read(&command),
         }
     }
 

@@ -140,6 +140,8 @@ impl Replica {
             self.leader = None;
             self.election_due = now + self.tuning.election_timeout;
         }
+        // Nor does it follow: a leader that thought so was told by a late word of an earlier life.
+        self.peer_up(from);
         let granted = !self.has_live_leader(now, peers);
         let reply = ProbeReply { attempt: m.attempt, granted, promised: self.promised };
         self.send(from, Message::ProbeReply(reply), ready);

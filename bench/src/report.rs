@@ -1,0 +1,290 @@
+//! The figures as a table for people and as one JSON document for programs.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::environment::Environment;
+use crate::phase::Outcome;
+use crate::record::Judged;
+use crate::stats::Latencies;
+use crate::workload::Mix;
+
+/// The document.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Name and version of this program.
+    pub program: &'static str,
+    /// The machine.
+    pub environment: Environment,
+    /// What was asked for.
+    pub settings: Settings,
+    /// One per workload and number of connections.
+    pub rows: Vec<Row>,
+}
+
+/// What all rows have in common.
+#[derive(Debug, Serialize)]
+pub struct Settings {
+    /// The servers.
+    pub addresses: Vec<String>,
+    /// Different keys.
+    pub keys: u32,
+    /// Bytes per key.
+    pub key_size: usize,
+    /// Bytes per value.
+    pub value_size: usize,
+    /// Requests under way per connection.
+    pub pipeline: u32,
+    /// Open loop: requests per second.
+    pub rate: Option<u64>,
+    /// Exponent of the skew of keys.
+    pub zipf: Option<f64>,
+    /// Threads of the generator.
+    pub threads: u32,
+    /// Seed of the choice of keys.
+    pub seed: u64,
+}
+
+/// One load.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    /// `put`, `get` or `mixed:N`.
+    pub workload: String,
+    /// Connections.
+    pub connections: u32,
+    /// Seconds measured.
+    pub seconds: f64,
+    /// Gets and puts together.
+    pub all: Line,
+    /// The gets, where there are both.
+    pub gets: Option<Line>,
+    /// The puts, where there are both.
+    pub puts: Option<Line>,
+    /// Requests that did not succeed, by class.
+    pub errors: BTreeMap<&'static str, u64>,
+    /// The first error of class `other`.
+    pub other_error: Option<String>,
+    /// Answers that cannot be right.
+    pub wrong_values: u64,
+    /// The first of them.
+    pub wrong_example: Option<String>,
+    /// Requests sent again.
+    pub retries: u64,
+    /// Open loop: requests that were due and never sent.
+    pub unsent: u64,
+    /// Longest time without a successful put.
+    pub write_gap_ms: Option<f64>,
+    /// Processor time of this program per request.
+    pub generator_cpu_us_per_op: f64,
+    /// The judgement, with `--verify`.
+    pub verify: Option<Judged>,
+}
+
+/// Throughput and latency.
+#[derive(Debug, Serialize)]
+pub struct Line {
+    /// Successes in the measured time.
+    pub ops: u64,
+    /// Per second.
+    pub ops_per_sec: f64,
+    /// Latencies of what was due in the measured time.
+    pub latency_us: Percentiles,
+}
+
+/// In microseconds.
+#[derive(Debug, Serialize)]
+pub struct Percentiles {
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+impl Row {
+    /// The row of a load that is over.
+    pub fn new(mix: Mix, connections: u32, outcome: &Outcome, verify: Option<Judged>) -> Self {
+        let figures = &outcome.figures;
+        let (gets, puts) = (&figures.gets, &figures.puts);
+        let mut latencies = gets.latencies.clone();
+        latencies.add(&puts.latencies);
+        let both = matches!(mix, Mix::Mixed(_));
+        let line = |ops, latencies: &Latencies| Line::new(ops, outcome.seconds, latencies);
+        Row {
+            workload: mix.to_string(),
+            connections,
+            seconds: outcome.seconds,
+            all: line(gets.in_time + puts.in_time, &latencies),
+            gets: both.then(|| line(gets.in_time, &gets.latencies)),
+            puts: both.then(|| line(puts.in_time, &puts.latencies)),
+            errors: figures.errors.iter().map(|(class, count)| (class.name(), *count)).collect(),
+            other_error: figures.other_error.clone(),
+            wrong_values: figures.wrong,
+            wrong_example: figures.wrong_example.clone(),
+            retries: figures.retries,
+            unsent: figures.unsent,
+            write_gap_ms: mix.writes().then_some(figures.write_gap as f64 / 1e6),
+            generator_cpu_us_per_op: outcome.cpu_seconds * 1e6 / outcome.settled.max(1) as f64,
+            verify,
+        }
+    }
+}
+
+impl Line {
+    fn new(ops: u64, seconds: f64, latencies: &Latencies) -> Self {
+        let us = |share| latencies.quantile(share) as f64 / 1e3;
+        Line {
+            ops,
+            ops_per_sec: if seconds > 0.0 { ops as f64 / seconds } else { 0.0 },
+            latency_us: Percentiles {
+                mean: latencies.mean() / 1e3,
+                p50: us(0.5),
+                p90: us(0.9),
+                p99: us(0.99),
+                p999: us(0.999),
+                max: us(1.0),
+            },
+        }
+    }
+}
+
+impl Report {
+    /// The document as text.
+    pub fn json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("numbers and strings have a JSON form")
+    }
+
+    /// The document as a table.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        self.head(&mut text);
+        let _ = writeln!(
+            text,
+            "{:<9} {:>5} {:<4} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
+            "workload", "conns", "op", "ops/s", "p50", "p90", "p99", "p99.9", "max", "errors", "write gap"
+        );
+        for row in &self.rows {
+            row.write(&mut text);
+        }
+        for row in &self.rows {
+            row.remarks(&mut text);
+        }
+        text
+    }
+
+    fn head(&self, text: &mut String) {
+        let Settings { addresses, keys, key_size, value_size, pipeline, rate, zipf, .. } = &self.settings;
+        let loop_ = rate.map_or("closed loop".to_owned(), |rate| format!("open loop at {rate}/s"));
+        let skew = zipf.map_or(String::new(), |theta| format!(", zipf {theta}"));
+        let _ = writeln!(
+            text,
+            "{loop_} · pipeline {pipeline} · {keys} keys of {key_size} B{skew} · values of {value_size} B · {}",
+            addresses.join(", ")
+        );
+        let Environment { cores, kernel, fsync_dir, fdatasync_p50_us, loopback_p50_us } = &self.environment;
+        let _ = write!(text, "{cores} cores · {kernel}");
+        if let (Some(us), Some(dir)) = (fdatasync_p50_us, fsync_dir) {
+            let _ = write!(text, " · fdatasync p50 {} ({})", time(*us), dir.display());
+        }
+        if let Some(us) = loopback_p50_us {
+            let _ = write!(text, " · loopback p50 {}", time(*us));
+        }
+        text.push_str("\n\n");
+    }
+}
+
+impl Row {
+    fn write(&self, text: &mut String) {
+        let errors: u64 = self.errors.values().sum();
+        let gap = self.write_gap_ms.map_or("-".to_owned(), |ms| time(ms * 1e3));
+        let mut lines = vec![("all", &self.all)];
+        match (&self.gets, &self.puts) {
+            (Some(gets), Some(puts)) => lines.extend([("get", gets), ("put", puts)]),
+            _ => lines[0].0 = &self.workload,
+        }
+        for (number, (name, line)) in lines.into_iter().enumerate() {
+            let Percentiles { p50, p90, p99, p999, max, .. } = line.latency_us;
+            let (workload, connections, tail) = if number == 0 {
+                (self.workload.as_str(), self.connections.to_string(), format!("  {errors:>8} {gap:>9}"))
+            } else {
+                ("", String::new(), String::new())
+            };
+            let _ = writeln!(
+                text,
+                "{workload:<9} {connections:>5} {name:<4} {:>9.0}  {:>9} {:>9} {:>9} {:>9} {:>9}{tail}",
+                line.ops_per_sec,
+                time(p50),
+                time(p90),
+                time(p99),
+                time(p999),
+                time(max),
+            );
+        }
+    }
+
+    fn remarks(&self, text: &mut String) {
+        let name = format!("{} at {} connections", self.workload, self.connections);
+        let mut remark = |what: String| {
+            let _ = writeln!(text, "{name}: {what}");
+        };
+        if !self.errors.is_empty() {
+            let classes: Vec<String> =
+                self.errors.iter().map(|(class, count)| format!("{class} {count}")).collect();
+            remark(format!("errors: {}", classes.join(", ")));
+        }
+        if let Some(error) = &self.other_error {
+            remark(format!("the first other error: -{error}"));
+        }
+        if self.retries > 0 {
+            remark(format!("{} requests were sent again", self.retries));
+        }
+        if self.unsent > 0 {
+            remark(format!(
+                "{} requests were due and never sent, every connection was busy; their waiting is in the latencies",
+                self.unsent
+            ));
+        }
+        if let Some(example) = &self.wrong_example {
+            remark(format!("{} WRONG ANSWERS, the first: {example}", self.wrong_values));
+        }
+        if let Some(judged) = &self.verify {
+            let why = judged.explanation.as_ref().map_or(String::new(), |why| format!(": {why}"));
+            remark(format!("{} operations, {}{why}", judged.operations, judged.verdict));
+        }
+        remark(format!(
+            "generator took {:.2} us of processor time per request",
+            self.generator_cpu_us_per_op
+        ));
+    }
+}
+
+/// Microseconds in the unit that suits them, three digits.
+fn time(us: f64) -> String {
+    let (number, unit) = match us {
+        us if us < 1_000.0 => (us, "us"),
+        us if us < 1_000_000.0 => (us / 1e3, "ms"),
+        us => (us / 1e6, "s"),
+    };
+    let digits = match number {
+        n if n < 10.0 => 2,
+        n if n < 100.0 => 1,
+        _ => 0,
+    };
+    format!("{number:.digits$} {unit}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::time;
+
+    #[test]
+    fn times_have_three_digits() {
+        assert_eq!(time(2.71), "2.71 us");
+        assert_eq!(time(271.1), "271 us");
+        assert_eq!(time(27_111.9), "27.1 ms");
+        assert_eq!(time(2_714_590.0), "2.71 s");
+    }
+}

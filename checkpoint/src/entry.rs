@@ -1,0 +1,81 @@
+//! What the mirror keeps: entries, and the numbers that describe a whole state.
+
+use std::fmt;
+
+use bytes::Bytes;
+use groups::kv::StateHash;
+
+/// The longest key that the store and the format accept. Engines allow 64 KiB for a key with
+/// its prefix.
+pub const MAX_KEY: usize = 32 << 10;
+
+/// The longest value: one entry always fits one chunk.
+pub const MAX_VALUE: usize = 15 << 20;
+
+/// One key of a group's state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// The user's key; may be empty, may hold any byte.
+    pub key: Bytes,
+    /// The user's value.
+    pub value: Bytes,
+    /// The revision that wrote it.
+    pub revision: u64,
+    /// When it expires, in milliseconds since the Unix epoch; 0 means never. Decided by the
+    /// proposer, never by a replica's clock.
+    pub expiry: u64,
+}
+
+impl Entry {
+    /// Adds this entry to the hash of a state.
+    pub fn add_to(&self, hash: &mut StateHash) {
+        hash.add(&self.key, &self.value, self.revision, self.expiry);
+    }
+
+    /// Takes this entry out of the hash of a state.
+    pub fn remove_from(&self, hash: &mut StateHash) {
+        hash.remove(&self.key, &self.value, self.revision, self.expiry);
+    }
+}
+
+/// The chained checksum over a group's chosen values at some instance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Chain(pub u64);
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Which copy of a group's state a key belongs to. Installing a checkpoint switches it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// The 256-bit hash of a whole state: equal digests at equal instances mean equal states.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct StateDigest(pub [u8; 32]);
+
+impl From<StateHash> for StateDigest {
+    fn from(hash: StateHash) -> StateDigest {
+        StateDigest(hash.to_bytes())
+    }
+}
+
+impl fmt::Display for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for StateDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StateDigest({self})")
+    }
+}

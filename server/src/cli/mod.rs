@@ -1,0 +1,89 @@
+//! The command line of `pelago`, one file per command.
+//!
+//! Exit codes, unless a command says otherwise: 0 done, 1 not found or a condition failed, 2 an
+//! error (with what happened, why, and whether anything was applied on stderr). Results go to
+//! stdout, everything else to stderr.
+
+mod cas;
+mod config;
+mod connect;
+mod del;
+mod demo;
+mod exit;
+mod get;
+mod incr;
+mod log;
+mod logging;
+mod put;
+mod serve;
+pub mod status;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use exit::{Failure, print};
+
+/// A sharded, strongly consistent key-value server
+#[derive(Debug, Parser)]
+#[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(after_help = "\
+Exit codes: 0 done, 1 not found or condition failed, 2 error.
+pelago COMMAND --help says more about a command.
+
+Example: pelago demo")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Serve(serve::Serve),
+    Put(put::Put),
+    Get(get::Get),
+    Del(del::Del),
+    Cas(cas::Cas),
+    Incr(incr::Incr),
+    Status(status::Status),
+    Config(config::ConfigCommand),
+    Log(log::LogCommand),
+}
+
+/// Runs the command that `words` names; the first word is the program's name.
+pub fn run(words: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let parsed = Cli::command().try_get_matches_from(words).and_then(|m| Cli::from_arg_matches(&m));
+    let outcome = match parsed {
+        Ok(cli) => cli.command.run(),
+        // Help and version come this way too, for stdout and with exit code 0.
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+impl Command {
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Demo(command) => command.run(),
+            Command::Serve(command) => command.run(),
+            Command::Put(command) => command.run(),
+            Command::Get(command) => command.run(),
+            Command::Del(command) => command.run(),
+            Command::Cas(command) => command.run(),
+            Command::Incr(command) => command.run(),
+            Command::Status(command) => command.run(),
+            Command::Config(command) => command.run(),
+            Command::Log(command) => command.run(),
+        }
+    }
+}

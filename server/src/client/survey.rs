@@ -1,0 +1,195 @@
+//! Asks every node of a cluster for its status.
+
+use std::collections::BTreeMap;
+use std::thread;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Client, ClientError, Options};
+use crate::config::Address;
+use crate::protocol::Reply;
+use crate::status::{NodeStatus, PeerStatus};
+
+/// More nodes than any cluster has; a status that lists more is not believed.
+const MAX_NODES: usize = 1000;
+
+/// What the nodes of a cluster said about themselves at about the same time.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    /// Who answered, ascending.
+    pub nodes: Vec<NodeStatus>,
+    /// Who did not, ascending.
+    pub unreachable: Vec<Unreachable>,
+}
+
+/// A node that did not answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unreachable {
+    /// The node.
+    pub node: u32,
+    /// Where it was asked.
+    pub client_addr: String,
+    /// Whether another node hears it.
+    pub alive: bool,
+    /// What happened.
+    pub why: String,
+}
+
+/// Why there is no survey.
+#[derive(Debug, thiserror::Error)]
+pub enum SurveyError {
+    /// Nobody answered.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The answer is not a node's status.
+    #[error("{address} answered STATUS JSON with {why}. Is it a Pelago node of this version?")]
+    NotStatus {
+        /// Who answered.
+        address: String,
+        /// What is wrong with the answer.
+        why: String,
+    },
+}
+
+/// Asks the first of `addresses` that answers, then all nodes that it knows of, each for at most
+/// `patience`.
+///
+/// # Errors
+/// When nobody answers with a status.
+pub fn survey(
+    addresses: &[String],
+    options: &Options,
+    patience: Duration,
+) -> Result<Survey, SurveyError> {
+    let start = first_answer(addresses, options, patience)?;
+    let others: Vec<PeerStatus> =
+        start.nodes.iter().filter(|peer| peer.node != start.node).take(MAX_NODES).cloned().collect();
+    let mut survey = Survey { nodes: vec![start], unreachable: Vec::new() };
+    let cluster = survey.nodes[0].cluster.clone();
+    let answers: Vec<_> = thread::scope(|scope| {
+        let asked: Vec<_> = others
+            .iter()
+            .map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience)))
+            .collect();
+        asked.into_iter().map(|thread| thread.join().ok()).collect()
+    });
+    for (peer, answer) in others.into_iter().zip(answers) {
+        let why = match answer {
+            Some(Ok(status)) if status.cluster == cluster && status.node == peer.node => {
+                survey.nodes.push(status);
+                continue;
+            }
+            Some(Ok(status)) => {
+                format!("node {} of cluster \"{}\" answers there", status.node, status.cluster_name)
+            }
+            Some(Err(SurveyError::Client(ClientError::Unreachable(tries)))) => {
+                tries.last().map_or_else(|| "no answer in time".to_owned(), |last| last.why.clone())
+            }
+            Some(Err(error)) => error.to_string(),
+            None => "asking it failed".to_owned(),
+        };
+        let client_addr = client_address(&peer);
+        survey.unreachable.push(Unreachable { node: peer.node, client_addr, alive: false, why });
+    }
+    let heard = heard(&survey.nodes);
+    for missing in &mut survey.unreachable {
+        missing.alive = heard.get(&missing.node).copied().unwrap_or(false);
+    }
+    survey.nodes.sort_by_key(|node| node.node);
+    survey.unreachable.sort_by_key(|node| node.node);
+    Ok(survey)
+}
+
+fn first_answer(
+    addresses: &[String],
+    options: &Options,
+    patience: Duration,
+) -> Result<NodeStatus, SurveyError> {
+    let mut tries = Vec::new();
+    let mut worse = None;
+    for address in addresses {
+        match ask(address, options, patience) {
+            Ok(status) => return Ok(status),
+            Err(SurveyError::Client(ClientError::Unreachable(mut attempts))) => tries.extend(attempts.pop()),
+            Err(error) => worse = worse.or(Some(error)),
+        }
+    }
+    Err(worse.unwrap_or(SurveyError::Client(ClientError::Unreachable(tries))))
+}
+
+/// Asks one node, once.
+///
+/// # Errors
+/// When it does not answer with a status.
+pub fn ask(address: &str, options: &Options, patience: Duration) -> Result<NodeStatus, SurveyError> {
+    let short = Options {
+        connect: options.connect.min(patience),
+        reply: options.reply.min(patience),
+        deadline: patience,
+        once: true,
+        ..options.clone()
+    };
+    let mut client = Client::connect(&[address.to_owned()], short)?;
+    let text = match client.call(&[b"STATUS", b"JSON"])? {
+        Reply::Bulk(text) | Reply::Text(text) => text,
+        Reply::Error(error) => {
+            return Err(SurveyError::NotStatus { address: address.to_owned(), why: error.to_string() });
+        }
+        _ => {
+            return Err(SurveyError::NotStatus {
+                address: address.to_owned(),
+                why: "something else than a text".to_owned(),
+            });
+        }
+    };
+    serde_json::from_slice(&text)
+        .map_err(|error| SurveyError::NotStatus { address: address.to_owned(), why: error.to_string() })
+}
+
+/// Where to ask a node: an address that means "every interface" is no place to connect to, so
+/// its host is then the one by which the other nodes know it.
+fn client_address(peer: &PeerStatus) -> String {
+    let (Ok(client), Ok(known)) = (Address::parse(&peer.client_addr), Address::parse(&peer.peer_addr)) else {
+        return peer.client_addr.clone();
+    };
+    match client.is_unspecified() {
+        true if known.host().contains(':') => format!("[{}]:{}", known.host(), client.port()),
+        true => format!("{}:{}", known.host(), client.port()),
+        false => peer.client_addr.clone(),
+    }
+}
+
+/// Whom any other node hears.
+fn heard(nodes: &[NodeStatus]) -> BTreeMap<u32, bool> {
+    let mut heard = BTreeMap::new();
+    for node in nodes {
+        for peer in node.nodes.iter().filter(|peer| peer.node != node.node) {
+            *heard.entry(peer.node).or_insert(false) |= peer.alive;
+        }
+    }
+    heard
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_interface_is_asked_at_the_peer_address() {
+        let peer = |peer_addr: &str, client_addr: &str| PeerStatus {
+            node: 1,
+            peer_addr: peer_addr.into(),
+            client_addr: client_addr.into(),
+            alive: true,
+            leads: 0,
+        };
+        for (peer_addr, client_addr, asked) in [
+            ("10.0.0.1:7101", "0.0.0.0:7001", "10.0.0.1:7001"),
+            ("[fd00::1]:7101", "[::]:7001", "[fd00::1]:7001"),
+            ("10.0.0.1:7101", "10.0.0.9:7001", "10.0.0.9:7001"),
+        ] {
+            assert_eq!(client_address(&peer(peer_addr, client_addr)), asked);
+        }
+    }
+}

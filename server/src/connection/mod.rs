@@ -1,0 +1,474 @@
+//! One client connection: bytes to commands to groups, and replies in the order of the requests.
+//!
+//! A connection lives on its worker's thread. Its task reads and parses; replies are written by
+//! whoever completes them, at the end of a turn, and by the task only when the socket was full.
+//!
+//! Commands of one connection take effect in the order in which they came wherever their keys
+//! share a group: writes are numbered by the node's session, a read names the write that it
+//! follows, and a write waits for earlier reads of its group.
+
+pub mod node_commands;
+pub mod plan;
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::{Buf, BytesMut};
+use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
+use netio::NetHandle;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+
+use crate::config::Config;
+use crate::node::layout::Layout;
+use crate::node::requests::{Completion, Request, Token};
+use crate::protocol::{
+    Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo, Session,
+    Shortage, Version,
+};
+use crate::runtime::logger::LogGauge;
+use crate::runtime::worker::Worker;
+use plan::{Join, Piece, plan};
+
+/// What all connections of a node share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The configuration.
+    pub config: Config,
+    /// `CONFIG GET`.
+    pub settings: Vec<(String, String)>,
+    /// This node.
+    pub node: NodeId,
+    /// Its disk.
+    pub storage: StorageId,
+    /// Its life.
+    pub boot: Boot,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Where things are.
+    pub layout: Layout,
+    /// When the process started.
+    pub started: Instant,
+    /// The log.
+    pub gauge: Arc<LogGauge>,
+    /// The network.
+    pub net: NetHandle,
+    /// Open connections.
+    pub connections: AtomicU64,
+    /// Bytes of keys and values, by worker.
+    pub state_bytes: Vec<AtomicU64>,
+    /// More live data than the limit.
+    pub no_memory: AtomicBool,
+    /// Commands executed since the start, for `INFO`.
+    pub commands: AtomicU64,
+    /// Connections accepted since the start, for `INFO`.
+    pub accepted: AtomicU64,
+}
+
+impl Shared {
+    /// A connection has ended.
+    pub fn connection_closed(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Why writes are refused now.
+    #[must_use]
+    pub fn shortage(&self) -> Option<Shortage> {
+        if self.gauge.no_space.load(Ordering::Relaxed) {
+            Some(Shortage::Disk)
+        } else if self.no_memory.load(Ordering::Relaxed) {
+            Some(Shortage::Memory)
+        } else {
+            None
+        }
+    }
+
+    fn info(&self) -> ServerInfo<'_> {
+        ServerInfo {
+            version: env!("CARGO_PKG_VERSION"),
+            password: self.config.security.password.as_deref(),
+            settings: &self.settings,
+            now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+}
+
+/// Bits of a request's number that stay free, so that it can never run over.
+const FIRST_REQUEST: u64 = 1;
+
+/// A client with this many unanswered requests is not read further.
+const MAX_PENDING: usize = 16_384;
+
+/// Nor is one that leaves this many bytes of replies unread.
+const MAX_UNREAD: usize = 1 << 20;
+
+#[derive(Debug)]
+enum Slot {
+    Waiting(Join),
+    Ready(Reply),
+    /// A node command: its task will fill it.
+    Later,
+}
+
+#[derive(Debug)]
+struct Pending {
+    slot: Slot,
+    /// Set once the reply is known: `HELLO` changes the protocol for itself and what follows.
+    version: Version,
+}
+
+/// Unanswered pieces of this connection at one group.
+#[derive(Debug)]
+struct Open {
+    group: GroupId,
+    reads: u32,
+    writes: u32,
+}
+
+#[derive(Debug)]
+struct State {
+    session: Session,
+    pending: VecDeque<Pending>,
+    /// The number of `pending[0]`.
+    first: u64,
+    open: Vec<Open>,
+    out: ReplyBuffer,
+}
+
+/// One client.
+pub struct Connection {
+    id: u64,
+    stream: TcpStream,
+    state: RefCell<State>,
+    /// Something has moved: the task looks again.
+    moved: Notify,
+    broken: Cell<bool>,
+    /// The task waits for replies to be written, not only for the client to send more.
+    awaits_progress: Cell<bool>,
+    max_value: u64,
+}
+
+enum Flow {
+    NeedMore,
+    /// The request waits for earlier ones.
+    Wait,
+    Close,
+}
+
+impl Connection {
+    /// Takes over an accepted socket.
+    ///
+    /// # Errors
+    /// When the socket is gone already.
+    pub fn open(id: u64, stream: std::net::TcpStream, worker: &Worker) -> io::Result<Rc<Connection>> {
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
+        let (peer, local) = (stream.peer_addr()?.to_string(), stream.local_addr()?.to_string());
+        let stream = TcpStream::from_std(stream)?;
+        let shared = worker.shared();
+        let session = Session::new(id, peer, local, &shared.info());
+        Ok(Rc::new(Connection {
+            id,
+            stream,
+            state: RefCell::new(State {
+                session,
+                pending: VecDeque::new(),
+                first: FIRST_REQUEST,
+                open: Vec::new(),
+                out: ReplyBuffer::new(),
+            }),
+            moved: Notify::new(),
+            broken: Cell::new(false),
+            awaits_progress: Cell::new(false),
+            max_value: shared.config.limits.max_value.0,
+        }))
+    }
+
+    /// The line of `CLIENT LIST`.
+    #[must_use]
+    pub fn describe(&self, now: Duration) -> String {
+        self.state.borrow().session.describe(now)
+    }
+
+    /// Serves the client until it leaves.
+    pub async fn serve(self: &Rc<Self>, worker: &Rc<Worker>) {
+        let shared = Arc::clone(worker.shared());
+        let mut parser = RequestParser::new(shared.config.request_limits());
+        let mut input = BytesMut::with_capacity(READ_BYTES);
+        let mut waiting: Option<DataCommand> = None;
+        let mut eof = false;
+        loop {
+            let flow = self.process(&mut input, &mut parser, &mut waiting, worker, &shared);
+            self.write_out();
+            if self.broken.get() {
+                return;
+            }
+            let (full, idle) = {
+                let state = self.state.borrow();
+                let full = state.pending.len() >= MAX_PENDING || state.out.len() >= MAX_UNREAD;
+                (full, state.pending.is_empty() && state.out.is_empty())
+            };
+            let blocked = !self.state.borrow().out.is_empty();
+            self.awaits_progress.set(full || eof || !matches!(flow, Flow::NeedMore));
+            match flow {
+                Flow::Close => {
+                    if idle {
+                        return;
+                    }
+                    self.wait(false, blocked).await;
+                }
+                Flow::Wait => {
+                    self.wait(false, blocked).await;
+                }
+                Flow::NeedMore => {
+                    if eof && idle {
+                        return;
+                    }
+                    // A client that closed its side still gets the answers to what it sent.
+                    if self.wait(!full && !eof, blocked).await {
+                        match self.read(&mut input, &parser) {
+                            Ok(0) => eof = true,
+                            Ok(_) => {}
+                            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                            Err(_) => return,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&self, input: &mut BytesMut, parser: &RequestParser) -> io::Result<usize> {
+        // Room for what is known to be missing, but not all of a large value at once: memory
+        // follows what has really arrived.
+        let hint = parser.missing(input.len()).clamp(READ_BYTES, 1 << 20);
+        if input.capacity() - input.len() < READ_BYTES / 4 {
+            input.reserve(hint);
+        }
+        self.stream.try_read_buf(input)
+    }
+
+    /// Waits until something may have changed. Returns whether the socket may be read.
+    async fn wait(&self, read: bool, write: bool) -> bool {
+        tokio::select! {
+            () = self.moved.notified() => false,
+            ready = self.stream.readable(), if read => {
+                if ready.is_err() {
+                    self.broken.set(true);
+                }
+                true
+            }
+            _ = self.stream.writable(), if write => false,
+        }
+    }
+
+    /// Takes every complete request out of `input`, up to one that has to wait.
+    fn process(
+        self: &Rc<Self>,
+        input: &mut BytesMut,
+        parser: &mut RequestParser,
+        waiting: &mut Option<DataCommand>,
+        worker: &Rc<Worker>,
+        shared: &Arc<Shared>,
+    ) -> Flow {
+        if let Some(command) = waiting.take()
+            && let Err(command) = self.data(command, worker, shared)
+        {
+            *waiting = Some(command);
+            return Flow::Wait;
+        }
+        let sizes = shared.config.sizes();
+        loop {
+            {
+                let state = self.state.borrow();
+                if state.session.is_closing() {
+                    return Flow::Close;
+                }
+                if state.pending.len() >= MAX_PENDING || state.out.len() >= MAX_UNREAD {
+                    return Flow::Wait;
+                }
+                parser.set_authenticated(state.session.is_authenticated());
+            }
+            let parsed = match parser.next(input) {
+                Ok(Some(parsed)) => parsed,
+                Ok(None) => return Flow::NeedMore,
+                Err(e) => {
+                    self.push(Slot::Ready(ErrorReply::err(e.to_string()).into()));
+                    return Flow::Close;
+                }
+            };
+            shared.commands.fetch_add(1, Ordering::Relaxed);
+            let command = match parsed {
+                Parsed::Command(args) => Command::parse(&args, &sizes),
+                Parsed::Oversized(oversized) => Err(Command::oversized(&oversized, &sizes)),
+                Parsed::Malformed(why) => Err(ErrorReply::err(why)),
+            };
+            let admitted = command.and_then(|command| {
+                self.state.borrow().session.admit(&command)?;
+                Ok(command)
+            });
+            match admitted {
+                Err(error) => {
+                    self.push(Slot::Ready(error.into()));
+                }
+                Ok(Command::Local(command)) => {
+                    let reply = self.state.borrow_mut().session.local(&command, &shared.info());
+                    self.push(Slot::Ready(reply));
+                }
+                Ok(Command::Node(command)) => {
+                    let number = self.push(Slot::Later);
+                    let (connection, worker) = (Rc::clone(self), Rc::clone(worker));
+                    tokio::task::spawn_local(async move {
+                        let reply = node_commands::answer(command, &worker).await;
+                        connection.fill(number, reply);
+                        connection.flush();
+                    });
+                }
+                Ok(Command::Data(command)) => {
+                    if let Err(command) = self.data(command, worker, shared) {
+                        *waiting = Some(command);
+                        return Flow::Wait;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Hands a data command to its groups, or back when it has to wait for earlier reads.
+    fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), DataCommand> {
+        let write = command.is_write();
+        if write
+            && !command.frees()
+            && let Some(shortage) = shared.shortage()
+        {
+            self.push(Slot::Ready(ErrorReply::read_only(shortage).into()));
+            return Ok(());
+        }
+        if write && self.state.borrow().open.iter().any(|o| o.reads > 0) && self.follows_a_read(&command, shared) {
+            return Err(command);
+        }
+        let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
+        let (pieces, join) = plan(command, &shared.layout, max_value);
+        let request = self.push(Slot::Waiting(join));
+        for Piece { group, command } in pieces {
+            let ordered = self.open_piece(group, write);
+            worker.submit(Request {
+                token: Token { connection: self.id, request },
+                group,
+                read: !write,
+                ordered,
+                command: command.to_bytes(),
+            });
+        }
+        Ok(())
+    }
+
+    fn follows_a_read(&self, command: &DataCommand, shared: &Shared) -> bool {
+        let state = self.state.borrow();
+        let reads = |key: &[u8]| {
+            let group = shared.layout.group_of(crate::protocol::slot_of(key));
+            state.open.iter().any(|o| o.group == group && o.reads > 0)
+        };
+        match command {
+            DataCommand::One(one) => reads(&one.key),
+            DataCommand::Many(many) => many.keys().any(|key| reads(key)),
+            DataCommand::Size => false,
+        }
+    }
+
+    /// Notes an unanswered piece. Returns whether writes to the same group are unanswered.
+    fn open_piece(&self, group: GroupId, write: bool) -> bool {
+        let mut state = self.state.borrow_mut();
+        let index = match state.open.iter().position(|o| o.group == group) {
+            Some(index) => index,
+            None => {
+                state.open.push(Open { group, reads: 0, writes: 0 });
+                state.open.len() - 1
+            }
+        };
+        let open = &mut state.open[index];
+        if write {
+            open.writes += 1;
+        } else {
+            open.reads += 1;
+        }
+        open.writes > 0
+    }
+
+    fn push(&self, slot: Slot) -> u64 {
+        let mut state = self.state.borrow_mut();
+        let number = state.first + state.pending.len() as u64;
+        let version = state.session.version();
+        state.pending.push_back(Pending { slot, version });
+        number
+    }
+
+    fn fill(&self, number: u64, reply: Reply) {
+        let mut state = self.state.borrow_mut();
+        let first = state.first;
+        if let Some(pending) = state.pending.get_mut((number - first) as usize) {
+            pending.slot = Slot::Ready(reply);
+        }
+    }
+
+    /// Takes the end of one piece. Returns whether there may be something to write.
+    pub fn complete(&self, completion: Completion) -> bool {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        let index = completion.token.request.wrapping_sub(state.first) as usize;
+        let Some(pending) = state.pending.get_mut(index) else { return false };
+        let Slot::Waiting(join) = &mut pending.slot else { return false };
+        if let Some(position) = state.open.iter().position(|o| o.group == completion.group) {
+            let open = &mut state.open[position];
+            let count = if join.is_write() { &mut open.writes } else { &mut open.reads };
+            *count = count.saturating_sub(1);
+            if open.reads == 0 && open.writes == 0 {
+                state.open.swap_remove(position);
+            }
+        }
+        if join.take(completion.group, completion.result) {
+            let Slot::Waiting(join) = std::mem::replace(&mut pending.slot, Slot::Later) else { return false };
+            pending.slot = Slot::Ready(join.reply(self.max_value));
+        }
+        true
+    }
+
+    /// Writes what can be written, and wakes the task if there is something for it to do.
+    pub fn flush(&self) {
+        self.write_out();
+        let blocked = !self.state.borrow().out.is_empty();
+        if blocked || self.broken.get() || self.awaits_progress.get() {
+            self.moved.notify_one();
+        }
+    }
+
+    /// Encodes the replies that are next in order and writes what the socket takes.
+    fn write_out(&self) {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        while let Some(pending) = state.pending.pop_front_if(|p| matches!(p.slot, Slot::Ready(_))) {
+            state.first += 1;
+            if let Slot::Ready(reply) = pending.slot {
+                reply.encode(&mut state.out, pending.version);
+            }
+        }
+        while !state.out.is_empty() && !self.broken.get() {
+            let mut slices = [IoSlice::new(&[]); 16];
+            let count = state.out.chunks_vectored(&mut slices);
+            match self.stream.try_write_vectored(&slices[..count]) {
+                Ok(0) => self.broken.set(true),
+                Ok(n) => state.out.advance(n),
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(_) => self.broken.set(true),
+            }
+        }
+    }
+}
+
+/// Bytes that are read at one time, at least.
+const READ_BYTES: usize = 16 << 10;

@@ -1,0 +1,357 @@
+//! Commands that a node answers from what it knows of itself and the cluster.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use groups::ids::{GroupId, NodeId, Slot};
+
+use super::Shared;
+use crate::config::Durability;
+use crate::node::shard::GroupStatus;
+use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
+use crate::runtime::worker::{ShardReport, Worker};
+use crate::status::{FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus};
+
+/// Answers a node command.
+pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
+    let shared = worker.shared();
+    match command {
+        NodeCommand::Status { json } => {
+            let status = status(shared, &worker.report().await);
+            if !json {
+                return Reply::text(summary(&status));
+            }
+            match serde_json::to_string(&status) {
+                Ok(text) => Reply::bulk(text),
+                Err(e) => ErrorReply::err(format!("the status cannot be written as JSON: {e}")).into(),
+            }
+        }
+        NodeCommand::Where(key) => {
+            let slot = slot_of(&key);
+            let group = shared.layout.group_of(slot);
+            let leader = leaders(&worker.report().await).get(&group).copied();
+            place(shared, slot, group, leader)
+        }
+        NodeCommand::Info(sections) => Reply::text(info(shared, &worker.report().await, &sections)),
+        NodeCommand::ClientList => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let lines: Vec<String> = worker.connections().iter().map(|c| c.describe(now) + "\n").collect();
+            Reply::text(lines.concat())
+        }
+        NodeCommand::ClusterMyId => Reply::bulk(node_name(shared, shared.node)),
+        NodeCommand::ClusterInfo => Reply::text(cluster_info(shared, &worker.report().await)),
+        NodeCommand::ClusterNodes => Reply::text(cluster_nodes(shared, &worker.report().await)),
+        NodeCommand::ClusterSlots => cluster_slots(shared, &leaders(&worker.report().await)),
+        NodeCommand::ClusterShards => cluster_shards(shared, &leaders(&worker.report().await)),
+        NodeCommand::ClusterCountKeysInSlot(_) => ErrorReply::err(
+            "CLUSTER COUNTKEYSINSLOT is not supported yet: keys are counted by group; nothing was applied; see DBSIZE \
+             and STATUS",
+        )
+        .into(),
+    }
+}
+
+fn leaders(reports: &[ShardReport]) -> BTreeMap<GroupId, NodeId> {
+    reports.iter().flat_map(|r| &r.groups).filter_map(|g| Some((g.group, g.leader?))).collect()
+}
+
+/// This node's account of itself.
+#[must_use]
+pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
+    let mut groups: Vec<&GroupStatus> = reports.iter().flat_map(|r| &r.groups).collect();
+    groups.sort_unstable_by_key(|g| g.group);
+    let leads = leaders(reports);
+    let nodes = shared
+        .config
+        .nodes
+        .iter()
+        .map(|n| PeerStatus {
+            node: n.id.0,
+            peer_addr: n.peer_addr.to_string(),
+            client_addr: n.client_addr.to_string(),
+            alive: n.id == shared.node || reports.iter().all(|r| r.alive.contains(&n.id)),
+            leads: leads.values().filter(|l| **l == n.id).count() as u32,
+        })
+        .collect();
+    let mut alarms = Vec::new();
+    if shared.config.storage.durability == Durability::None {
+        alarms.push("durability is \"none\": a power loss loses acknowledged writes".to_owned());
+    }
+    for group in &groups {
+        if let Some(why) = &group.halted {
+            alarms.push(format!("group {} has halted on this node: {why}", group.group));
+        }
+    }
+    let read_only = shared.shortage().map(|s| match s {
+        Shortage::Disk => "nospace".to_owned(),
+        Shortage::Memory => "memory".to_owned(),
+    });
+    if let Some(why) = &read_only {
+        alarms.push(format!("writes are refused here ({why})"));
+    }
+    let (log, times) = shared.gauge.stats();
+    let quantile = |q: usize| times.get((times.len() * q / 100).min(times.len().saturating_sub(1)));
+    NodeStatus {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        cluster_name: shared.config.cluster.name.clone(),
+        cluster: shared.cluster.to_string(),
+        node: shared.node.0,
+        storage: shared.storage.to_string(),
+        boot: shared.boot.0,
+        uptime_s: shared.started.elapsed().as_secs_f64(),
+        pid: std::process::id(),
+        durability: shared.config.storage.durability.name().to_owned(),
+        nodes,
+        groups: groups.into_iter().map(|g| line(shared, g)).collect(),
+        log: LogStatus {
+            segments: log.segments,
+            disk_bytes: log.disk_bytes,
+            commits: log.commits,
+            records: log.records,
+            commit_p50_us: quantile(50).copied().unwrap_or(0).into(),
+            commit_p99_us: quantile(99).copied().unwrap_or(0).into(),
+            free_bytes: shared.gauge.free(),
+        },
+        connections: shared.connections.load(Ordering::Relaxed),
+        open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
+        read_only,
+        alarms,
+    }
+}
+
+fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
+    let (first, last) = shared.layout.slots_of(g.group);
+    GroupLine {
+        group: g.group.0,
+        first_slot: first.0,
+        last_slot: last.0,
+        role: g.role.to_owned(),
+        leader: g.leader.map(|l| l.0),
+        round: g.round,
+        members: shared.layout.preference(g.group).iter().map(|n| n.0).collect(),
+        applied: g.applied.0,
+        chain: format!("{:016x}", g.chain),
+        state_hash: g.state_hash.iter().fold(String::with_capacity(64), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }),
+        keys: g.keys as u64,
+        bytes: g.bytes,
+        halted: g.halted.clone(),
+        followers: g
+            .followers
+            .iter()
+            .map(|(node, follows, behind)| FollowerLine { node: node.0, follows: *follows, behind: *behind })
+            .collect(),
+    }
+}
+
+/// `STATUS` for people.
+fn summary(status: &NodeStatus) -> String {
+    let mut text = String::new();
+    let led = status.groups.iter().filter(|g| g.leader.is_some()).count();
+    let _ = writeln!(
+        text,
+        "node {} of cluster {} ({}), up {:.0} s, boot {}, version {}",
+        status.node, status.cluster_name, status.cluster, status.uptime_s, status.boot, status.version
+    );
+    for n in &status.nodes {
+        let state = if n.alive { "alive" } else { "not heard" };
+        let _ = writeln!(text, "node {}: {state}, leads {} groups, clients at {}", n.node, n.leads, n.client_addr);
+    }
+    let _ = writeln!(
+        text,
+        "groups: {} of {} here have a leader; {} keys, {} bytes",
+        led,
+        status.groups.len(),
+        status.groups.iter().map(|g| g.keys).sum::<u64>(),
+        status.groups.iter().map(|g| g.bytes).sum::<u64>()
+    );
+    let _ = writeln!(
+        text,
+        "log: {} commits, p50 {} us, p99 {} us, {} segments; durability {}",
+        status.log.commits, status.log.commit_p50_us, status.log.commit_p99_us, status.log.segments, status.durability
+    );
+    for alarm in &status.alarms {
+        let _ = writeln!(text, "ALARM {alarm}");
+    }
+    text
+}
+
+fn place(shared: &Shared, slot: Slot, group: GroupId, leader: Option<NodeId>) -> Reply {
+    let members = shared.layout.preference(group).iter().map(|n| Reply::Integer(n.0.into())).collect();
+    Reply::Map(vec![
+        (Reply::bulk("slot"), Reply::Integer(slot.0.into())),
+        (Reply::bulk("group"), Reply::Integer(group.0.into())),
+        (Reply::bulk("leader"), leader.map_or(Reply::Nil, |l| Reply::Integer(l.0.into()))),
+        (Reply::bulk("members"), Reply::Array(members)),
+    ])
+}
+
+fn info(shared: &Shared, reports: &[ShardReport], sections: &[String]) -> String {
+    let wanted = |name: &str| {
+        sections.is_empty()
+            || sections.iter().any(|s| matches!(s.as_str(), "all" | "default" | "everything") || s == name)
+    };
+    let mut text = String::new();
+    let mut section = |name: &str, lines: &[(&str, String)]| {
+        if wanted(&name.to_lowercase()) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            let _ = write!(text, "# {name}\r\n");
+            for (key, value) in lines {
+                let _ = write!(text, "{key}:{value}\r\n");
+            }
+        }
+    };
+    let port = shared.config.node(shared.node).map_or(0, |n| n.client_addr.port());
+    let uptime = shared.started.elapsed().as_secs();
+    let keys: usize = reports.iter().flat_map(|r| &r.groups).map(|g| g.keys).sum();
+    let bytes: u64 = reports.iter().map(|r| r.state_bytes).sum();
+    section(
+        "Server",
+        &[
+            ("redis_version", "7.0.0".to_owned()),
+            ("pelago_version", env!("CARGO_PKG_VERSION").to_owned()),
+            ("redis_mode", "standalone".to_owned()),
+            ("process_id", std::process::id().to_string()),
+            ("run_id", node_name(shared, shared.node)),
+            ("tcp_port", port.to_string()),
+            ("uptime_in_seconds", uptime.to_string()),
+            ("uptime_in_days", (uptime / 86_400).to_string()),
+        ],
+    );
+    section("Clients", &[("connected_clients", shared.connections.load(Ordering::Relaxed).to_string())]);
+    section("Memory", &[("pelago_state_bytes", bytes.to_string())]);
+    section(
+        "Persistence",
+        &[
+            ("loading", "0".to_owned()),
+            ("aof_enabled", u8::from(shared.config.storage.durability == Durability::Fsync).to_string()),
+        ],
+    );
+    section(
+        "Stats",
+        &[
+            ("total_connections_received", shared.accepted.load(Ordering::Relaxed).to_string()),
+            ("total_commands_processed", shared.commands.load(Ordering::Relaxed).to_string()),
+        ],
+    );
+    section("Replication", &[("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]);
+    section("Cluster", &[("cluster_enabled", "0".to_owned()), ("pelago_cluster_id", shared.cluster.to_string())]);
+    section("Keyspace", &[("db0", format!("keys={keys},expires=0,avg_ttl=0"))]);
+    text
+}
+
+/// Redis names nodes by 40 hex digits; these follow from cluster and node.
+fn node_name(shared: &Shared, node: NodeId) -> String {
+    format!("{}{:08x}", shared.cluster, node.0)
+}
+
+fn cluster_info(shared: &Shared, reports: &[ShardReport]) -> String {
+    let leaders = leaders(reports);
+    let led: u32 = leaders
+        .keys()
+        .map(|g| {
+            let (first, last) = shared.layout.slots_of(*g);
+            u32::from(last.0 - first.0) + 1
+        })
+        .sum();
+    let state = if leaders.len() as u32 == shared.layout.groups() { "ok" } else { "fail" };
+    let nodes = shared.config.nodes.len();
+    format!(
+        "cluster_enabled:0\r\ncluster_state:{state}\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:{led}\r\n\
+         cluster_slots_pfail:0\r\ncluster_slots_fail:{}\r\ncluster_known_nodes:{nodes}\r\ncluster_size:{nodes}\r\n",
+        16_384 - led
+    )
+}
+
+/// Runs of slots led by one node, ascending.
+fn runs(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Vec<(u16, u16, NodeId, GroupId)> {
+    leaders
+        .iter()
+        .map(|(group, leader)| {
+            let (first, last) = shared.layout.slots_of(*group);
+            (first.0, last.0, *leader, *group)
+        })
+        .collect()
+}
+
+fn cluster_nodes(shared: &Shared, reports: &[ShardReport]) -> String {
+    let runs = runs(shared, &leaders(reports));
+    let mut text = String::new();
+    for n in &shared.config.nodes {
+        let me = n.id == shared.node;
+        let alive = me || reports.iter().all(|r| r.alive.contains(&n.id));
+        let flags = if me { "myself,master" } else { "master" };
+        let link = if alive { "connected" } else { "disconnected" };
+        let _ = write!(
+            text,
+            "{} {}:{}@{} {flags} - 0 0 {} {link}",
+            node_name(shared, n.id),
+            n.client_addr.host(),
+            n.client_addr.port(),
+            n.peer_addr.port(),
+            n.id
+        );
+        for (first, last, leader, _) in &runs {
+            if *leader == n.id {
+                let _ = write!(text, " {first}-{last}");
+            }
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn endpoint(shared: &Shared, node: NodeId) -> Option<(String, u16)> {
+    shared.config.node(node).map(|n| (n.client_addr.host().to_owned(), n.client_addr.port()))
+}
+
+fn cluster_slots(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply {
+    let rows = runs(shared, leaders).into_iter().map(|(first, last, leader, group)| {
+        let mut row = vec![Reply::Integer(first.into()), Reply::Integer(last.into())];
+        let others = shared.layout.preference(group).into_iter().filter(|n| *n != leader);
+        for node in std::iter::once(leader).chain(others) {
+            if let Some((host, port)) = endpoint(shared, node) {
+                row.push(Reply::Array(vec![
+                    Reply::bulk(host),
+                    Reply::Integer(port.into()),
+                    Reply::bulk(node_name(shared, node)),
+                    Reply::Array(Vec::new()),
+                ]));
+            }
+        }
+        Reply::Array(row)
+    });
+    Reply::Array(rows.collect())
+}
+
+fn cluster_shards(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply {
+    let runs = runs(shared, leaders);
+    let rows = shared.config.nodes.iter().map(|n| {
+        let slots = runs
+            .iter()
+            .filter(|(_, _, leader, _)| *leader == n.id)
+            .flat_map(|(first, last, _, _)| [Reply::Integer((*first).into()), Reply::Integer((*last).into())])
+            .collect();
+        let node = Reply::Map(vec![
+            (Reply::bulk("id"), Reply::bulk(node_name(shared, n.id))),
+            (Reply::bulk("port"), Reply::Integer(n.client_addr.port().into())),
+            (Reply::bulk("ip"), Reply::bulk(n.client_addr.host())),
+            (Reply::bulk("endpoint"), Reply::bulk(n.client_addr.host())),
+            (Reply::bulk("role"), Reply::bulk("master")),
+            (Reply::bulk("replication-offset"), Reply::Integer(0)),
+            (Reply::bulk("health"), Reply::bulk("online")),
+        ]);
+        Reply::Map(vec![
+            (Reply::bulk("slots"), Reply::Array(slots)),
+            (Reply::bulk("nodes"), Reply::Array(vec![node])),
+        ])
+    });
+    Reply::Array(rows.collect())
+}

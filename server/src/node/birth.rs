@@ -1,0 +1,359 @@
+//! The birth of a cluster: unanimous, once, without a flag that says "new".
+//!
+//! An empty node says who it is and what it sees. When it sees every configured node, all empty
+//! and all configured alike, it votes, durably, for the birth with exactly these disks; one disk
+//! votes once in its life. When it has seen every founder's vote for the same disks, the cluster
+//! is born; its id follows from the founders. A node that was away in that moment learns of it
+//! from any founder, who names the disks: it is one of them or it is a replacement.
+//!
+//! Two clusters cannot come of one configuration: a birth needs the vote of every founder's
+//! disk, and the votes of a disk never change.
+
+use std::collections::BTreeMap;
+
+use bytes::{Buf, BufMut, Bytes};
+use groups::ids::{ClusterId, NodeId, StorageId};
+use xxhash_rust::xxh3::xxh3_128;
+
+use super::manifest::{Founders, Stage};
+
+/// What a node says about itself while anybody is unborn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// What must be the same in every node's configuration.
+    pub fingerprint: u64,
+    /// The sender's disk.
+    pub storage: StorageId,
+    /// How far the birth has come there.
+    pub stage: Stage,
+}
+
+impl Word {
+    /// The bytes of a frame body.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.put_u64_le(self.fingerprint);
+        out.put_u128_le(self.storage.0);
+        let (stage, cluster, founders) = match &self.stage {
+            Stage::Empty => (0, ClusterId(0), &[][..]),
+            Stage::Voted(founders) => (1, ClusterId(0), &founders[..]),
+            Stage::Born(cluster, founders) => (2, *cluster, &founders[..]),
+        };
+        out.put_u8(stage);
+        out.put_u128_le(cluster.0);
+        for (node, storage) in founders {
+            out.put_u32_le(node.0);
+            out.put_u128_le(storage.0);
+        }
+        out
+    }
+
+    /// Reads a frame body; `None` when it is no word.
+    #[must_use]
+    pub fn decode(mut body: Bytes) -> Option<Word> {
+        let fingerprint = body.try_get_u64_le().ok()?;
+        let storage = StorageId(body.try_get_u128_le().ok()?);
+        let stage = body.try_get_u8().ok()?;
+        let cluster = ClusterId(body.try_get_u128_le().ok()?);
+        if body.len() % 20 != 0 {
+            return None;
+        }
+        let mut founders = Vec::with_capacity(body.len() / 20);
+        while !body.is_empty() {
+            founders.push((NodeId(body.get_u32_le()), StorageId(body.get_u128_le())));
+        }
+        let stage = match stage {
+            0 if founders.is_empty() => Stage::Empty,
+            1 => Stage::Voted(founders),
+            2 => Stage::Born(cluster, founders),
+            _ => return None,
+        };
+        Some(Word { fingerprint, storage, stage })
+    }
+}
+
+/// What keeps the cluster from being born, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Waiting {
+    /// These nodes have not been seen yet.
+    For(Vec<NodeId>),
+    /// Everybody is there; the votes of these are missing.
+    Votes(Vec<NodeId>),
+    /// This node is configured differently.
+    Configuration(NodeId),
+    /// This node's disk was replaced in the middle of the birth.
+    Replaced(NodeId),
+    /// The cluster exists, and this node's disk is not one of its founders'.
+    Stranger(ClusterId),
+}
+
+/// A node before its cluster is born.
+#[derive(Debug)]
+pub struct Birth {
+    me: NodeId,
+    name: String,
+    nodes: Vec<NodeId>,
+    own: Word,
+    seen: BTreeMap<NodeId, Word>,
+}
+
+impl Birth {
+    /// A node that is not born yet, in a cluster of `nodes`.
+    #[must_use]
+    pub fn new(me: NodeId, name: &str, mut nodes: Vec<NodeId>, own: Word) -> Birth {
+        nodes.sort_unstable();
+        Birth { me, name: name.into(), nodes, own, seen: BTreeMap::new() }
+    }
+
+    /// What to say to every peer, now and then.
+    #[must_use]
+    pub fn word(&self) -> &Word {
+        &self.own
+    }
+
+    /// Takes a peer's word. Returns the stage to write down before anything else is said, if it
+    /// has changed.
+    pub fn hear(&mut self, from: NodeId, word: Word) -> Option<Stage> {
+        if from == self.me || !self.nodes.contains(&from) {
+            return None;
+        }
+        self.seen.insert(from, word);
+        self.advance()
+    }
+
+    /// Looks whether the next step can be taken; needed once for a cluster of one node.
+    pub fn advance(&mut self) -> Option<Stage> {
+        let stage = self.next()?;
+        self.own.stage = stage.clone();
+        Some(stage)
+    }
+
+    fn next(&self) -> Option<Stage> {
+        if matches!(self.own.stage, Stage::Born(..)) {
+            return None;
+        }
+        // A founder that missed the moment.
+        let me = (self.me, self.own.storage);
+        for word in self.seen.values().filter(|w| w.fingerprint == self.own.fingerprint) {
+            if let Stage::Born(cluster, founders) = &word.stage
+                && founders.contains(&me)
+            {
+                return Some(Stage::Born(*cluster, founders.clone()));
+            }
+        }
+        let others = || self.nodes.iter().filter(|n| **n != self.me);
+        if !others().all(|n| self.seen.get(n).is_some_and(|w| w.fingerprint == self.own.fingerprint)) {
+            return None;
+        }
+        match &self.own.stage {
+            Stage::Empty => {
+                let founders = self.founders();
+                // Whoever has voted already must have voted for the same.
+                let agreed = self.seen.values().all(|w| match &w.stage {
+                    Stage::Empty => true,
+                    Stage::Voted(f) => *f == founders,
+                    Stage::Born(..) => false,
+                });
+                agreed.then_some(Stage::Voted(founders))
+            }
+            Stage::Voted(founders) => {
+                let unanimous =
+                    others().all(|n| self.seen.get(n).is_some_and(|w| w.stage == Stage::Voted(founders.clone())));
+                unanimous.then(|| Stage::Born(cluster_id(&self.name, founders), founders.clone()))
+            }
+            Stage::Born(..) => None,
+        }
+    }
+
+    fn founders(&self) -> Founders {
+        self.nodes
+            .iter()
+            .map(|n| match self.seen.get(n) {
+                Some(word) if *n != self.me => (*n, word.storage),
+                _ => (*n, self.own.storage),
+            })
+            .collect()
+    }
+
+    /// What it waits for.
+    #[must_use]
+    pub fn waiting(&self) -> Waiting {
+        for (node, word) in &self.seen {
+            if word.fingerprint != self.own.fingerprint {
+                return Waiting::Configuration(*node);
+            }
+            if let Stage::Born(cluster, founders) = &word.stage
+                && !founders.contains(&(self.me, self.own.storage))
+            {
+                return Waiting::Stranger(*cluster);
+            }
+        }
+        let missing: Vec<NodeId> =
+            self.nodes.iter().copied().filter(|n| *n != self.me && !self.seen.contains_key(n)).collect();
+        if !missing.is_empty() {
+            return Waiting::For(missing);
+        }
+        if let Stage::Voted(founders) = &self.own.stage {
+            let replaced = founders
+                .iter()
+                .find(|(n, s)| *n != self.me && self.seen.get(n).is_some_and(|w| w.storage != *s));
+            if let Some((node, _)) = replaced {
+                return Waiting::Replaced(*node);
+            }
+        }
+        let voted = |n: &NodeId| self.seen.get(n).is_some_and(|w| w.stage != Stage::Empty);
+        Waiting::Votes(self.nodes.iter().copied().filter(|n| *n != self.me && !voted(n)).collect())
+    }
+}
+
+impl std::fmt::Display for Waiting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let list = |nodes: &[NodeId]| {
+            let names: Vec<String> = nodes.iter().map(|n| format!("node {n}")).collect();
+            names.join(", ")
+        };
+        match self {
+            Waiting::For(nodes) => write!(
+                f,
+                "a new cluster is born once every configured node is present; waiting for {}. \
+                 Start them, or check peer_addr in config.toml",
+                list(nodes)
+            ),
+            Waiting::Votes(nodes) => {
+                write!(f, "every node is present; waiting for the agreement of {}", list(nodes))
+            }
+            Waiting::Configuration(node) => write!(
+                f,
+                "node {node} was started with another cluster name, node list, groups or replication. \
+                 Nothing was written. Give all nodes the same config.toml and start them again"
+            ),
+            Waiting::Replaced(node) => write!(
+                f,
+                "the disk of node {node} was replaced while the cluster was being born. Nothing has been \
+                 stored yet: stop all nodes, empty their data directories and start them again"
+            ),
+            Waiting::Stranger(cluster) => write!(
+                f,
+                "cluster {cluster} exists and this node's data directory is not one of its disks. It does \
+                 not vote. If the old directory still exists, start the node with it; taking in an empty \
+                 replacement is not part of this version"
+            ),
+        }
+    }
+}
+
+/// The cluster's id follows from its name and founders, so that all who vote alike compute the
+/// same one.
+fn cluster_id(name: &str, founders: &Founders) -> ClusterId {
+    let mut bytes = Vec::with_capacity(name.len() + founders.len() * 20);
+    bytes.extend_from_slice(name.as_bytes());
+    bytes.push(0);
+    for (node, storage) in founders {
+        bytes.extend_from_slice(&node.0.to_le_bytes());
+        bytes.extend_from_slice(&storage.0.to_le_bytes());
+    }
+    // Zero is kept for "not born".
+    ClusterId(xxh3_128(&bytes).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn birth(me: u32, storage: u128, nodes: u32) -> Birth {
+        let own = Word { fingerprint: 1, storage: StorageId(storage), stage: Stage::Empty };
+        Birth::new(NodeId(me), "t", (1..=nodes).map(NodeId).collect(), own)
+    }
+
+    /// Lets all speak to all, in rounds, as long as anything changes.
+    fn talk(births: &mut [&mut Birth]) {
+        for _ in 0..10 {
+            for i in 0..births.len() {
+                let (from, word) = (births[i].me, births[i].word().clone());
+                for (j, b) in births.iter_mut().enumerate() {
+                    if i != j {
+                        b.hear(from, word.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn cluster(b: &Birth) -> Option<ClusterId> {
+        match &b.word().stage {
+            Stage::Born(c, _) => Some(*c),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn all_present_and_empty_are_born_alike() {
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        talk(&mut [&mut a, &mut b]);
+        assert_eq!((cluster(&a), a.waiting()), (None, Waiting::For(vec![NodeId(3)])));
+        talk(&mut [&mut a, &mut b, &mut c]);
+        assert!(cluster(&a).is_some());
+        assert_eq!(cluster(&a), cluster(&b));
+        assert_eq!(cluster(&a), cluster(&c));
+    }
+
+    #[test]
+    fn one_node_alone_is_its_own_majority() {
+        let mut a = birth(1, 11, 1);
+        assert!(matches!(a.advance(), Some(Stage::Voted(_))));
+        assert!(matches!(a.advance(), Some(Stage::Born(..))));
+    }
+
+    #[test]
+    fn a_founder_that_missed_the_moment_learns_and_a_new_disk_does_not_vote() {
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        talk(&mut [&mut a, &mut b, &mut c]);
+        let mut late = birth(2, 22, 3);
+        late.hear(NodeId(1), a.word().clone());
+        assert_eq!(cluster(&late), cluster(&a));
+        let mut fresh = birth(2, 99, 3);
+        fresh.hear(NodeId(1), a.word().clone());
+        fresh.hear(NodeId(3), c.word().clone());
+        assert_eq!(cluster(&fresh), None);
+        assert_eq!(fresh.word().stage, Stage::Empty, "it does not even vote");
+        assert!(matches!(fresh.waiting(), Waiting::Stranger(_)));
+    }
+
+    #[test]
+    fn a_disk_replaced_during_the_birth_stops_it_and_never_makes_two_clusters() {
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        // a and b see everybody and vote; c is replaced before it votes.
+        for (from, word) in [(2, b.word().clone()), (3, c.word().clone())] {
+            a.hear(NodeId(from), word);
+        }
+        for (from, word) in [(1, a.word().clone()), (3, c.word().clone())] {
+            b.hear(NodeId(from), word);
+        }
+        assert!(matches!(a.word().stage, Stage::Voted(_)));
+        c = birth(3, 44, 3);
+        talk(&mut [&mut a, &mut b, &mut c]);
+        assert_eq!((cluster(&a), cluster(&b), cluster(&c)), (None, None, None));
+        assert_eq!(a.waiting(), Waiting::Replaced(NodeId(3)));
+    }
+
+    #[test]
+    fn another_configuration_is_named() {
+        let (mut a, mut b) = (birth(1, 11, 2), birth(2, 22, 2));
+        b.own.fingerprint = 2;
+        talk(&mut [&mut a, &mut b]);
+        assert_eq!(a.waiting(), Waiting::Configuration(NodeId(2)));
+        assert_eq!(cluster(&a), None);
+    }
+
+    #[test]
+    fn words_survive_the_wire_and_garbage_is_no_word() {
+        let founders = vec![(NodeId(1), StorageId(9)), (NodeId(2), StorageId(7))];
+        for stage in [Stage::Empty, Stage::Voted(founders.clone()), Stage::Born(ClusterId(3), founders)] {
+            let word = Word { fingerprint: 5, storage: StorageId(8), stage };
+            let bytes = Bytes::from(word.encode());
+            assert_eq!(Word::decode(bytes.clone()), Some(word));
+            assert_eq!(Word::decode(bytes.slice(..bytes.len() - 1)), None);
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! A whole node as deterministic objects: shards of groups and requests, the log, the birth.
+//!
+//! Everything here is a function of what is handed in, time included. `runtime` puts threads,
+//! files and sockets around it; the simulator puts a seeded scheduler around it.
+
+pub mod birth;
+pub mod layout;
+pub mod manifest;
+pub mod open;
+pub mod requests;
+pub mod shard;
+pub mod wire;

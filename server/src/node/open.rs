@@ -1,0 +1,199 @@
+//! Opening a data directory: the manifest, then the log, then every group from its records.
+
+use std::collections::BTreeMap;
+
+use groups::group::{Replay, Seat};
+use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
+use groups::log::{Disk, Log, LogOptions, OpenError, Record, Recovered};
+
+use super::layout::Layout;
+use super::manifest::{Manifest, ManifestError, Stage};
+
+/// Who a node is going to be, by its configuration.
+#[derive(Clone, Debug)]
+pub struct Role {
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The node.
+    pub node: NodeId,
+    /// All configured nodes.
+    pub nodes: Vec<NodeId>,
+    /// Groups of the cluster.
+    pub groups: u32,
+    /// Members of each group.
+    pub replication: u32,
+}
+
+/// Why a data directory is refused. Nothing was changed in it.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// Another process has it.
+    #[error("another process is using this data directory. Nothing was changed. Stop it first, or give this node a data directory of its own")]
+    InUse,
+    /// The manifest cannot be used.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// There are files but no manifest.
+    #[error("the directory holds files ({0}) but no node manifest: it is not an empty directory and not a Pelago data directory. Nothing was changed. Give the node an empty directory")]
+    NotOurs(String),
+    /// It belongs to another node or cluster, or was born otherwise.
+    #[error("{0}")]
+    Foreign(String),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The file system failed.
+    #[error("could not {doing}: {source}")]
+    Io {
+        /// What was attempted.
+        doing: &'static str,
+        /// What came back.
+        source: std::io::Error,
+    },
+}
+
+/// Reads or makes the manifest of a directory and counts this start in it, durably. The
+/// directory is locked from here on.
+///
+/// # Errors
+/// When the directory is not for this node; then nothing in it was changed.
+pub fn open_manifest<D: Disk>(
+    disk: &mut D,
+    role: &Role,
+    fresh_storage: StorageId,
+) -> Result<Manifest, Refused> {
+    let io = |doing| move |source| Refused::Io { doing, source };
+    if !disk.lock().map_err(io("lock the data directory"))? {
+        return Err(Refused::InUse);
+    }
+    let mut manifest = match Manifest::load(disk)? {
+        Some(manifest) => {
+            check(&manifest, role)?;
+            manifest
+        }
+        None => {
+            let names = disk.list().map_err(io("list the data directory"))?;
+            let foreign: Vec<String> =
+                names.into_iter().filter(|n| n != "LOCK" && !n.ends_with(".tmp")).collect();
+            if !foreign.is_empty() {
+                return Err(Refused::NotOurs(foreign.join(", ")));
+            }
+            Manifest {
+                cluster_name: role.cluster_name.clone(),
+                node: role.node,
+                storage: fresh_storage,
+                boot: Boot(0),
+                groups: role.groups,
+                replication: role.replication,
+                stage: Stage::Empty,
+            }
+        }
+    };
+    // Before the cluster is born the configuration may still change its mind.
+    if manifest.stage == Stage::Empty {
+        manifest.groups = role.groups;
+        manifest.replication = role.replication;
+    }
+    // A boot number names one life: it is on the disk before anybody hears of it.
+    manifest.boot = Boot(manifest.boot.0 + 1);
+    manifest.store(disk)?;
+    Ok(manifest)
+}
+
+fn check(manifest: &Manifest, role: &Role) -> Result<(), Refused> {
+    let foreign = |text: String| Err(Refused::Foreign(text));
+    if manifest.node != role.node {
+        return foreign(format!(
+            "the data directory belongs to node {}, this is node {}. Nothing was changed. Start it with --node {}, \
+             or give node {} its own directory",
+            manifest.node, role.node, manifest.node, role.node
+        ));
+    }
+    if manifest.cluster_name != role.cluster_name {
+        return foreign(format!(
+            "the data directory belongs to cluster \"{}\", config.toml names \"{}\". Nothing was changed. \
+             Check [cluster] name and [storage] data_dir",
+            manifest.cluster_name, role.cluster_name
+        ));
+    }
+    if manifest.stage != Stage::Empty
+        && (manifest.groups != role.groups || manifest.replication != role.replication)
+    {
+        return foreign(format!(
+            "the cluster was born with groups = {} and replication = {}, config.toml says {} and {}. Both are \
+             fixed at birth. Nothing was changed. Put the old numbers back into config.toml",
+            manifest.groups, manifest.replication, role.groups, role.replication
+        ));
+    }
+    if let Stage::Born(cluster, founders) = &manifest.stage {
+        let born: Vec<NodeId> = founders.iter().map(|(n, _)| *n).collect();
+        let mut listed = role.nodes.clone();
+        listed.sort_unstable();
+        if born != listed {
+            let names = |nodes: &[NodeId]| {
+                nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            };
+            return foreign(format!(
+                "config.toml lists nodes {}, but cluster {cluster} has nodes {}. Nothing was changed. List the \
+                 cluster's own nodes: members cannot be changed in this version",
+                names(&listed),
+                names(&born)
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The groups of a node as its log left them.
+pub struct Opened<D: Disk> {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The log, ready for more.
+    pub log: Log<D>,
+    /// What was found in it.
+    pub recovered: Recovered,
+    /// One seat per group of which this node is a member.
+    pub seats: Vec<Seat>,
+}
+
+/// Opens the log of a born node and rebuilds its groups.
+///
+/// # Errors
+/// When the log is damaged or foreign; then nothing in it was changed.
+pub fn open_log<D: Disk>(
+    disk: D,
+    options: LogOptions,
+    node: NodeId,
+    cluster: ClusterId,
+    layout: &Layout,
+) -> Result<Opened<D>, Refused> {
+    let mut replays: BTreeMap<GroupId, Replay> = (0..layout.groups())
+        .map(GroupId)
+        .filter(|g| layout.members(*g).contains(node))
+        .map(|g| (g, Replay::default()))
+        .collect();
+    let mut strange = 0_u64;
+    let (log, recovered) = Log::open(disk, options, &mut |record| {
+        let (Record::Promise { group, .. }
+        | Record::Accept { group, .. }
+        | Record::Chosen { group, .. }
+        | Record::Watermark { group, .. }) = &record;
+        match replays.get_mut(group) {
+            Some(replay) => replay.record(record),
+            None => strange += 1,
+        }
+    })?;
+    if strange > 0 {
+        tracing::warn!(records = strange, "the log holds records of groups that this node is no member of");
+    }
+    let seats = replays
+        .into_iter()
+        .map(|(group, replay)| Seat {
+            group,
+            members: layout.members(group),
+            preference: layout.preference(group),
+            replay,
+        })
+        .collect();
+    Ok(Opened { cluster, log, recovered, seats })
+}

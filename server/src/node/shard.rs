@@ -1,0 +1,404 @@
+//! One shard of a node: some of its groups, and the clients' requests to those groups.
+//!
+//! A shard is a deterministic object. Frames, synced batches, requests and time go in; one
+//! [`Effects`] per turn comes out. Threads and sockets are around it, never in it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use groups::group::{Answer, Group, Seat, Submission};
+use groups::host::{Host, HostConfig};
+use groups::ids::{Boot, GroupId, InstanceId, NodeId};
+use groups::log::Record;
+use groups::paxos::message::Entry;
+use groups::paxos::{Envelope, LogRead, codec};
+use groups::time::Time;
+use netio::{Frame, FrameBatch, Lane, NO_GROUP};
+
+use super::layout::Layout;
+use super::requests::{Completion, Patience, Request, Requests, View};
+use super::wire;
+
+/// Frames for peers, a batch per peer and lane.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    batches: BTreeMap<(NodeId, bool), FrameBatch>,
+    head: Vec<u8>,
+}
+
+impl Outbox {
+    fn batch(&mut self, to: NodeId, lane: Lane) -> &mut FrameBatch {
+        self.batches.entry((to, lane == Lane::Bulk)).or_default()
+    }
+
+    fn push(&mut self, to: NodeId, lane: Lane, group: GroupId, kind: u8, body: &[u8]) {
+        self.batch(to, lane).push(group, kind, body, &Bytes::new());
+    }
+
+    fn message(&mut self, envelope: &Envelope) {
+        let mut head = std::mem::take(&mut self.head);
+        head.clear();
+        let (kind, payload) = codec::encode(&envelope.message, &mut head);
+        let lane = if envelope.message.is_bulk() { Lane::Bulk } else { Lane::Consensus };
+        self.batch(envelope.to, lane).push(envelope.group, kind, &head, &payload);
+        self.head = head;
+    }
+
+    /// Whether there is nothing to send.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.batches.is_empty()
+    }
+
+    /// The batches, by peer.
+    pub fn into_batches(self) -> impl Iterator<Item = (NodeId, Lane, FrameBatch)> {
+        self.batches
+            .into_iter()
+            .map(|((node, bulk), batch)| (node, if bulk { Lane::Bulk } else { Lane::Consensus }, batch))
+    }
+}
+
+/// What the log has to do for a shard.
+#[derive(Debug)]
+pub struct LogJob {
+    /// Whose.
+    pub shard: u32,
+    /// Which turn: handed back by [`Shard::on_synced`].
+    pub batch: u64,
+    /// To be written, in this order.
+    pub records: Vec<Record>,
+    /// To be sent once they are synced.
+    pub after_sync: Outbox,
+}
+
+/// What one turn asks the driver to do.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To be sent now.
+    pub send_now: Outbox,
+    /// To be written.
+    pub job: Option<LogJob>,
+    /// To be read, when there is time.
+    pub log_reads: Vec<LogRead>,
+    /// To be told to clients.
+    pub completions: Vec<Completion>,
+}
+
+/// What a shard is made of.
+#[derive(Clone, Debug)]
+pub struct ShardConfig {
+    /// The groups' part.
+    pub host: HostConfig,
+    /// The requests' part.
+    pub patience: Patience,
+}
+
+/// Paxos frames that could not be read, and other oddities worth counting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardCounters {
+    /// Frames whose body was not what its kind says.
+    pub bad_frames: u64,
+}
+
+/// One shard of a node.
+#[derive(Debug)]
+pub struct Shard {
+    me: NodeId,
+    boot: Boot,
+    shard: u32,
+    layout: Arc<Layout>,
+    host: Host,
+    requests: Requests,
+    completions: Vec<Completion>,
+    outbox: Outbox,
+    /// Counts.
+    pub counters: ShardCounters,
+}
+
+impl Shard {
+    /// A shard whose groups go on from `seats`.
+    #[must_use]
+    pub fn new(config: ShardConfig, layout: Arc<Layout>, seats: Vec<Seat>, now: Time) -> Shard {
+        let ShardConfig { host, patience } = config;
+        let (me, boot, shard, shards) = (host.me, host.boot, host.shard, host.shards);
+        Shard {
+            me,
+            boot,
+            shard,
+            requests: Requests::new(me, boot, shard, shards, layout.groups(), patience),
+            layout,
+            host: Host::new(host, seats, now),
+            completions: Vec::new(),
+            outbox: Outbox::default(),
+            counters: ShardCounters::default(),
+        }
+    }
+
+    /// The groups.
+    #[must_use]
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// Which shard of the node this is.
+    #[must_use]
+    pub fn shard(&self) -> u32 {
+        self.shard
+    }
+
+    /// Requests of clients that are not answered yet, and their bytes.
+    #[must_use]
+    pub fn open_requests(&self) -> (usize, usize) {
+        (self.requests.open(), self.requests.bytes())
+    }
+
+    /// A frame of a peer.
+    pub fn on_frame(&mut self, from: NodeId, frame: Frame, now: Time) {
+        let Frame { group, kind, body } = frame;
+        let understood = match kind {
+            wire::HEARTBEAT => {
+                wire::decode_heartbeat(body).map(|beat| self.host.on_heartbeat(from, &beat, now))
+            }
+            wire::SUBMIT => wire::decode_submissions(from, body).map(|submissions| {
+                for submission in submissions {
+                    self.host.submit(group, submission);
+                }
+            }),
+            wire::ANSWER => wire::decode_answers(self.me, group, body).map(|answers| {
+                for answer in answers {
+                    self.requests.answer(from, answer, now, &mut self.completions);
+                }
+            }),
+            codec::FIRST_KIND..=codec::LAST_KIND => match codec::decode(kind, body) {
+                Ok(message) => {
+                    self.host.on_message(from, group, message, now);
+                    // Whatever it was, it may have brought a leader.
+                    self.requests.leader_changed(group);
+                    Some(())
+                }
+                Err(_) => None,
+            },
+            _ => None,
+        };
+        if understood.is_none() {
+            self.counters.bad_frames += 1;
+            if self.counters.bad_frames.is_power_of_two() {
+                tracing::warn!(
+                    node = from.0,
+                    kind,
+                    count = self.counters.bad_frames,
+                    "dropped a frame that this version cannot read"
+                );
+            }
+        }
+    }
+
+    /// A request of a client of this node.
+    pub fn submit(&mut self, request: Request, now: Time) {
+        self.requests.submit(request, now, &mut self.completions);
+    }
+
+    /// Everything up to `batch` is synced.
+    pub fn on_synced(&mut self, batch: u64, now: Time) {
+        self.host.on_synced(batch, now);
+    }
+
+    /// The log's answer to a [`LogRead`].
+    pub fn on_log_read(&mut self, read: LogRead, values: Vec<Entry>) {
+        self.host.on_log_read(read.group, read.reader, values);
+    }
+
+    /// Lets time pass; every few milliseconds.
+    pub fn tick(&mut self, now: Time) {
+        self.host.tick(now);
+        let (host, layout) = (&self.host, &self.layout);
+        self.requests.tick(now, |g, guess| view(host, layout, g, guess, now), &mut self.completions);
+    }
+
+    /// Ends a turn.
+    pub fn turn(&mut self, now: Time) -> Effects {
+        let mut effects = Effects::default();
+        let mut records = Vec::new();
+        let mut after_sync = Outbox::default();
+        let mut batch = None;
+        // A request handed to an own group may be answered in the same turn.
+        for _ in 0..2 {
+            self.flush_requests(now);
+            let output = self.host.turn(now);
+            for envelope in &output.ready.send_now {
+                self.outbox.message(envelope);
+            }
+            for envelope in &output.ready.send_after_sync {
+                after_sync.message(envelope);
+            }
+            for (to, beat) in &output.beats {
+                let mut body = Vec::with_capacity(64);
+                wire::encode_heartbeat(beat, &mut body);
+                self.outbox.push(*to, Lane::Consensus, NO_GROUP, wire::HEARTBEAT, &body);
+            }
+            records.extend(output.ready.records);
+            effects.log_reads.extend(output.ready.log_reads);
+            batch = output.batch.or(batch);
+            self.deliver(output.answers, now);
+            if !self.requests.is_dirty() {
+                break;
+            }
+        }
+        if let Some(batch) = batch {
+            effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
+        }
+        effects.send_now = std::mem::take(&mut self.outbox);
+        effects.completions = std::mem::take(&mut self.completions);
+        effects
+    }
+
+    /// Hands requests to this node's own groups, and to peers in one frame per group.
+    fn flush_requests(&mut self, now: Time) {
+        let mut own: Vec<(GroupId, Submission)> = Vec::new();
+        let mut frames: BTreeMap<(NodeId, GroupId), Vec<u8>> = BTreeMap::new();
+        let (host, layout, me, boot) = (&self.host, &self.layout, self.me, self.boot);
+        let outbox = &mut self.outbox;
+        self.requests.flush(
+            now,
+            |group, guess| view(host, layout, group, guess, now),
+            |to, group, submission| {
+                if to == me {
+                    return own.push((group, submission));
+                }
+                let body = frames.entry((to, group)).or_insert_with(|| {
+                    let mut body = Vec::with_capacity(256);
+                    wire::begin(boot, &mut body);
+                    body
+                });
+                wire::put_submission(&submission, body);
+                if body.len() >= SPLIT_BYTES {
+                    outbox.push(to, Lane::Consensus, group, wire::SUBMIT, body);
+                    body.truncate(BOOT_BYTES);
+                }
+            },
+        );
+        for ((to, group), body) in frames {
+            if body.len() > BOOT_BYTES {
+                self.outbox.push(to, Lane::Consensus, group, wire::SUBMIT, &body);
+            }
+        }
+        for (group, submission) in own {
+            self.host.submit(group, submission);
+        }
+    }
+
+    /// Answers of own groups: to own requests, and to peers in one frame per group.
+    fn deliver(&mut self, answers: Vec<Answer>, now: Time) {
+        let mut frames: BTreeMap<(NodeId, GroupId, Boot), Vec<u8>> = BTreeMap::new();
+        for answer in answers {
+            if answer.to == self.me {
+                self.requests.answer(self.me, answer, now, &mut self.completions);
+                continue;
+            }
+            let (to, group, boot) = (answer.to, answer.group, answer.boot);
+            let body = frames.entry((to, group, boot)).or_insert_with(|| {
+                let mut body = Vec::with_capacity(256);
+                wire::begin(boot, &mut body);
+                body
+            });
+            wire::put_answer(&answer, body);
+            if body.len() >= SPLIT_BYTES {
+                self.outbox.push(to, Lane::Consensus, group, wire::ANSWER, body);
+                body.truncate(BOOT_BYTES);
+            }
+        }
+        for ((to, group, _), body) in frames {
+            if body.len() > BOOT_BYTES {
+                self.outbox.push(to, Lane::Consensus, group, wire::ANSWER, &body);
+            }
+        }
+    }
+}
+
+/// A frame of submissions or answers is closed when it has grown to this many bytes, so that no
+/// frame nears the limit however much waits.
+const SPLIT_BYTES: usize = 256 << 10;
+
+/// Such a frame begins with the boot.
+const BOOT_BYTES: usize = 8;
+
+fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -> View {
+    match host.group(group) {
+        Some(seat) => {
+            let members = seat.replica.members().nodes();
+            View {
+                leader: seat.replica.leader(),
+                guess: None,
+                members: members.len(),
+                alive: alive(host, members, group, now),
+            }
+        }
+        None => {
+            let members = layout.preference(group);
+            View {
+                leader: None,
+                guess: members.get(guess % members.len()).copied(),
+                members: members.len(),
+                alive: alive(host, &members, group, now),
+            }
+        }
+    }
+}
+
+fn alive(host: &Host, members: &[NodeId], group: GroupId, now: Time) -> usize {
+    members.iter().filter(|n| host.peers().alive(**n, group, now)).count()
+}
+
+/// Where one group stands, for status.
+#[derive(Clone, Debug)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// What this node does in it.
+    pub role: &'static str,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<NodeId>,
+    /// The leader's round, or the highest promised.
+    pub round: u64,
+    /// The end of the chosen prefix, which is applied.
+    pub applied: InstanceId,
+    /// Chained checksum of the chosen values up to there.
+    pub chain: u64,
+    /// Hash of the state there.
+    pub state_hash: [u8; 32],
+    /// Keys held.
+    pub keys: usize,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Why the group has halted here.
+    pub halted: Option<String>,
+    /// At the leader: each follower, whether it follows, and how many instances it is behind.
+    pub followers: Vec<(NodeId, bool, u64)>,
+}
+
+impl GroupStatus {
+    /// The status of a group with a seat here.
+    #[must_use]
+    pub fn of(group: &Group) -> GroupStatus {
+        let (replica, state) = (&group.replica, group.state());
+        let mark = replica.mark();
+        GroupStatus {
+            group: replica.group(),
+            role: replica.role_name(),
+            leader: replica.leader(),
+            round: replica.promised().round,
+            applied: mark.instance,
+            chain: mark.chain,
+            state_hash: state.hash().to_bytes(),
+            keys: state.len(),
+            bytes: state.bytes(),
+            halted: replica.halted().map(ToString::to_string),
+            followers: replica
+                .followers()
+                .into_iter()
+                .map(|(node, follows, chosen)| (node, follows, mark.instance.0.saturating_sub(chosen.0)))
+                .collect(),
+        }
+    }
+}

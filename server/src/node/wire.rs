@@ -1,0 +1,153 @@
+//! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
+//!
+//! ```text
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 echo_boot:u64 n:u32 {stamp:u64}*
+//! kind 2  submit      boot:u64 { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
+//! kind 3  answer      boot:u64 { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
+//! kind 4  birth       see `birth`
+//! kind 16 and up      Paxos messages, see `groups::paxos::codec`
+//! ```
+//! All numbers little-endian. The sender's node is the link's, never the frame's.
+
+use bytes::{Buf, BufMut, Bytes};
+use groups::group::{Answer, Reply, Submission};
+use groups::ids::{Boot, GroupId, NodeId};
+use groups::kv::{Outcome, Ticket};
+use groups::peers::{Heartbeat, MAX_SHARDS};
+use groups::time::Time;
+
+/// A heartbeat between shards.
+pub const HEARTBEAT: u8 = 1;
+/// Commands for the leader of a group.
+pub const SUBMIT: u8 = 2;
+/// Answers to them.
+pub const ANSWER: u8 = 3;
+/// A word of the birth.
+pub const BIRTH: u8 = 4;
+
+/// Bytes of a submission or answer before its command or outcome, at most.
+const ITEM_HEAD: usize = 25;
+
+/// Encodes a heartbeat.
+pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
+    out.put_u64_le(beat.boot.0);
+    out.put_u32_le(beat.shard);
+    out.put_u32_le(beat.shards);
+    out.put_u64_le(beat.sent.nanos());
+    out.put_u64_le(beat.echo_boot.0);
+    out.put_u32_le(beat.echoes.len() as u32);
+    for echo in &beat.echoes {
+        out.put_u64_le(echo.nanos());
+    }
+}
+
+/// Decodes a heartbeat; `None` when the bytes are no heartbeat.
+#[must_use]
+pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
+    let boot = Boot(body.try_get_u64_le().ok()?);
+    let shard = body.try_get_u32_le().ok()?;
+    let shards = body.try_get_u32_le().ok()?;
+    let sent = Time::from_nanos(body.try_get_u64_le().ok()?);
+    let echo_boot = Boot(body.try_get_u64_le().ok()?);
+    let count = body.try_get_u32_le().ok()?;
+    if count > MAX_SHARDS || body.len() != count as usize * 8 {
+        return None;
+    }
+    let echoes = (0..count).map(|_| Time::from_nanos(body.get_u64_le())).collect();
+    Some(Heartbeat { boot, shard, shards, sent, echo_boot, echoes })
+}
+
+/// Begins a body of submissions or answers.
+pub fn begin(boot: Boot, out: &mut Vec<u8>) {
+    out.put_u64_le(boot.0);
+}
+
+/// Adds a submission.
+pub fn put_submission(submission: &Submission, out: &mut Vec<u8>) {
+    out.put_u8(u8::from(submission.read));
+    out.put_u64_le(submission.ticket.number);
+    out.put_u32_le(submission.ticket.behind);
+    out.put_u64_le(submission.after);
+    out.put_u32_le(submission.command.len() as u32);
+    out.put_slice(&submission.command);
+}
+
+/// Decodes the submissions of node `from`; `None` when the bytes are none.
+#[must_use]
+pub fn decode_submissions(from: NodeId, mut body: Bytes) -> Option<Vec<Submission>> {
+    let boot = Boot(body.try_get_u64_le().ok()?);
+    let mut submissions = Vec::with_capacity((body.len() / 64).min(4096));
+    while !body.is_empty() {
+        if body.len() < ITEM_HEAD {
+            return None;
+        }
+        let read = flag(body.get_u8())?;
+        let number = body.get_u64_le();
+        let behind = body.get_u32_le();
+        let after = body.get_u64_le();
+        let command = sized(&mut body)?;
+        let ticket = Ticket { node: from, boot, number, behind };
+        submissions.push(Submission { ticket, read, after, command });
+    }
+    Some(submissions)
+}
+
+/// Adds an answer; its addressee is the receiver of the frame.
+pub fn put_answer(answer: &Answer, out: &mut Vec<u8>) {
+    out.put_u8(u8::from(answer.read));
+    out.put_u64_le(answer.number);
+    let (kind, leader) = match &answer.reply {
+        Reply::Outcome(_) => (0, NodeId(0)),
+        Reply::NotLeader(leader) => (1, leader.unwrap_or_default()),
+        Reply::Busy => (2, NodeId(0)),
+        Reply::Halted => (3, NodeId(0)),
+    };
+    out.put_u8(kind);
+    out.put_u32_le(leader.0);
+    let length = out.len();
+    out.put_u32_le(0);
+    if let Reply::Outcome(outcome) = &answer.reply {
+        outcome.encode(out);
+    }
+    let encoded = (out.len() - length - 4) as u32;
+    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+}
+
+/// Decodes answers about `group` for node `to`; `None` when the bytes are none.
+#[must_use]
+pub fn decode_answers(to: NodeId, group: GroupId, mut body: Bytes) -> Option<Vec<Answer>> {
+    let boot = Boot(body.try_get_u64_le().ok()?);
+    let mut answers = Vec::with_capacity((body.len() / 24).min(4096));
+    while !body.is_empty() {
+        if body.len() < 18 {
+            return None;
+        }
+        let read = flag(body.get_u8())?;
+        let number = body.get_u64_le();
+        let kind = body.get_u8();
+        let leader = NodeId(body.get_u32_le());
+        let outcome = sized(&mut body)?;
+        let reply = match kind {
+            0 => Reply::Outcome(Outcome::decode(outcome)?),
+            1 => Reply::NotLeader((leader != NodeId(0)).then_some(leader)),
+            2 => Reply::Busy,
+            3 => Reply::Halted,
+            _ => return None,
+        };
+        answers.push(Answer { group, to, boot, read, number, reply });
+    }
+    Some(answers)
+}
+
+fn flag(byte: u8) -> Option<bool> {
+    match byte {
+        0 => Some(false),
+        1 => Some(true),
+        _ => None,
+    }
+}
+
+fn sized(body: &mut Bytes) -> Option<Bytes> {
+    let len = body.try_get_u32_le().ok()? as usize;
+    (len <= body.len()).then(|| body.split_to(len))
+}

@@ -1,0 +1,237 @@
+//! Typed commands. What comes out of here is well formed: the right number of words, integers
+//! read, options consistent, keys and values within their limits.
+
+use bytes::Bytes;
+use groups::ids::Slot;
+
+use super::args::Args;
+use super::data::{Condition, DataCommand, ManyKeys, Operation, PutAnswer};
+use super::error::ErrorReply;
+use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wrong_arity};
+use super::reply::Version;
+use super::resp::{Excess, Oversized};
+use super::table::{self, CommandSpec, Verb};
+use super::words::{Words, lower};
+
+/// The sizes that data may have.
+#[derive(Clone, Copy, Debug)]
+pub struct SizeLimits {
+    /// `limits.max_key`, bytes.
+    pub max_key: usize,
+    /// `limits.max_value`, bytes.
+    pub max_value: usize,
+}
+
+/// A well formed command, sorted by who answers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Groups answer it.
+    Data(DataCommand),
+    /// The connection answers it by itself: [`Session::local`](super::Session::local).
+    Local(LocalCommand),
+    /// This node answers it from what it knows of itself and the cluster.
+    Node(NodeCommand),
+}
+
+/// A command that a connection answers by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LocalCommand {
+    /// `PING`, perhaps with a message.
+    Ping(Option<Bytes>),
+    /// `ECHO`.
+    Echo(Bytes),
+    /// `HELLO`.
+    Hello(Hello),
+    /// `AUTH`.
+    Auth(Credentials),
+    /// `CLIENT ID`.
+    ClientId,
+    /// `CLIENT GETNAME`.
+    ClientGetName,
+    /// `CLIENT SETNAME`; the name is checked, and empty for none.
+    ClientSetName(String),
+    /// `CLIENT SETINFO LIB-NAME`.
+    ClientLibraryName(String),
+    /// `CLIENT SETINFO LIB-VER`.
+    ClientLibraryVersion(String),
+    /// `CLIENT INFO`.
+    ClientInfo,
+    /// Commands that a Redis client sends and that change nothing here: `SELECT 0`,
+    /// `READONLY`, `CLIENT NO-EVICT` and the like.
+    Nothing,
+    /// `COMMAND` and its subcommands.
+    Table(TableQuery),
+    /// `CONFIG GET` with its patterns.
+    ConfigGet(Vec<Bytes>),
+    /// `HELP`, of one command if named.
+    Help(Option<&'static CommandSpec>),
+    /// `TIME`.
+    Time,
+    /// `RESET`.
+    Reset,
+    /// `QUIT`.
+    Quit,
+    /// `CLUSTER KEYSLOT`, computed already.
+    KeySlot(Slot),
+}
+
+/// What `HELLO` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hello {
+    /// The protocol to speak from here on, its own reply included.
+    pub version: Option<Version>,
+    /// Credentials, checked before anything else happens.
+    pub auth: Option<Credentials>,
+    /// A name for the connection.
+    pub name: Option<String>,
+}
+
+/// A user and a password. Its debug form shows neither.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// `default` where only a password was given.
+    pub user: Bytes,
+    /// The password as it was sent.
+    pub password: Bytes,
+    /// Whether the user was named.
+    pub named: bool,
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// What is asked of the table of commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableQuery {
+    /// `COMMAND`, or `COMMAND INFO` without names.
+    All,
+    /// `COMMAND COUNT`.
+    Count,
+    /// `COMMAND INFO name…`; `None` for names that are not known.
+    Info(Vec<Option<&'static CommandSpec>>),
+    /// `COMMAND DOCS`, of all commands if none is named; unknown names are left out.
+    Docs(Vec<&'static CommandSpec>),
+    /// `COMMAND LIST`, perhaps only names that match.
+    List(Option<Bytes>),
+    /// `COMMAND GETKEYS`, computed already.
+    Keys(Vec<Bytes>),
+}
+
+/// A command that a node answers from what it knows of itself and the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeCommand {
+    /// `INFO`; sections in lower case, none for the default ones.
+    Info(Vec<String>),
+    /// `STATUS`, for people or as JSON.
+    Status {
+        /// Whether JSON was asked for.
+        json: bool,
+    },
+    /// `WHERE key`.
+    Where(Bytes),
+    /// `CLIENT LIST`.
+    ClientList,
+    /// `CLUSTER INFO`.
+    ClusterInfo,
+    /// `CLUSTER MYID`.
+    ClusterMyId,
+    /// `CLUSTER NODES`.
+    ClusterNodes,
+    /// `CLUSTER SLOTS`.
+    ClusterSlots,
+    /// `CLUSTER SHARDS`.
+    ClusterShards,
+    /// `CLUSTER COUNTKEYSINSLOT`.
+    ClusterCountKeysInSlot(Slot),
+}
+
+impl Command {
+    /// Understands a request.
+    ///
+    /// # Errors
+    /// With the reply to send instead; nothing was applied then.
+    pub fn parse(args: &Args, limits: &SizeLimits) -> Result<Command, ErrorReply> {
+        let name = args.get(0).unwrap_or_default();
+        let spec = table::find(name).ok_or_else(|| unknown(name, args))?;
+        if !spec.admits(args.len()) {
+            return Err(wrong_arity(None, spec));
+        }
+        let Some(word) = args.get(1).filter(|_| !spec.subcommands.is_empty()) else {
+            return Words { args, next: 1, parent: None, spec, limits }.command();
+        };
+        let subcommand = spec.subcommand(word).ok_or_else(|| unknown_subcommand(spec, word))?;
+        if !subcommand.admits(args.len()) {
+            return Err(wrong_arity(Some(spec), subcommand));
+        }
+        Words { args, next: 2, parent: Some(spec), spec: subcommand, limits }.command()
+    }
+
+    /// The reply to a request that was read past because it is too large.
+    #[must_use]
+    pub fn oversized(oversized: &Oversized, limits: &SizeLimits) -> ErrorReply {
+        match oversized.excess {
+            Excess::Request { length, max } => ErrorReply::too_big(
+                "the request",
+                length,
+                max,
+                "the smaller of limits.max_inflight_bytes and half of storage.segment_size",
+            ),
+            Excess::Word { index, length } => {
+                let key = table::find(&oversized.name).is_some_and(|spec| spec.keys.contains(index));
+                match key {
+                    true => key_too_big(length, limits),
+                    false => value_too_big(length, limits),
+                }
+            }
+        }
+    }
+
+    /// Whether a client may send it before it has authenticated.
+    #[must_use]
+    pub fn needs_no_auth(&self) -> bool {
+        use LocalCommand::{Auth, Hello, Quit, Reset};
+        matches!(self, Command::Local(Auth(_) | Hello(_) | Quit | Reset))
+    }
+}
+
+impl Words<'_> {
+    fn command(mut self) -> Result<Command, ErrorReply> {
+        let command = match self.spec.verb {
+            Verb::Get => return self.get(),
+            Verb::Set => return self.put(),
+            Verb::GetSet => return self.plain_put(Condition::Always, PutAnswer::Previous),
+            Verb::SetNx => return self.plain_put(Condition::Absent, PutAnswer::Flag),
+            Verb::GetDel => return self.one(|_| Ok(Operation::GetDelete)),
+            Verb::Strlen => return self.one(|_| Ok(Operation::Length)),
+            Verb::Incr => return self.one(|_| Ok(Operation::Add(1))),
+            Verb::Decr => return self.one(|_| Ok(Operation::Add(-1))),
+            Verb::IncrBy => return self.one(|words| words.integer().map(Operation::Add)),
+            Verb::DecrBy => return self.one(Words::negated),
+            Verb::Append => return self.one(|words| words.value().map(Operation::Append)),
+            Verb::Cas => {
+                return self
+                    .one(|words| Ok(Operation::CompareAndSwap { old: words.value()?, new: words.value()? }));
+            }
+            Verb::Del => return self.many(Operation::Delete, ManyKeys::Delete),
+            Verb::Exists => return self.many(Operation::Exists, ManyKeys::Exists),
+            Verb::MGet => Command::Data(DataCommand::Many(ManyKeys::Get(self.keys()?))),
+            Verb::MSet => return self.pairs(),
+            Verb::DbSize => Command::Data(DataCommand::Size),
+            Verb::Info => Command::Node(NodeCommand::Info(self.rest().map(|word| lower(&word)).collect())),
+            Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
+            Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),
+            Verb::ClientList => Command::Node(NodeCommand::ClientList),
+            Verb::ClusterInfo => Command::Node(NodeCommand::ClusterInfo),
+            Verb::ClusterMyId => Command::Node(NodeCommand::ClusterMyId),
+            Verb::ClusterNodes => Command::Node(NodeCommand::ClusterNodes),
+            Verb::ClusterSlots => Command::Node(NodeCommand::ClusterSlots),
+            Verb::ClusterShards => Command::Node(NodeCommand::ClusterShards),
+            Verb::ClusterCountKeys => Command::Node(NodeCommand::ClusterCountKeysInSlot(self.slot()?)),
+            _ => Command::Local(self.local()?),
+        };
+        Ok(command)
+    }
+}

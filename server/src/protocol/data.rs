@@ -1,0 +1,222 @@
+//! Commands about data, as what they ask of the state machine.
+
+use bytes::Bytes;
+
+/// A command about data. What it asks of one key is a [`KeyOperation`]; a command over many keys
+/// is a list of them, each of which goes to the group of its own key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DataCommand {
+    /// One key. Also `DEL`, `EXISTS` and `MSET` of one key, since their answer is the same.
+    One(KeyOperation),
+    /// Many keys, perhaps of many groups.
+    Many(ManyKeys),
+    /// How many keys there are in all groups; the answer is the sum as an integer.
+    Size,
+}
+
+/// The same asked of many keys, in the order of the request. Keys may repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ManyKeys {
+    /// `MGET`.
+    Get(Vec<Bytes>),
+    /// `DEL`, `UNLINK`.
+    Delete(Vec<Bytes>),
+    /// `EXISTS`.
+    Exists(Vec<Bytes>),
+    /// `MSET`.
+    Put(Vec<(Bytes, Bytes)>),
+}
+
+/// How the answers for many keys become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Combine {
+    /// An array in the order of the request.
+    List,
+    /// The sum of integers.
+    Sum,
+    /// `+OK` once all are done.
+    Ok,
+}
+
+/// One operation on one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyOperation {
+    /// The key, at most `limits.max_key` bytes; may be empty, as in Redis.
+    pub key: Bytes,
+    /// What to do with it.
+    pub operation: Operation,
+}
+
+/// What to do with a key, and how to answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// The value or nil; with `revision` an array of value and revision, or nil.
+    Get {
+        /// Whether to answer the revision too.
+        revision: bool,
+    },
+    /// The value's length as an integer, 0 for no key.
+    Length,
+    /// 1 or 0.
+    Exists,
+    /// Sets the key if `condition` holds. This is `SET`, `PUT`, `GETSET`, `SETNX`, and each pair
+    /// of an `MSET`.
+    Put(Put),
+    /// Deletes the key; 1, or 0 if there was none.
+    Delete,
+    /// Deletes the key; the old value, or nil.
+    GetDelete,
+    /// Adds to the integer in the key, which counts as 0 if there is none; the sum. Anything
+    /// else in the key, or an overflow, is an error.
+    Add(i64),
+    /// Appends to the value, which counts as empty if there is none; the new length. The state
+    /// machine checks that the whole stays within `limits.max_value`.
+    Append(Bytes),
+    /// Sets the key to `new` if its value is `old`; 1 or 0. A missing key has no value.
+    CompareAndSwap {
+        /// The value that the key must have.
+        old: Bytes,
+        /// The value that it then gets.
+        new: Bytes,
+    },
+}
+
+/// How to set a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// The new value, at most `limits.max_value` bytes.
+    pub value: Bytes,
+    /// What must be so, or nothing is changed.
+    pub condition: Condition,
+    /// The answer.
+    pub answer: PutAnswer,
+    /// Whether a time to live that the key has stays.
+    pub keep_ttl: bool,
+}
+
+/// What must be so before a key is set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    #[default]
+    Always,
+    /// There is no such key.
+    Absent,
+    /// There is such a key.
+    Present,
+    /// The key has exactly this revision. Revision 0 means that there is no such key.
+    Revision(u64),
+    /// The key has exactly this value. A missing key has none.
+    Value(Bytes),
+}
+
+/// How a put answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PutAnswer {
+    /// `+OK`, or nil if the condition failed.
+    #[default]
+    Ok,
+    /// The new revision, or nil if the condition failed.
+    Revision,
+    /// The old value or nil, whether or not the condition held, as Redis answers `SET … GET`.
+    Previous,
+    /// 1, or 0 if the condition failed.
+    Flag,
+}
+
+impl DataCommand {
+    /// Whether it may change data, and so has to be proposed.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        match self {
+            DataCommand::One(one) => one.operation.is_write(),
+            DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
+            DataCommand::Size => false,
+        }
+    }
+
+    /// Whether it can only free space, and so is let through where writes are refused.
+    #[must_use]
+    pub fn frees(&self) -> bool {
+        match self {
+            DataCommand::One(one) => matches!(one.operation, Operation::Delete | Operation::GetDelete),
+            DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
+            DataCommand::Size => false,
+        }
+    }
+}
+
+impl ManyKeys {
+    /// How many operations it is.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            ManyKeys::Get(keys) | ManyKeys::Delete(keys) | ManyKeys::Exists(keys) => keys.len(),
+            ManyKeys::Put(pairs) => pairs.len(),
+        }
+    }
+
+    /// Whether it is none at all, which the parser never lets through.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How the answers become one.
+    #[must_use]
+    pub fn combine(&self) -> Combine {
+        match self {
+            ManyKeys::Get(_) => Combine::List,
+            ManyKeys::Delete(_) | ManyKeys::Exists(_) => Combine::Sum,
+            ManyKeys::Put(_) => Combine::Ok,
+        }
+    }
+
+    /// The keys in the order of the request.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        let (keys, pairs) = match self {
+            ManyKeys::Get(keys) | ManyKeys::Delete(keys) | ManyKeys::Exists(keys) => (&keys[..], &[][..]),
+            ManyKeys::Put(pairs) => (&[][..], &pairs[..]),
+        };
+        keys.iter().chain(pairs.iter().map(|(key, _)| key))
+    }
+
+    /// The operations, one per key, in the order of the request.
+    pub fn into_operations(self) -> impl Iterator<Item = KeyOperation> {
+        let (keys, pairs, operation) = match self {
+            ManyKeys::Get(keys) => (keys, Vec::new(), Operation::Get { revision: false }),
+            ManyKeys::Delete(keys) => (keys, Vec::new(), Operation::Delete),
+            ManyKeys::Exists(keys) => (keys, Vec::new(), Operation::Exists),
+            ManyKeys::Put(pairs) => (Vec::new(), pairs, Operation::Exists),
+        };
+        let plain = keys.into_iter().map(move |key| KeyOperation { key, operation: operation.clone() });
+        let puts = pairs
+            .into_iter()
+            .map(|(key, value)| KeyOperation { key, operation: Operation::Put(Put::new(value)) });
+        plain.chain(puts)
+    }
+}
+
+impl Operation {
+    /// Whether it may change data.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        match self {
+            Operation::Get { .. } | Operation::Length | Operation::Exists => false,
+            Operation::Put(_)
+            | Operation::Delete
+            | Operation::GetDelete
+            | Operation::Add(_)
+            | Operation::Append(_)
+            | Operation::CompareAndSwap { .. } => true,
+        }
+    }
+}
+
+impl Put {
+    /// A put without conditions that answers `+OK`.
+    #[must_use]
+    pub fn new(value: Bytes) -> Put {
+        Put { value, condition: Condition::Always, answer: PutAnswer::Ok, keep_ttl: false }
+    }
+}

@@ -1,0 +1,49 @@
+//! The client protocol: RESP2, RESP3 and lines, and the commands in them.
+//!
+//! Everything here is pure: bytes go in, typed commands come out; replies go in, bytes come out.
+//! The way of a request through these files:
+//!
+//! ```text
+//! read buffer ─ RequestParser (resp, inline) ─ Args ─ Command::parse (table, command)
+//!                                                        │
+//!                    ┌───────────────────────────────────┼──────────────────────┐
+//!            Command::Local                        Command::Node          Command::Data
+//!            Session::local                        the node               groups, by slot_of(key)
+//!                    └───────────────────────────────────┼──────────────────────┘
+//! write buffer ─ ReplyBuffer ─────────────────────── Reply::encode
+//! ```
+
+mod args;
+mod command;
+mod data;
+mod decode;
+mod error;
+mod fuzz;
+pub mod glob;
+mod inline;
+mod introspect;
+mod nearest;
+mod number;
+mod parse_data;
+mod parse_local;
+mod refusal;
+mod reply;
+mod resp;
+mod session;
+mod slot;
+pub mod table;
+mod words;
+
+pub use args::Args;
+pub use command::{Command, Credentials, Hello, LocalCommand, NodeCommand, SizeLimits, TableQuery};
+pub use data::{Combine, Condition, DataCommand, KeyOperation, ManyKeys, Operation, Put, PutAnswer};
+pub use decode::{DecodeError, ReplyDecoder, ReplyLimits};
+pub use error::{ErrorClass, ErrorReply, Shortage};
+pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
+pub use nearest::nearest;
+pub use reply::{Reply, ReplyBuffer, Version};
+pub use resp::{
+    Excess, MAX_ANNOUNCED, MAX_LINE, Oversized, ProtocolError, Request, RequestLimits, RequestParser,
+};
+pub use session::{ServerInfo, Session};
+pub use slot::{SLOTS, crc16, slot_of};

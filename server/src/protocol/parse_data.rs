@@ -1,0 +1,142 @@
+//! The forms of the data commands.
+
+use bytes::Bytes;
+
+use super::command::Command;
+use super::data::{Condition, DataCommand, KeyOperation, ManyKeys, Operation, Put, PutAnswer};
+use super::error::{ErrorReply, quoted};
+use super::number;
+use super::refusal::not_an_integer;
+use super::words::Words;
+
+impl Words<'_> {
+    pub(super) fn one(
+        mut self,
+        operation: impl FnOnce(&mut Self) -> Result<Operation, ErrorReply>,
+    ) -> Result<Command, ErrorReply> {
+        let key = self.key()?;
+        let operation = operation(&mut self)?;
+        self.end()?;
+        Ok(Command::Data(DataCommand::One(KeyOperation { key, operation })))
+    }
+
+    pub(super) fn get(self) -> Result<Command, ErrorReply> {
+        self.one(|words| {
+            let mut revision = false;
+            while let Some(option) = words.bytes() {
+                match option {
+                    option if option.eq_ignore_ascii_case(b"REV") => revision = true,
+                    option if option.eq_ignore_ascii_case(b"STALE") => {
+                        return Err(ErrorReply::err(
+                            "STALE is not supported yet; leave it out for a linearizable get",
+                        ));
+                    }
+                    option => return Err(words.unexpected(&option)),
+                }
+            }
+            Ok(Operation::Get { revision })
+        })
+    }
+
+    pub(super) fn plain_put(self, condition: Condition, answer: PutAnswer) -> Result<Command, ErrorReply> {
+        self.one(|words| Ok(Operation::Put(Put { condition, answer, ..Put::new(words.value()?) })))
+    }
+
+    pub(super) fn put(self) -> Result<Command, ErrorReply> {
+        self.one(|words| {
+            let mut put = Put::new(words.value()?);
+            while let Some(option) = words.bytes() {
+                words.put_option(&mut put, &option)?;
+            }
+            Ok(Operation::Put(put))
+        })
+    }
+
+    pub(super) fn put_option(&mut self, put: &mut Put, option: &[u8]) -> Result<(), ErrorReply> {
+        let mut upper = [0u8; 8];
+        let Some(upper) = upper.get_mut(..option.len()) else { return Err(self.unexpected(option)) };
+        upper.copy_from_slice(option);
+        upper.make_ascii_uppercase();
+        match &*upper {
+            b"NX" => self.condition(put, Condition::Absent),
+            b"XX" => self.condition(put, Condition::Present),
+            b"IFREV" => {
+                let revision = self.word().and_then(number::unsigned).ok_or_else(not_an_integer)?;
+                self.condition(put, Condition::Revision(revision))
+            }
+            b"IFEQ" => {
+                let Some(value) = self.bytes() else { return Err(self.syntax_error("IFEQ needs a value")) };
+                self.condition(put, Condition::Value(value))
+            }
+            b"GET" => self.answer(put, PutAnswer::Previous),
+            b"REV" => self.answer(put, PutAnswer::Revision),
+            b"KEEPTTL" => {
+                put.keep_ttl = true;
+                Ok(())
+            }
+            b"EX" | b"PX" | b"EXAT" | b"PXAT" => Err(ErrorReply::err(format!(
+                "expiry is not supported yet; nothing was applied; leave {} out",
+                quoted(upper)
+            ))),
+            b"REQ" => Err(ErrorReply::err("REQ is not supported yet; nothing was applied; leave it out")),
+            _ => Err(self.unexpected(option)),
+        }
+    }
+
+    pub(super) fn condition(&self, put: &mut Put, condition: Condition) -> Result<(), ErrorReply> {
+        if put.condition != Condition::Always && put.condition != condition {
+            return Err(self.syntax_error("only one of NX, XX, IFREV and IFEQ can be given"));
+        }
+        put.condition = condition;
+        Ok(())
+    }
+
+    pub(super) fn answer(&self, put: &mut Put, answer: PutAnswer) -> Result<(), ErrorReply> {
+        if put.answer != PutAnswer::Ok && put.answer != answer {
+            return Err(self.syntax_error("only one of GET and REV can be given"));
+        }
+        put.answer = answer;
+        Ok(())
+    }
+
+    pub(super) fn negated(&mut self) -> Result<Operation, ErrorReply> {
+        self.integer()?
+            .checked_neg()
+            .map(Operation::Add)
+            .ok_or_else(|| ErrorReply::err("decrement would overflow"))
+    }
+
+    pub(super) fn keys(&mut self) -> Result<Vec<Bytes>, ErrorReply> {
+        let mut keys = Vec::with_capacity(self.left());
+        while self.left() > 0 {
+            keys.push(self.key()?);
+        }
+        Ok(keys)
+    }
+
+    /// A command over keys whose answer for one key is the answer for the only key.
+    pub(super) fn many(
+        mut self,
+        single: Operation,
+        many: fn(Vec<Bytes>) -> ManyKeys,
+    ) -> Result<Command, ErrorReply> {
+        if self.left() == 1 {
+            return self.one(|_| Ok(single));
+        }
+        Ok(Command::Data(DataCommand::Many(many(self.keys()?))))
+    }
+
+    pub(super) fn pairs(mut self) -> Result<Command, ErrorReply> {
+        if !self.left().is_multiple_of(2) {
+            return Err(self.wrong_arity());
+        }
+        if self.left() == 2 {
+            return self.plain_put(Condition::Always, PutAnswer::Ok);
+        }
+        let mut pairs = Vec::with_capacity(self.left() / 2);
+        while self.left() > 0 {
+            pairs.push((self.key()?, self.value()?));
+        }
+        Ok(Command::Data(DataCommand::Many(ManyKeys::Put(pairs))))
+    }
+}

@@ -1,0 +1,410 @@
+//! Every command there is, once. Arity checks, `COMMAND`, `HELP`, completion and the documents
+//! all read this table.
+
+use std::sync::LazyLock;
+
+/// One command, or one subcommand.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CommandSpec {
+    /// In lower case. A subcommand's name does not repeat its command.
+    pub name: &'static str,
+    pub(super) verb: Verb,
+    /// Words of a request, all names included; negative means "at least", as in Redis.
+    pub arity: i32,
+    /// A sum of [`flag`]s.
+    pub flags: u8,
+    /// Which words are keys.
+    pub keys: KeyPositions,
+    /// The chapter of `HELP`.
+    pub group: &'static str,
+    /// The first version of Pelago that has it.
+    pub since: &'static str,
+    /// What stands behind the name.
+    pub syntax: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+    /// For commands whose second word selects what to do.
+    pub subcommands: &'static [CommandSpec],
+}
+
+/// Which words of a request are keys, counted from the command's name, which is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KeyPositions {
+    /// The first key; 0 if there is none.
+    pub first: i32,
+    /// The last key; negative counts from the end.
+    pub last: i32,
+    /// From one key to the next.
+    pub step: i32,
+}
+
+/// Properties of a command, named as `COMMAND` names them.
+pub mod flag {
+    /// May change data.
+    pub const WRITE: u8 = 1;
+    /// Only reads data.
+    pub const READONLY: u8 = 1 << 1;
+    /// May take memory or disk, so it is refused when there is none.
+    pub const DENYOOM: u8 = 1 << 2;
+    /// Takes constant time.
+    pub const FAST: u8 = 1 << 3;
+    /// Answered before authentication.
+    pub const NO_AUTH: u8 = 1 << 4;
+
+    /// All flags with their names.
+    pub const NAMES: [(u8, &str); 5] = [
+        (WRITE, "write"),
+        (READONLY, "readonly"),
+        (DENYOOM, "denyoom"),
+        (FAST, "fast"),
+        (NO_AUTH, "no_auth"),
+    ];
+}
+
+/// What a command does. Names that mean the same share one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verb {
+    Get,
+    Set,
+    GetSet,
+    GetDel,
+    SetNx,
+    Del,
+    Exists,
+    MGet,
+    MSet,
+    Incr,
+    Decr,
+    IncrBy,
+    DecrBy,
+    Append,
+    Strlen,
+    Cas,
+    DbSize,
+    Ping,
+    Echo,
+    Hello,
+    Auth,
+    Client,
+    ClientId,
+    ClientGetName,
+    ClientSetName,
+    ClientSetInfo,
+    ClientInfo,
+    ClientList,
+    ClientReply,
+    ClientSwitch,
+    Select,
+    Command,
+    CommandCount,
+    CommandInfo,
+    CommandDocs,
+    CommandList,
+    CommandGetKeys,
+    Config,
+    ConfigGet,
+    ConfigSet,
+    Info,
+    Help,
+    Quit,
+    Reset,
+    Time,
+    ReadOnly,
+    Where,
+    Status,
+    Cluster,
+    ClusterKeySlot,
+    ClusterInfo,
+    ClusterMyId,
+    ClusterNodes,
+    ClusterSlots,
+    ClusterShards,
+    ClusterCountKeys,
+}
+
+use flag::{DENYOOM, FAST, NO_AUTH, READONLY, WRITE};
+
+const NONE: KeyPositions = KeyPositions { first: 0, last: 0, step: 0 };
+const ONE: KeyPositions = KeyPositions { first: 1, last: 1, step: 1 };
+const ALL: KeyPositions = KeyPositions { first: 1, last: -1, step: 1 };
+const PAIRS: KeyPositions = KeyPositions { first: 1, last: -1, step: 2 };
+
+/// Rows of `name Verb arity, flags, keys, syntax, summary`, in chapters, with the subcommands of
+/// a command in braces behind it.
+macro_rules! commands {
+    ($($(#[$doc:meta])* $vis:vis static $table:ident = [$($group:ident {
+        $($name:literal $verb:ident $arity:literal, $flags:expr, $keys:expr, $syntax:literal, $summary:literal
+            $(, $subcommands:ident)?;)*
+    })*];)*) => {
+        $($(#[$doc])* $vis static $table: &[CommandSpec] = &[$($(CommandSpec {
+            name: $name,
+            verb: Verb::$verb,
+            arity: $arity,
+            flags: $flags,
+            keys: $keys,
+            group: stringify!($group),
+            since: "0.1.0",
+            syntax: $syntax,
+            summary: $summary,
+            subcommands: commands!(@ $($subcommands)?),
+        },)*)*];)*
+    };
+    (@) => { &[] };
+    (@ $subcommands:ident) => { $subcommands };
+}
+
+commands! {
+    /// All commands, in the order in which `HELP` shows them.
+    pub static COMMANDS = [
+        data {
+            "get" Get -2, READONLY | FAST, ONE, "key [REV]", "The value of a key; with REV its revision too.";
+            "set" Set -3, WRITE | DENYOOM, ONE,
+                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]",
+                "Sets a key, if the condition holds; GET answers the old value, REV the new revision.";
+            "put" Set -3, WRITE | DENYOOM, ONE,
+                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]",
+                "The same as SET.";
+            "del" Del -2, WRITE, ALL, "key [key ...]", "Deletes keys; answers how many there were.";
+            "unlink" Del -2, WRITE | FAST, ALL, "key [key ...]", "The same as DEL.";
+            "exists" Exists -2, READONLY | FAST, ALL, "key [key ...]", "How many of the keys exist.";
+            "mget" MGet -2, READONLY | FAST, ALL, "key [key ...]",
+                "The values of many keys; not one moment in time across groups.";
+            "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...]",
+                "Sets many keys; not atomic across groups.";
+            "incr" Incr 2, WRITE | DENYOOM | FAST, ONE, "key", "Adds one; answers the sum.";
+            "decr" Decr 2, WRITE | DENYOOM | FAST, ONE, "key", "Subtracts one; answers the difference.";
+            "incrby" IncrBy 3, WRITE | DENYOOM | FAST, ONE, "key increment", "Adds an integer; answers the sum.";
+            "decrby" DecrBy 3, WRITE | DENYOOM | FAST, ONE, "key decrement",
+                "Subtracts an integer; answers the difference.";
+            "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value", "Appends to a value; answers its length.";
+            "strlen" Strlen 2, READONLY | FAST, ONE, "key", "The length of a value.";
+            "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value", "Sets a key; answers the old value.";
+            "getdel" GetDel 2, WRITE | FAST, ONE, "key", "Deletes a key; answers the old value.";
+            "setnx" SetNx 3, WRITE | DENYOOM | FAST, ONE, "key value",
+                "Sets a key if there is none; answers 1 or 0.";
+            "cas" Cas 4, WRITE | DENYOOM | FAST, ONE, "key old new",
+                "Compare and swap: sets a key to new if it is old; answers 1 or 0.";
+            "dbsize" DbSize 1, READONLY | FAST, NONE, "", "How many keys there are in all groups.";
+        }
+        connection {
+            "ping" Ping -1, FAST, NONE, "[message]", "Answers PONG, or the message.";
+            "echo" Echo 2, FAST, NONE, "message", "Answers the message.";
+            "hello" Hello -1, FAST | NO_AUTH, NONE, "[2 | 3 [AUTH user password] [SETNAME name]]",
+                "Introduces the server, and selects the version of the protocol.";
+            "auth" Auth -2, FAST | NO_AUTH, NONE, "[user] password", "Authenticates this connection.";
+            "client" Client -2, 0, NONE, "subcommand ...", "About this connection.", CLIENT;
+            "select" Select 2, FAST, NONE, "0", "There is one database, 0.";
+            "quit" Quit -1, FAST | NO_AUTH, NONE, "", "Closes the connection.";
+            "reset" Reset 1, FAST | NO_AUTH, NONE, "", "Brings the connection back to its first state.";
+        }
+        server {
+            "command" Command -1, 0, NONE, "[subcommand ...]", "About the commands of this server.", COMMAND;
+            "config" Config -2, 0, NONE, "subcommand ...", "About the configuration of this node.", CONFIG;
+            "info" Info -1, 0, NONE, "[section ...]", "Facts and figures of this node, for Redis tools.";
+            "help" Help -1, FAST, NONE, "[command]", "All commands, or one in detail.";
+            "time" Time 1, FAST, NONE, "", "The clock of this node: seconds and microseconds since 1970.";
+        }
+        cluster {
+            "where" Where 2, 0, NONE, "key", "Slot, group, leader and members of a key.";
+            "status" Status -1, 0, NONE, "[JSON]", "The state of the cluster as this node sees it.";
+            "cluster" Cluster -2, 0, NONE, "subcommand ...", "The cluster, as Redis Cluster clients ask for it.",
+                CLUSTER;
+            "readonly" ReadOnly 1, FAST, NONE, "", "For cluster clients. Every node answers every key anyway.";
+            "readwrite" ReadOnly 1, FAST, NONE, "", "For cluster clients. Every node answers every key anyway.";
+        }
+    ];
+
+    static CLIENT = [
+        connection {
+            "id" ClientId 2, FAST, NONE, "", "The number of this connection.";
+            "getname" ClientGetName 2, FAST, NONE, "", "The name of this connection.";
+            "setname" ClientSetName 3, FAST, NONE, "name", "Names this connection.";
+            "setinfo" ClientSetInfo 4, FAST, NONE, "LIB-NAME name | LIB-VER version",
+                "Tells which client library this is.";
+            "info" ClientInfo 2, FAST, NONE, "", "This connection in one line.";
+            "list" ClientList -2, 0, NONE, "", "All connections of this node, one line each.";
+            "reply" ClientReply 3, FAST, NONE, "ON", "Replies are always sent.";
+            "no-evict" ClientSwitch 3, FAST, NONE, "ON | OFF", "No connection is ever evicted.";
+            "no-touch" ClientSwitch 3, FAST, NONE, "ON | OFF", "Reads leave no trace on keys.";
+        }
+    ];
+
+    static COMMAND = [
+        server {
+            "count" CommandCount 2, FAST, NONE, "", "How many commands there are.";
+            "info" CommandInfo -2, 0, NONE, "[name ...]", "Arity, flags and keys of commands.";
+            "docs" CommandDocs -2, 0, NONE, "[name ...]", "What commands do.";
+            "list" CommandList -2, 0, NONE, "[FILTERBY PATTERN pattern]", "The names of the commands.";
+            "getkeys" CommandGetKeys -3, 0, NONE, "command [word ...]", "The keys of a request.";
+        }
+    ];
+
+    static CONFIG = [
+        server {
+            "get" ConfigGet -3, 0, NONE, "pattern [pattern ...]", "Settings whose names match.";
+            "set" ConfigSet -4, 0, NONE, "name value", "Refused: settings live in config.toml.";
+        }
+    ];
+
+    static CLUSTER = [
+        cluster {
+            "keyslot" ClusterKeySlot 3, 0, NONE, "key", "The slot of a key.";
+            "info" ClusterInfo 2, 0, NONE, "", "The cluster in a few lines.";
+            "myid" ClusterMyId 2, 0, NONE, "", "The id of this node.";
+            "nodes" ClusterNodes 2, 0, NONE, "", "The nodes and their slots, one line each.";
+            "slots" ClusterSlots 2, 0, NONE, "", "Ranges of slots and who leads them.";
+            "shards" ClusterShards 2, 0, NONE, "", "Groups of slots and their members.";
+            "countkeysinslot" ClusterCountKeys 3, 0, NONE, "slot", "How many keys a slot holds.";
+        }
+    ];
+}
+
+/// Commands of Redis and of later versions of Pelago, and why they are not here.
+const ABSENT: &[(&str, &str)] = &[
+    ("expire", EXPIRY),
+    ("pexpire", EXPIRY),
+    ("expireat", EXPIRY),
+    ("pexpireat", EXPIRY),
+    ("ttl", EXPIRY),
+    ("pttl", EXPIRY),
+    ("persist", EXPIRY),
+    ("setex", EXPIRY),
+    ("psetex", EXPIRY),
+    ("getex", EXPIRY),
+    ("multi", TRANSACTIONS),
+    ("exec", TRANSACTIONS),
+    ("discard", TRANSACTIONS),
+    ("watch", TRANSACTIONS),
+    ("unwatch", TRANSACTIONS),
+    ("multiop", TRANSACTIONS),
+    ("scan", ORDERED),
+    ("range", ORDERED),
+    ("prefix", ORDERED),
+    ("keys", ORDERED),
+    ("subscribekv", "watching keys is not supported yet"),
+    ("subscribe", "there are no channels"),
+    ("publish", "there are no channels"),
+    ("trace", "tracing a request is not supported yet"),
+    ("flushall", "deleting everything at once is not supported"),
+    ("flushdb", "deleting everything at once is not supported"),
+    ("eval", "there are no scripts"),
+    ("type", "every value is a string"),
+];
+
+const EXPIRY: &str = "expiry is not supported yet";
+const TRANSACTIONS: &str = "transactions are not supported yet";
+const ORDERED: &str = "ordered reads are not supported yet";
+
+impl CommandSpec {
+    /// Whether a request of so many words, all names included, is complete and not too long.
+    #[must_use]
+    pub fn admits(&self, words: usize) -> bool {
+        let arity = self.arity.unsigned_abs() as usize;
+        if self.arity < 0 { words >= arity } else { words == arity }
+    }
+
+    /// Whether `flag` is among the flags.
+    #[must_use]
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// The subcommand of that name.
+    #[must_use]
+    pub fn subcommand(&self, name: &[u8]) -> Option<&'static CommandSpec> {
+        self.subcommands.iter().find(|spec| spec.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+impl KeyPositions {
+    /// Whether the word at `index` is a key in a request that is long enough.
+    #[must_use]
+    pub fn contains(self, index: usize) -> bool {
+        let index = i32::try_from(index).unwrap_or(i32::MAX);
+        self.first > 0
+            && index >= self.first
+            && (self.last < 0 || index <= self.last)
+            && (index - self.first) % self.step.max(1) == 0
+    }
+
+    /// The places of the keys in a request of so many words.
+    pub fn of(self, words: usize) -> impl Iterator<Item = usize> {
+        let last = match usize::try_from(self.last) {
+            Ok(last) => last,
+            Err(_) => words.saturating_sub(self.last.unsigned_abs() as usize),
+        };
+        let first = usize::try_from(self.first).ok().filter(|first| *first > 0);
+        let step = usize::try_from(self.step).unwrap_or(1).max(1);
+        first.into_iter().flat_map(move |first| (first..=last).step_by(step))
+    }
+}
+
+/// The command of that name, in any case.
+#[must_use]
+pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
+    let key = packed(name)?;
+    let at = BY_NAME.binary_search_by_key(&key, |(name, _)| *name).ok()?;
+    // Leading zero bytes do not show in a number.
+    Some(BY_NAME[at].1).filter(|spec| spec.name.len() == name.len())
+}
+
+/// Why a command that people may expect is not here.
+pub(super) fn absent(name: &[u8]) -> Option<&'static str> {
+    ABSENT.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, why)| *why)
+}
+
+static BY_NAME: LazyLock<Vec<(u128, &'static CommandSpec)>> = LazyLock::new(|| {
+    let mut names: Vec<_> =
+        COMMANDS.iter().filter_map(|spec| Some((packed(spec.name.as_bytes())?, spec))).collect();
+    names.sort_unstable_by_key(|(name, _)| *name);
+    names
+});
+
+/// A name of up to 16 bytes as one number, in lower case: comparing it is one instruction.
+fn packed(name: &[u8]) -> Option<u128> {
+    if name.is_empty() || name.len() > 16 {
+        return None;
+    }
+    Some(name.iter().fold(0, |packed, byte| packed << 8 | u128::from(byte.to_ascii_lowercase())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn all() -> impl Iterator<Item = &'static CommandSpec> {
+        COMMANDS.iter().flat_map(|spec| std::iter::once(spec).chain(spec.subcommands))
+    }
+
+    #[test]
+    fn the_table_is_consistent() {
+        for spec in all() {
+            assert_eq!(spec.name, spec.name.to_lowercase());
+            assert!(spec.arity != 0 && spec.summary.ends_with('.'), "{}", spec.name);
+            assert!(!(spec.has(WRITE) && spec.has(READONLY)), "{}", spec.name);
+        }
+        for spec in COMMANDS {
+            assert!(std::ptr::eq(find(spec.name.as_bytes()).expect("in the index"), spec));
+            assert!(std::ptr::eq(find(spec.name.to_uppercase().as_bytes()).expect("in the index"), spec));
+            assert_eq!(absent(spec.name.as_bytes()), None);
+        }
+        for unknown in [&b""[..], b"ge", b"gett", b"\0get", b"averyveryverylongname"] {
+            assert!(find(unknown).is_none());
+        }
+    }
+
+    #[test]
+    fn key_positions() {
+        for (name, words, keys) in [
+            ("get", 2, &[1][..]),
+            ("set", 5, &[1]),
+            ("del", 4, &[1, 2, 3]),
+            ("mset", 5, &[1, 3]),
+            ("ping", 2, &[]),
+            ("del", 1, &[]),
+        ] {
+            let spec = find(name.as_bytes()).expect("known");
+            assert_eq!(spec.keys.of(words).collect::<Vec<_>>(), keys, "{name}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The log thread: takes what all workers have ready, writes and syncs it once, then releases
+//! what waited for it, straight to the network.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, RecvTimeoutError};
+use groups::log::{CommitError, Disk, Log, LogStats, ReadError, RealDisk};
+use groups::paxos::LogRead;
+use groups::paxos::message::Entry;
+use netio::NetHandle;
+use parking_lot::Mutex;
+
+use super::worker::{Letter, Post};
+use crate::node::shard::LogJob;
+
+/// What the log thread is asked.
+pub enum Task {
+    /// Write, sync, release.
+    Write(LogJob),
+    /// Read chosen values for a peer that is behind.
+    Read(u32, LogRead),
+    /// Seal the log and end.
+    End,
+}
+
+/// What others may know about the log at any time.
+#[derive(Debug, Default)]
+pub struct LogGauge {
+    stats: Mutex<(LogStats, Vec<u32>)>,
+    free: AtomicU64,
+    /// Less space is left than the limit, or a commit waits for space.
+    pub no_space: AtomicBool,
+}
+
+impl LogGauge {
+    /// Figures of the log, and its latest commit times in microseconds, ascending.
+    #[must_use]
+    pub fn stats(&self) -> (LogStats, Vec<u32>) {
+        let (stats, mut times) = self.stats.lock().clone();
+        times.sort_unstable();
+        (stats, times)
+    }
+
+    /// Bytes that the file system has left.
+    #[must_use]
+    pub fn free(&self) -> u64 {
+        self.free.load(Ordering::Relaxed)
+    }
+}
+
+/// The commits whose times are kept.
+const TIMES: usize = 1024;
+
+/// One commit takes at most about this many bytes of jobs.
+const GATHER_BYTES: usize = 8 << 20;
+
+/// When nothing has come for this long the log is sealed, so that damage to its last commit
+/// can be told from a torn tail.
+const IDLE: Duration = Duration::from_millis(200);
+
+/// The thread's state.
+pub struct Logger {
+    log: Log<RealDisk>,
+    tasks: Receiver<Task>,
+    posts: Vec<Arc<Post>>,
+    net: NetHandle,
+    gauge: Arc<LogGauge>,
+    min_free: u64,
+    next_look: Instant,
+    /// Bytes of values read for one peer at a time.
+    read_bytes: usize,
+}
+
+impl Logger {
+    /// A logger over an open log.
+    #[must_use]
+    pub fn new(
+        log: Log<RealDisk>,
+        tasks: Receiver<Task>,
+        posts: Vec<Arc<Post>>,
+        net: NetHandle,
+        gauge: Arc<LogGauge>,
+        min_free: u64,
+    ) -> Logger {
+        Logger { log, tasks, posts, net, gauge, min_free, next_look: Instant::now(), read_bytes: 1 << 20 }
+    }
+
+    /// Runs until told to end. An error of the disk ends the process: nothing is acknowledged
+    /// after it, and a sync is never tried again as if it could succeed.
+    pub fn run(mut self) {
+        let mut jobs: Vec<LogJob> = Vec::new();
+        let mut reads: Vec<(u32, LogRead)> = Vec::new();
+        loop {
+            self.look_at_space();
+            let mut end = false;
+            match self.tasks.recv_timeout(IDLE) {
+                Ok(task) => end |= sort(task, &mut jobs, &mut reads),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.seal();
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => end = true,
+            }
+            loop {
+                let mut bytes = 0;
+                while bytes < GATHER_BYTES
+                    && let Ok(task) = self.tasks.try_recv()
+                {
+                    if let Task::Write(job) = &task {
+                        bytes += job.records.iter().map(groups::log::Record::encoded_len).sum::<usize>();
+                    }
+                    end |= sort(task, &mut jobs, &mut reads);
+                }
+                if jobs.is_empty() {
+                    break;
+                }
+                self.write(&mut jobs);
+            }
+            for (shard, read) in reads.drain(..) {
+                self.read(shard, read);
+            }
+            if end {
+                self.seal();
+                return;
+            }
+        }
+    }
+
+    fn write(&mut self, jobs: &mut Vec<LogJob>) {
+        for record in jobs.iter().flat_map(|job| &job.records) {
+            if let Err(e) = self.log.append(record) {
+                fatal(&e);
+            }
+        }
+        if self.log.pending_bytes() > 0 {
+            let begun = Instant::now();
+            self.commit();
+            self.note(begun.elapsed());
+        }
+        for job in jobs.drain(..) {
+            for (to, lane, batch) in job.after_sync.into_batches() {
+                // A refused batch is as good as lost, and loss is what retries are for.
+                let _ = self.net.send(to, lane, batch);
+            }
+            self.posts[job.shard as usize].mail.push(Letter::Synced(job.batch));
+        }
+    }
+
+    /// Commits, waiting for space if there is none.
+    fn commit(&mut self) {
+        loop {
+            match self.log.commit() {
+                Ok(_) => return,
+                Err(CommitError::NoSpace) => {
+                    if !self.gauge.no_space.swap(true, Ordering::Relaxed) {
+                        tracing::error!(
+                            "no space for the log: writes are refused until there is. Nothing acknowledged is \
+                             lost. Free space on the file system of the data directory"
+                        );
+                    }
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+                Err(e) => fatal(&e),
+            }
+        }
+    }
+
+    fn seal(&mut self) {
+        match self.log.seal() {
+            Ok(()) | Err(CommitError::NoSpace) => {}
+            Err(e) => fatal(&e),
+        }
+    }
+
+    fn read(&mut self, shard: u32, read: LogRead) {
+        let entries: Vec<Entry> = match self.log.read(read.group, read.from, read.to, self.read_bytes) {
+            Ok(found) => found
+                .into_iter()
+                .map(|(instance, ballot, value)| Entry { instance, ballot, value })
+                .collect(),
+            Err(ReadError::Poisoned) => return,
+            Err(e) => {
+                tracing::error!(group = read.group.0, peer = read.reader.0, "cannot serve a peer: {e}");
+                return;
+            }
+        };
+        self.posts[shard as usize].mail.push(Letter::LogRead(read, entries));
+    }
+
+    fn note(&mut self, took: Duration) {
+        let mut guard = self.gauge.stats.lock();
+        let stats = self.log.stats();
+        let (held, times) = &mut *guard;
+        *held = stats;
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        if times.len() < TIMES {
+            times.push(micros);
+        } else {
+            times[(stats.commits as usize) % TIMES] = micros;
+        }
+    }
+
+    fn look_at_space(&mut self) {
+        if Instant::now() < self.next_look {
+            return;
+        }
+        self.next_look = Instant::now() + Duration::from_secs(1);
+        self.gauge.stats.lock().0 = self.log.stats();
+        match self.log.disk().free_space() {
+            Ok(free) => {
+                self.gauge.free.store(free, Ordering::Relaxed);
+                let low = free < self.min_free;
+                if self.gauge.no_space.swap(low, Ordering::Relaxed) != low {
+                    if low {
+                        tracing::error!(free, limit = self.min_free, "under min_free_disk: reads and deletes only");
+                    } else {
+                        tracing::info!(free, "there is space again: writes are taken");
+                    }
+                }
+            }
+            Err(e) => tracing::warn!("cannot ask for free space: {e}"),
+        }
+    }
+}
+
+fn sort(task: Task, jobs: &mut Vec<LogJob>, reads: &mut Vec<(u32, LogRead)>) -> bool {
+    match task {
+        Task::Write(job) => jobs.push(job),
+        Task::Read(shard, read) => reads.push((shard, read)),
+        Task::End => return true,
+    }
+    false
+}
+
+/// The end of the process: what was not acknowledged never will be, and peers and clients hear
+/// of it by the broken connections.
+fn fatal(error: &dyn std::error::Error) -> ! {
+    tracing::error!(
+        "the log failed: {error}. The process ends, because after a failed write or sync nobody can say what \
+         is on the disk. Nothing that was acknowledged is lost. Check the disk, then start the node again"
+    );
+    std::process::exit(EXIT_DISK);
+}
+
+/// Exit code after a failed write or sync.
+pub const EXIT_DISK: i32 = 4;

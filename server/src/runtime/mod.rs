@@ -1,0 +1,432 @@
+//! Threads, files and sockets around a node: `pelago serve`.
+//!
+//! ```text
+//! netio    one thread, one poll loop: all peers
+//! worker   one thread per shard: its groups, its client connections
+//! log      one thread: one write and one sync for all that is ready
+//! main     the birth, then the wait for the end
+//! ```
+
+pub mod clock;
+pub mod logger;
+pub mod mailbox;
+mod peers;
+mod unborn;
+pub mod worker;
+
+use std::net::{TcpListener, ToSocketAddrs};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use groups::group::Limits as GroupLimits;
+use groups::host::HostConfig;
+use groups::ids::{NodeId, StorageId};
+use groups::log::{Durability as LogDurability, LogOptions, RealDisk};
+use groups::paxos::Tuning;
+use groups::random::Random;
+use netio::{BindError, Identity};
+use tokio::sync::Notify;
+
+use crate::config::{Address, Config, Durability};
+use crate::connection::Shared;
+use crate::node::layout::Layout;
+use crate::node::manifest::Manifest;
+use crate::node::open::{Refused, Role, open_log, open_manifest};
+use crate::node::requests::Patience;
+use crate::node::shard::{Shard, ShardConfig};
+use clock::Clock;
+use logger::{LogGauge, Logger, Task};
+use mailbox::Mailbox;
+use peers::PeerDemux;
+use worker::{Letter, Post, WorkerParts};
+
+/// How `serve` is told to behave beside the configuration.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ServeOptions {
+    /// End when standard input ends, so that a demo's nodes never outlive it.
+    pub exit_with_stdin: bool,
+}
+
+/// Why a node did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration has no such node.
+    #[error("config.toml has no node {0}; it lists {1}. Nothing was started. Pass one of them with --node")]
+    NoSuchNode(NodeId, String),
+    /// The data directory is refused.
+    #[error("{directory}: {why}")]
+    Data {
+        /// The directory.
+        directory: String,
+        /// Why.
+        why: Refused,
+    },
+    /// The peer port cannot be used.
+    #[error(transparent)]
+    Peers(#[from] BindError),
+    /// The client port cannot be used.
+    #[error("cannot listen for clients at {address}: {source}. Nothing was started. {advice}")]
+    Clients {
+        /// Where.
+        address: String,
+        /// What came back.
+        source: std::io::Error,
+        /// What to do.
+        advice: &'static str,
+    },
+    /// The operating system refused a thread or a file.
+    #[error("could not {doing}: {source}")]
+    System {
+        /// What was attempted.
+        doing: &'static str,
+        /// What came back.
+        source: std::io::Error,
+    },
+}
+
+impl ServeError {
+    /// The exit code: 2 for what the user wrote, 3 for the data directory, 1 for the rest.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            ServeError::NoSuchNode(..) | ServeError::Peers(_) | ServeError::Clients { .. } => 2,
+            ServeError::Data { .. } => 3,
+            ServeError::System { .. } => 1,
+        }
+    }
+}
+
+fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
+    move |source| ServeError::System { doing, source }
+}
+
+/// Runs a node until it is told to end.
+///
+/// # Errors
+/// When it does not start. What fails later is logged; an error of the disk ends the process.
+pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), ServeError> {
+    let clock = Clock::start();
+    let started = std::time::Instant::now();
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    let entry = config.node(node).cloned().ok_or_else(|| {
+        let listed: Vec<String> = config.nodes.iter().map(|n| n.id.to_string()).collect();
+        ServeError::NoSuchNode(node, listed.join(", "))
+    })?;
+    let stop = Arc::new(AtomicBool::new(false));
+    watch_for_the_end(options, &stop)?;
+
+    let directory = config.node_dir(node);
+    let data = |why| ServeError::Data { directory: directory.display().to_string(), why };
+    let io = |doing| {
+        let directory = directory.display().to_string();
+        move |source| ServeError::Data { directory, why: Refused::Io { doing, source } }
+    };
+    std::fs::create_dir_all(&config.storage.data_dir).map_err(io("create the data directory"))?;
+    let role = Role {
+        cluster_name: config.cluster.name.clone(),
+        node,
+        nodes: config.nodes.iter().map(|n| n.id).collect(),
+        groups: config.cluster.groups,
+        replication: config.cluster.replication,
+    };
+    let mut disk = RealDisk::open(&directory).map_err(io("open the data directory"))?;
+    let mut manifest = open_manifest(&mut disk, &role, StorageId(random_id()?)).map_err(data)?;
+
+    let listener = listen_for_clients(&entry.client_addr)?;
+    let identity = |manifest: &Manifest| Identity {
+        cluster_name: config.cluster.name.clone(),
+        cluster: match &manifest.stage {
+            crate::node::manifest::Stage::Born(cluster, _) => *cluster,
+            _ => groups::ids::ClusterId(0),
+        },
+        node,
+        storage: manifest.storage,
+        boot: manifest.boot,
+        protocol_min: 1,
+        protocol_max: 1,
+    };
+    let peer_addr = resolve(&entry.peer_addr).map_err(|source| ServeError::Clients {
+        address: entry.peer_addr.to_string(),
+        source,
+        advice: "Check peer_addr in config.toml",
+    })?;
+    let peers = config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect();
+    let bound = netio::bind(netio::Config::new(peer_addr, peers, identity(&manifest)))?;
+    let demux = PeerDemux::new(bound.handle());
+    let switchboard = demux.switchboard();
+    let (net, net_thread) = bound.start(demux)?;
+
+    let born = unborn::wait(unborn::Unborn {
+        config: &config,
+        node,
+        manifest: &mut manifest,
+        disk: &disk,
+        net: &net,
+        switchboard: &switchboard,
+        listener: &listener,
+        stop: &stop,
+    })
+    .map_err(data)?;
+    let Some(cluster) = born else {
+        net.shutdown();
+        let _ = net_thread.join();
+        return Ok(());
+    };
+    // From here on whoever is still unborn is told so, and links carry the cluster's id.
+    switchboard.born(config.fingerprint().0, &manifest);
+    if net.identity().cluster != cluster {
+        net.set_identity(identity(&manifest)).map_err(|e| system("change the node's identity")(std::io::Error::other(e)))?;
+    }
+
+    let layout = Layout::new(role.nodes.clone(), role.groups, role.replication as usize);
+    let segment = config.storage.segment_size.0 / 4096 * 4096;
+    let log_options = LogOptions {
+        segment_size: segment,
+        storage_id: manifest.storage,
+        max_record: usize::try_from(segment / 2).unwrap_or(usize::MAX),
+        durability: match config.storage.durability {
+            Durability::Fsync => LogDurability::Fsync,
+            Durability::None => LogDurability::None,
+        },
+    };
+    let log_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
+    let opening = std::time::Instant::now();
+    let opened = open_log(log_disk, log_options, node, cluster, &layout).map_err(data)?;
+    tracing::info!(
+        node = node.0,
+        %cluster,
+        boot = manifest.boot.0,
+        records = opened.recovered.records,
+        segments = opened.recovered.segments,
+        torn = ?opened.recovered.torn,
+        took_ms = opening.elapsed().as_millis() as u64,
+        "log opened"
+    );
+
+    let shards = shard_count(config.cluster.groups);
+    let gauge = Arc::new(LogGauge::default());
+    let shared = Arc::new(Shared {
+        settings: config.settings(),
+        node,
+        storage: manifest.storage,
+        boot: manifest.boot,
+        cluster,
+        layout: layout.clone(),
+        started,
+        gauge: Arc::clone(&gauge),
+        net: net.clone(),
+        connections: AtomicU64::new(0),
+        state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+        no_memory: AtomicBool::new(false),
+        commands: AtomicU64::new(0),
+        accepted: AtomicU64::new(0),
+        config,
+    });
+
+    let wakes: Vec<Arc<Notify>> = (0..shards).map(|_| Arc::new(Notify::new())).collect();
+    let posts: Vec<Arc<Post>> =
+        wakes.iter().map(|wake| Arc::new(Post { mail: Mailbox::new(Arc::clone(wake)) })).collect();
+    let (log_sender, log_tasks) = crossbeam_channel::unbounded();
+    let logger = Logger::new(
+        opened.log,
+        log_tasks,
+        posts.clone(),
+        net.clone(),
+        gauge,
+        shared.config.limits.min_free_disk.0,
+    );
+    let log_thread = spawn("log".to_owned(), move || logger.run())?;
+
+    let layout = Arc::new(layout);
+    let mut seats: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
+    for seat in opened.seats {
+        seats[(seat.group.0 % shards) as usize].push(seat);
+    }
+    let mut workers = Vec::new();
+    for ((index, seats), wake) in (0..shards).zip(seats).zip(wakes) {
+        let config = shard_config(&shared, index, shards)?;
+        let parts = WorkerParts {
+            shard: Shard::new(config, Arc::clone(&layout), seats, clock.now()),
+            posts: posts.clone(),
+            wake,
+            clock,
+            net: net.clone(),
+            log: log_sender.clone(),
+            shared: Arc::clone(&shared),
+        };
+        workers.push(spawn(format!("worker-{index}"), move || {
+            if let Err(e) = worker::run(parts) {
+                tracing::error!("a worker could not start: {e}");
+                std::process::exit(1);
+            }
+        })?);
+    }
+    switchboard.connect(&posts);
+    tracing::info!(
+        clients = %entry.client_addr,
+        peers = %entry.peer_addr,
+        groups = shared.config.cluster.groups,
+        workers = shards,
+        "serving"
+    );
+    accept(&listener, &posts, &shared, &stop);
+
+    tracing::info!("ending");
+    for post in &posts {
+        post.mail.push(Letter::End);
+    }
+    for worker in workers {
+        let _ = worker.join();
+    }
+    let _ = log_sender.send(Task::End);
+    let _ = log_thread.join();
+    net.shutdown();
+    let _ = net_thread.join();
+    drop(disk);
+    Ok(())
+}
+
+fn shard_config(shared: &Shared, shard: u32, shards: u32) -> Result<ShardConfig, ServeError> {
+    let config = &shared.config;
+    let inflight = config.limits.max_inflight_bytes.as_usize() / shards as usize;
+    Ok(ShardConfig {
+        host: HostConfig {
+            me: shared.node,
+            boot: shared.boot,
+            shard,
+            shards,
+            nodes: config.nodes.iter().map(|n| n.id).collect(),
+            groups: config.cluster.groups,
+            heartbeat_interval: config.paxos.heartbeat_interval,
+            tuning: Tuning {
+                election_timeout: config.paxos.election_timeout,
+                window: config.paxos.window as usize,
+                ..Tuning::default()
+            },
+            limits: GroupLimits {
+                max_batch_bytes: config.paxos.max_batch_bytes.as_usize(),
+                max_queue_bytes: config.limits.max_inflight_bytes.as_usize(),
+                ..GroupLimits::default()
+            },
+            seed: Random::new(random_id()? as u64).next_u64(),
+        },
+        patience: Patience { max_bytes: inflight, ..Patience::default() },
+    })
+}
+
+/// Half the cores, so that the log, the network and the kernel have the rest; one at least, and
+/// no more than there are groups.
+fn shard_count(groups: u32) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    u32::try_from(cores / 2).unwrap_or(1).clamp(1, 16).min(groups)
+}
+
+fn random_id() -> Result<u128, ServeError> {
+    let mut bytes = [0; 16];
+    let file = std::fs::File::open("/dev/urandom").map_err(system("open /dev/urandom"))?;
+    std::io::Read::read_exact(&mut &file, &mut bytes).map_err(system("read /dev/urandom"))?;
+    Ok(u128::from_le_bytes(bytes).max(1))
+}
+
+fn spawn(name: String, body: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
+    std::thread::Builder::new().name(name).spawn(body).map_err(system("start a thread"))
+}
+
+fn resolve(address: &Address) -> std::io::Result<std::net::SocketAddr> {
+    (address.host(), address.port())
+        .to_socket_addrs()?
+        .next()
+        .ok_or_else(|| std::io::Error::other("the name has no address"))
+}
+
+fn listen_for_clients(address: &Address) -> Result<TcpListener, ServeError> {
+    let failed = |source: std::io::Error| {
+        let advice = match source.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "Another process listens there: stop it, or change client_addr in config.toml"
+            }
+            std::io::ErrorKind::AddrNotAvailable => "This machine has no such address: check client_addr in config.toml",
+            _ => "Check client_addr in config.toml",
+        };
+        ServeError::Clients { address: address.to_string(), source, advice }
+    };
+    let addr = resolve(address).map_err(failed)?;
+    let bind = || {
+        let socket = socket2::Socket::new(socket2::Domain::for_address(addr), socket2::Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&addr.into())?;
+        socket.listen(1024)?;
+        socket.set_nonblocking(true)?;
+        Ok(TcpListener::from(socket))
+    };
+    bind().map_err(failed)
+}
+
+/// Accepts clients and deals them out to the workers until the end.
+fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &AtomicBool) {
+    let mut next = 0;
+    let max = u64::from(shared.config.limits.max_connections);
+    while !stop.load(Ordering::Relaxed) {
+        match listener.accept() {
+            Ok((stream, _)) => {
+                if shared.connections.load(Ordering::Relaxed) >= max {
+                    unborn::turn_away(stream, "-ERR max number of clients reached\r\n");
+                    continue;
+                }
+                shared.connections.fetch_add(1, Ordering::Relaxed);
+                shared.accepted.fetch_add(1, Ordering::Relaxed);
+                posts[next % posts.len()].mail.push(Letter::Client(stream));
+                next += 1;
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => wait_readable(listener),
+            Err(e) => {
+                // Out of descriptors, most likely: the clients that are there go on.
+                tracing::warn!("cannot accept a client: {e}");
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+    }
+}
+
+/// Waits until a client knocks, and looks up now and then.
+fn wait_readable(listener: &TcpListener) {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let timeout = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+    let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout));
+}
+
+/// SIGTERM, SIGINT and, if asked for, the end of standard input set the flag.
+fn watch_for_the_end(options: ServeOptions, stop: &Arc<AtomicBool>) -> Result<(), ServeError> {
+    let flag = Arc::clone(stop);
+    spawn("signals".to_owned(), move || {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+                return;
+            };
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            flag.store(true, Ordering::Relaxed);
+        });
+    })?;
+    if options.exit_with_stdin {
+        let flag = Arc::clone(stop);
+        spawn("stdin".to_owned(), move || {
+            let mut buffer = [0; 256];
+            while let Ok(n) = std::io::Read::read(&mut std::io::stdin(), &mut buffer) {
+                if n == 0 {
+                    break;
+                }
+            }
+            flag.store(true, Ordering::Relaxed);
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! A worker: one thread that owns one shard and the client connections assigned to it.
+//!
+//! It is a current-thread tokio runtime, so that a command for one of its own groups crosses no
+//! thread between the socket and the log. A turn drains the mailbox, steps the shard, hands out
+//! what it wants done and writes the replies.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crossbeam_channel::Sender;
+use groups::ids::{GroupId, NodeId};
+use groups::paxos::LogRead;
+use groups::paxos::message::Entry;
+use groups::time::Time;
+use netio::{Frame, NetHandle};
+use tokio::sync::{Notify, oneshot};
+
+use super::clock::Clock;
+use super::logger::Task;
+use super::mailbox::Mailbox;
+use crate::connection::{Connection, Shared};
+use crate::node::requests::{Completion, Request};
+use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
+
+/// What other threads tell a worker.
+pub enum Letter {
+    /// Frames of a peer for groups of this shard.
+    Frames(NodeId, Vec<Frame>),
+    /// A batch is on the disk.
+    Synced(u64),
+    /// The log's answer.
+    LogRead(LogRead, Vec<Entry>),
+    /// A request of a connection of another worker.
+    Request(Request),
+    /// The ends of requests that this worker sent to another one.
+    Completions(Vec<Completion>),
+    /// A new client.
+    Client(std::net::TcpStream),
+    /// Where the groups stand.
+    Report(oneshot::Sender<ShardReport>),
+    /// Stop.
+    End,
+}
+
+/// A worker's own account of itself.
+#[derive(Clone, Debug, Default)]
+pub struct ShardReport {
+    /// Its groups.
+    pub groups: Vec<GroupStatus>,
+    /// The peers that it hears.
+    pub alive: Vec<NodeId>,
+    /// Unanswered requests.
+    pub open_requests: usize,
+    /// Bytes of keys and values.
+    pub state_bytes: u64,
+}
+
+/// The address of a worker.
+#[derive(Debug)]
+pub struct Post {
+    /// Its mailbox.
+    pub mail: Mailbox<Letter>,
+}
+
+impl std::fmt::Debug for Letter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Letter")
+    }
+}
+
+/// How often a shard is told that time passes.
+const TICK: Duration = Duration::from_millis(5);
+
+/// Bits of a connection's number that name its worker.
+const WORKER_SHIFT: u32 = 48;
+
+/// The parts of a worker that its connections and its loop share, on one thread.
+pub struct Worker {
+    index: u32,
+    shard: RefCell<Shard>,
+    connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    next_connection: Cell<u64>,
+    /// Requests for other shards, by worker.
+    posts: Vec<Arc<Post>>,
+    wake: Arc<Notify>,
+    clock: Clock,
+    net: NetHandle,
+    log: Sender<Task>,
+    shared: Arc<Shared>,
+}
+
+impl Worker {
+    /// Takes a request of one of this worker's connections.
+    pub fn submit(&self, request: Request) {
+        let owner = request.group.0 % self.posts.len() as u32;
+        if owner == self.index {
+            self.shard.borrow_mut().submit(request, self.clock.now());
+            self.wake.notify_one();
+        } else {
+            self.posts[owner as usize].mail.push(Letter::Request(request));
+        }
+    }
+
+    /// Asks every worker where its groups stand.
+    pub async fn report(&self) -> Vec<ShardReport> {
+        let mut answers = Vec::new();
+        for post in &self.posts {
+            let (sender, receiver) = oneshot::channel();
+            post.mail.push(Letter::Report(sender));
+            answers.push(receiver);
+        }
+        let mut reports = Vec::new();
+        for answer in answers {
+            if let Ok(report) = answer.await {
+                reports.push(report);
+            }
+        }
+        reports
+    }
+
+    /// What connections share over all workers.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// Forgets a closed connection. What it still waits for completes into nothing.
+    pub fn forget(&self, connection: u64) {
+        self.connections.borrow_mut().remove(&connection);
+    }
+
+    /// All connections of this worker.
+    pub fn connections(&self) -> Vec<Rc<Connection>> {
+        self.connections.borrow().values().cloned().collect()
+    }
+
+    fn own_report(&self, now: Time) -> ShardReport {
+        let shard = self.shard.borrow();
+        let groups: Vec<GroupStatus> = shard.host().groups().map(GroupStatus::of).collect();
+        let peers = shard.host().peers();
+        // A node is heard when each of its shards that owns one of our groups is; the first
+        // group stands for them.
+        let some_group = groups.first().map_or(GroupId(0), |g| g.group);
+        ShardReport {
+            alive: peers.nodes().filter(|n| peers.alive(*n, some_group, now)).collect(),
+            open_requests: shard.open_requests().0,
+            state_bytes: groups.iter().map(|g| g.bytes).sum(),
+            groups,
+        }
+    }
+
+    fn complete(&self, completions: Vec<Completion>, dirty: &mut Vec<Rc<Connection>>) {
+        let mut elsewhere: HashMap<u32, Vec<Completion>> = HashMap::new();
+        let connections = self.connections.borrow();
+        for completion in completions {
+            let home = (completion.token.connection >> WORKER_SHIFT) as u32;
+            if home != self.index {
+                elsewhere.entry(home).or_default().push(completion);
+                continue;
+            }
+            if let Some(connection) = connections.get(&completion.token.connection)
+                && connection.complete(completion)
+            {
+                dirty.push(Rc::clone(connection));
+            }
+        }
+        for (home, completions) in elsewhere {
+            if let Some(post) = self.posts.get(home as usize) {
+                post.mail.push(Letter::Completions(completions));
+            }
+        }
+    }
+
+    /// One turn: the shard's wishes are carried out, replies are written.
+    fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
+        let Effects { send_now, job, log_reads, completions } =
+            self.shard.borrow_mut().turn(self.clock.now());
+        for (to, lane, batch) in send_now.into_batches() {
+            // What cannot be sent is as good as lost, and loss is what retries are for.
+            let _ = self.net.send(to, lane, batch);
+        }
+        if let Some(job) = job {
+            self.write(job);
+        }
+        for read in log_reads {
+            // The log thread ends only with the process.
+            let _ = self.log.send(Task::Read(self.index, read));
+        }
+        self.complete(completions, dirty);
+        for connection in dirty.drain(..) {
+            connection.flush();
+        }
+    }
+
+    fn write(&self, job: LogJob) {
+        let _ = self.log.send(Task::Write(job));
+    }
+
+    fn admit(self: &Rc<Self>, stream: std::net::TcpStream) {
+        let number = self.next_connection.get();
+        self.next_connection.set(number + 1);
+        let id = u64::from(self.index) << WORKER_SHIFT | number;
+        match Connection::open(id, stream, self) {
+            Ok(connection) => {
+                self.connections.borrow_mut().insert(id, Rc::clone(&connection));
+                let worker = Rc::clone(self);
+                tokio::task::spawn_local(async move {
+                    connection.serve(&worker).await;
+                    worker.forget(id);
+                    worker.shared.connection_closed();
+                });
+            }
+            Err(e) => {
+                tracing::debug!("a client connection ended before it began: {e}");
+                self.shared.connection_closed();
+            }
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut letters = Vec::new();
+        let mut dirty = Vec::new();
+        loop {
+            let ticked = tokio::select! {
+                biased;
+                () = self.wake.notified() => false,
+                _ = tick.tick() => true,
+            };
+            self.posts[self.index as usize].mail.drain(&mut letters);
+            let now = self.clock.now();
+            for letter in letters.drain(..) {
+                match letter {
+                    Letter::Frames(from, frames) => {
+                        let mut shard = self.shard.borrow_mut();
+                        for frame in frames {
+                            shard.on_frame(from, frame, now);
+                        }
+                    }
+                    Letter::Synced(batch) => self.shard.borrow_mut().on_synced(batch, now),
+                    Letter::LogRead(read, entries) => self.shard.borrow_mut().on_log_read(read, entries),
+                    Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
+                    Letter::Completions(completions) => self.complete(completions, &mut dirty),
+                    Letter::Client(stream) => self.admit(stream),
+                    Letter::Report(sender) => {
+                        let _ = sender.send(self.own_report(now));
+                    }
+                    Letter::End => return,
+                }
+            }
+            if ticked {
+                self.shard.borrow_mut().tick(now);
+            }
+            self.turn(&mut dirty);
+            // Let the connections that became readable in the meantime fill the next turn.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// What a worker thread is made of.
+pub struct WorkerParts {
+    /// Its shard.
+    pub shard: Shard,
+    /// All workers, this one among them.
+    pub posts: Vec<Arc<Post>>,
+    /// What wakes it.
+    pub wake: Arc<Notify>,
+    /// The clock.
+    pub clock: Clock,
+    /// The network.
+    pub net: NetHandle,
+    /// The log thread.
+    pub log: Sender<Task>,
+    /// What connections share.
+    pub shared: Arc<Shared>,
+}
+
+/// Runs a worker until it is told to end.
+///
+/// # Errors
+/// When the runtime cannot be built.
+pub fn run(parts: WorkerParts) -> std::io::Result<()> {
+    let WorkerParts { shard, posts, wake, clock, net, log, shared } = parts;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker = Rc::new(Worker {
+        index: shard.shard(),
+        shard: RefCell::new(shard),
+        connections: RefCell::new(HashMap::new()),
+        next_connection: Cell::new(1),
+        posts,
+        wake,
+        clock,
+        net,
+        log,
+        shared,
+    });
+    tokio::task::LocalSet::new().block_on(&runtime, worker.run());
+    Ok(())
+}

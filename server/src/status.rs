@@ -1,0 +1,121 @@
+//! What a node says about itself: the body of `STATUS JSON` and of `pelago status --json`.
+//!
+//! Field names are stable; fields may be added.
+
+use serde::{Deserialize, Serialize};
+
+/// One node's view of itself and of the groups that it has a seat in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The program's version.
+    pub version: String,
+    /// The cluster's name.
+    pub cluster_name: String,
+    /// The cluster's id, 32 hex digits.
+    pub cluster: String,
+    /// This node.
+    pub node: u32,
+    /// This node's disk, 32 hex digits.
+    pub storage: String,
+    /// How often this data directory has been started.
+    pub boot: u64,
+    /// Seconds since this start.
+    pub uptime_s: f64,
+    /// The process.
+    pub pid: u32,
+    /// Whether commits wait for the disk; `"none"` loses acknowledged writes in a power loss.
+    pub durability: String,
+    /// All nodes of the cluster, this one included.
+    pub nodes: Vec<PeerStatus>,
+    /// The groups that this node has a seat in, ascending.
+    pub groups: Vec<GroupLine>,
+    /// The log.
+    pub log: LogStatus,
+    /// Client connections.
+    pub connections: u64,
+    /// Requests of clients that are not answered yet.
+    pub open_requests: u64,
+    /// Why writes are refused here: `"nospace"`, `"memory"`, or nothing.
+    pub read_only: Option<String>,
+    /// What an operator should look at, one sentence each.
+    pub alarms: Vec<String>,
+}
+
+/// Another node as this one sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The node.
+    pub node: u32,
+    /// Where it listens for peers.
+    pub peer_addr: String,
+    /// Where it listens for clients.
+    pub client_addr: String,
+    /// Whether it is heard (always true of the node itself).
+    pub alive: bool,
+    /// Of how many groups it is the leader, as far as this node knows.
+    pub leads: u32,
+}
+
+/// One group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupLine {
+    /// The group.
+    pub group: u32,
+    /// Its first slot.
+    pub first_slot: u16,
+    /// Its last slot.
+    pub last_slot: u16,
+    /// `leader`, `follower`, `probing`, `candidate` or `halted`: what this node does in it.
+    pub role: String,
+    /// Who leads, as far as this node knows.
+    pub leader: Option<u32>,
+    /// Round of the highest ballot promised here.
+    pub round: u64,
+    /// Voting members, the best placed leader first.
+    pub members: Vec<u32>,
+    /// The last instance applied here.
+    pub applied: u64,
+    /// Chained checksum of all chosen values up to there, 16 hex digits: equal on every replica
+    /// at equal instances.
+    pub chain: String,
+    /// Hash of the whole state there, 64 hex digits: equal on every replica at equal instances.
+    pub state_hash: String,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of keys and values.
+    pub bytes: u64,
+    /// Why it has halted here.
+    pub halted: Option<String>,
+    /// At the leader: how far each follower is.
+    pub followers: Vec<FollowerLine>,
+}
+
+/// A follower as its leader sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FollowerLine {
+    /// The node.
+    pub node: u32,
+    /// Whether it has confirmed that it follows.
+    pub follows: bool,
+    /// Instances that it is behind.
+    pub behind: u64,
+}
+
+/// The node's log.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct LogStatus {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes on the disk.
+    pub disk_bytes: u64,
+    /// Commits (one write and one sync each) since the start.
+    pub commits: u64,
+    /// Records since the start.
+    pub records: u64,
+    /// Median time of the latest commits, microseconds.
+    pub commit_p50_us: u64,
+    /// 99th percentile of the latest commits, microseconds.
+    pub commit_p99_us: u64,
+    /// Bytes that the file system has left.
+    pub free_bytes: u64,
+}

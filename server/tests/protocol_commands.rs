@@ -1,0 +1,441 @@
+//! Commands: what each form means, and the words of each refusal.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use groups::ids::Slot;
+use proptest::prelude::*;
+use server::protocol::table::{COMMANDS, find};
+use server::protocol::{
+    Args, Combine, Command, Condition, DataCommand, KeyOperation, ManyKeys, NodeCommand, Operation, Put,
+    PutAnswer, Reply, ServerInfo, Session, SizeLimits, Version, nearest,
+};
+
+const SIZES: SizeLimits = SizeLimits { max_key: 16, max_value: 64 };
+
+fn parse(line: &str) -> Result<Command, String> {
+    Command::parse(&Args::from_words(line.split(' ')), &SIZES).map_err(|error| error.to_string())
+}
+
+fn data(line: &str) -> DataCommand {
+    match parse(line) {
+        Ok(Command::Data(data)) => data,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn one(key: &str, operation: Operation) -> DataCommand {
+    DataCommand::One(KeyOperation { key: Bytes::copy_from_slice(key.as_bytes()), operation })
+}
+
+fn keys(names: &[&'static str]) -> Vec<Bytes> {
+    names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+}
+
+#[test]
+fn data_commands() {
+    let put =
+        |condition, answer| Operation::Put(Put { condition, answer, ..Put::new(Bytes::from_static(b"v")) });
+    let plain = put(Condition::Always, PutAnswer::Ok);
+    for (line, expected) in [
+        ("GET k", one("k", Operation::Get { revision: false })),
+        ("gEt k rev", one("k", Operation::Get { revision: true })),
+        ("SET k v", one("k", plain.clone())),
+        ("put k v", one("k", plain.clone())),
+        ("SET k v NX", one("k", put(Condition::Absent, PutAnswer::Ok))),
+        ("SET k v xx get", one("k", put(Condition::Present, PutAnswer::Previous))),
+        ("SET k v IFREV 7 REV", one("k", put(Condition::Revision(7), PutAnswer::Revision))),
+        ("SET k v IFREV 0", one("k", put(Condition::Revision(0), PutAnswer::Ok))),
+        ("SET k v IFEQ NX", one("k", put(Condition::Value("NX".into()), PutAnswer::Ok))),
+        ("SET k v NX NX GET GET", one("k", put(Condition::Absent, PutAnswer::Previous))),
+        ("SET k v KEEPTTL", one("k", Operation::Put(Put { keep_ttl: true, ..Put::new("v".into()) }))),
+        ("GETSET k v", one("k", put(Condition::Always, PutAnswer::Previous))),
+        ("SETNX k v", one("k", put(Condition::Absent, PutAnswer::Flag))),
+        ("GETDEL k", one("k", Operation::GetDelete)),
+        ("DEL k", one("k", Operation::Delete)),
+        ("UNLINK a b", DataCommand::Many(ManyKeys::Delete(keys(&["a", "b"])))),
+        ("EXISTS k", one("k", Operation::Exists)),
+        ("EXISTS k k", DataCommand::Many(ManyKeys::Exists(keys(&["k", "k"])))),
+        ("MGET k", DataCommand::Many(ManyKeys::Get(keys(&["k"])))),
+        ("MSET k v", one("k", plain)),
+        (
+            "MSET a 1 b 2",
+            DataCommand::Many(ManyKeys::Put(vec![("a".into(), "1".into()), ("b".into(), "2".into())])),
+        ),
+        ("INCR k", one("k", Operation::Add(1))),
+        ("DECR k", one("k", Operation::Add(-1))),
+        ("INCRBY k -5", one("k", Operation::Add(-5))),
+        ("DECRBY k 5", one("k", Operation::Add(-5))),
+        ("DECRBY k 9223372036854775807", one("k", Operation::Add(-i64::MAX))),
+        ("APPEND k v", one("k", Operation::Append("v".into()))),
+        ("STRLEN k", one("k", Operation::Length)),
+        ("CAS k a b", one("k", Operation::CompareAndSwap { old: "a".into(), new: "b".into() })),
+        ("DBSIZE", DataCommand::Size),
+    ] {
+        assert_eq!(data(line), expected, "{line}");
+    }
+    assert_eq!(
+        parse("GET "),
+        Ok(Command::Data(one("", Operation::Get { revision: false }))),
+        "empty keys are keys"
+    );
+}
+
+#[test]
+fn many_keys_become_one_operation_each() {
+    for (line, combine, operations) in [
+        (
+            "MGET a b",
+            Combine::List,
+            vec![("a", Operation::Get { revision: false }), ("b", Operation::Get { revision: false })],
+        ),
+        ("DEL a b", Combine::Sum, vec![("a", Operation::Delete), ("b", Operation::Delete)]),
+        (
+            "MSET a 1 b 2",
+            Combine::Ok,
+            vec![("a", Operation::Put(Put::new("1".into()))), ("b", Operation::Put(Put::new("2".into())))],
+        ),
+    ] {
+        let DataCommand::Many(many) = data(line) else { panic!("{line}") };
+        assert_eq!((many.combine(), many.len()), (combine, 2));
+        assert!(many.keys().eq(["a", "b"]));
+        let expected: Vec<_> = operations
+            .into_iter()
+            .map(|(key, operation)| KeyOperation { key: Bytes::copy_from_slice(key.as_bytes()), operation })
+            .collect();
+        assert_eq!(many.into_operations().collect::<Vec<_>>(), expected, "{line}");
+    }
+}
+
+#[test]
+fn what_has_to_be_proposed() {
+    for (line, write, frees) in [
+        ("GET k", false, false),
+        ("STRLEN k", false, false),
+        ("MGET a b", false, false),
+        ("EXISTS a b", false, false),
+        ("DBSIZE", false, false),
+        ("SET k v", true, false),
+        ("MSET a 1 b 2", true, false),
+        ("INCR k", true, false),
+        ("CAS k a b", true, false),
+        ("DEL k", true, true),
+        ("DEL a b", true, true),
+        ("GETDEL k", true, true),
+    ] {
+        assert_eq!((data(line).is_write(), data(line).frees()), (write, frees), "{line}");
+    }
+}
+
+#[test]
+fn every_refusal_has_its_words() {
+    let set = "SET key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]";
+    for (line, expected) in [
+        ("GET", "ERR wrong number of arguments for 'get' command; usage: GET key [REV]"),
+        ("INCR a b", "ERR wrong number of arguments for 'incr' command; usage: INCR key"),
+        (
+            "MSET a 1 b",
+            "ERR wrong number of arguments for 'mset' command; usage: MSET key value [key value ...]",
+        ),
+        ("PING a b", "ERR wrong number of arguments for 'ping' command; usage: PING [message]"),
+        ("CLIENT", "ERR wrong number of arguments for 'client' command; usage: CLIENT subcommand ..."),
+        (
+            "CLIENT SETNAME",
+            "ERR wrong number of arguments for 'client|setname' command; usage: CLIENT SETNAME name",
+        ),
+        (
+            "SET k v FOO",
+            &format!("ERR syntax error: 'FOO' is not expected here; nothing was applied; usage: {set}"),
+        ),
+        (
+            "SET k v NX XX",
+            &format!(
+                "ERR syntax error: only one of NX, XX, IFREV and IFEQ can be given; nothing was applied; usage: {set}"
+            ),
+        ),
+        (
+            "SET k v IFREV 1 IFREV 2",
+            &format!(
+                "ERR syntax error: only one of NX, XX, IFREV and IFEQ can be given; nothing was applied; usage: {set}"
+            ),
+        ),
+        (
+            "SET k v GET REV",
+            &format!(
+                "ERR syntax error: only one of GET and REV can be given; nothing was applied; usage: {set}"
+            ),
+        ),
+        ("SET k v IFEQ", &format!("ERR syntax error: IFEQ needs a value; nothing was applied; usage: {set}")),
+        ("SET k v IFREV", "ERR value is not an integer or out of range"),
+        ("SET k v IFREV -1", "ERR value is not an integer or out of range"),
+        ("SET k v EX 10", "ERR expiry is not supported yet; nothing was applied; leave EX out"),
+        ("SET k v pxat 10", "ERR expiry is not supported yet; nothing was applied; leave PXAT out"),
+        ("SET k v REQ a:1", "ERR REQ is not supported yet; nothing was applied; leave it out"),
+        ("GET k STALE 5", "ERR STALE is not supported yet; leave it out for a linearizable get"),
+        ("GET k v", "ERR syntax error: 'v' is not expected here; nothing was applied; usage: GET key [REV]"),
+        ("INCRBY k 1.5", "ERR value is not an integer or out of range"),
+        ("INCRBY k 9223372036854775808", "ERR value is not an integer or out of range"),
+        ("DECRBY k -9223372036854775808", "ERR decrement would overflow"),
+        (
+            "GET 12345678901234567",
+            "TOOBIG max=16 the key has 17 bytes; nothing was applied; the limit is limits.max_key in config.toml",
+        ),
+        ("SELECT 1", "ERR DB index is out of range"),
+        ("SELECT x", "ERR value is not an integer or out of range"),
+        ("HELLO 4", "NOPROTO unsupported protocol version"),
+        ("HELLO x", "ERR Protocol version is not an integer or out of range"),
+        ("HELLO 3 AUTH x", "ERR Syntax error in HELLO option 'AUTH'"),
+        ("HELLO 3 FOO", "ERR Syntax error in HELLO option 'FOO'"),
+        ("AUTH a b c", "ERR syntax error"),
+        ("CLIENT SETNAME a\u{7}b", "ERR Client names cannot contain spaces, newlines or special characters."),
+        ("CLIENT SETINFO lib-foo x", "ERR Unrecognized option 'lib-foo'"),
+        (
+            "CLIENT SETINFO LIB-VER \u{1}",
+            "ERR lib-ver cannot contain spaces, newlines or special characters.",
+        ),
+        (
+            "CLIENT REPLY OFF",
+            "ERR syntax error: 'OFF' is not expected here; nothing was applied; usage: CLIENT REPLY ON",
+        ),
+        ("CLIENT KILL x", "ERR unknown subcommand 'KILL'. Try HELP CLIENT."),
+        ("CLIENT GETNAMES", "ERR unknown subcommand 'GETNAMES'. Did you mean CLIENT GETNAME?"),
+        (
+            "CONFIG SET a b",
+            "ERR settings cannot change while a node runs; nothing was changed; edit config.toml, check it with `pelago config check`, and restart the node",
+        ),
+        (
+            "STATUS XML",
+            "ERR syntax error: 'XML' is not expected here; nothing was applied; usage: STATUS [JSON]",
+        ),
+        ("CLUSTER COUNTKEYSINSLOT 16384", "ERR Invalid slot"),
+        ("COMMAND GETKEYS FOO a", "ERR Invalid command specified"),
+        ("COMMAND GETKEYS PING a", "ERR The command has no key arguments"),
+        ("COMMAND GETKEYS GETSET a", "ERR Invalid number of arguments specified for command"),
+        ("GTE k", "ERR unknown command 'GTE', with args beginning with: 'k' ; did you mean 'get'?"),
+        (
+            "FOOBARBAZ a\rb c",
+            "ERR unknown command 'FOOBARBAZ', with args beginning with: 'a b' 'c' ; HELP lists all commands",
+        ),
+        (
+            "MULTI",
+            "ERR unknown command 'MULTI': transactions are not supported yet; nothing was applied; HELP lists all commands",
+        ),
+        (
+            "expire k 1",
+            "ERR unknown command 'expire': expiry is not supported yet; nothing was applied; HELP lists all commands",
+        ),
+        ("HELP GTE", "ERR unknown command 'GTE', with args beginning with: ; did you mean 'get'?"),
+    ] {
+        assert_eq!(parse(line).expect_err(line), expected, "{line}");
+    }
+    let value = "v".repeat(65);
+    let too_big = "TOOBIG max=64 the value has 65 bytes; nothing was applied; the limit is limits.max_value in config.toml";
+    for line in ["SET k", "MSET a 1 b", "APPEND k", "GETSET k", "SETNX k", "CAS k a"] {
+        assert_eq!(parse(&format!("{line} {value}")).expect_err(line), too_big, "{line}");
+    }
+}
+
+#[test]
+fn an_unknown_command_with_much_behind_it_gets_a_short_answer() {
+    let args = Args::from_words(std::iter::repeat_n("x".repeat(5000), 1000));
+    let error = Command::parse(&args, &SIZES).expect_err("unknown").to_string();
+    assert!(error.len() < 800, "{} bytes", error.len());
+}
+
+#[test]
+fn node_commands() {
+    for (line, expected) in [
+        ("INFO", NodeCommand::Info(vec![])),
+        ("INFO Server REPLICATION", NodeCommand::Info(vec!["server".into(), "replication".into()])),
+        ("STATUS", NodeCommand::Status { json: false }),
+        ("status json", NodeCommand::Status { json: true }),
+        ("WHERE k", NodeCommand::Where("k".into())),
+        ("CLIENT LIST", NodeCommand::ClientList),
+        ("CLUSTER SLOTS", NodeCommand::ClusterSlots),
+        ("CLUSTER SHARDS", NodeCommand::ClusterShards),
+        ("CLUSTER NODES", NodeCommand::ClusterNodes),
+        ("CLUSTER INFO", NodeCommand::ClusterInfo),
+        ("CLUSTER MYID", NodeCommand::ClusterMyId),
+        ("CLUSTER COUNTKEYSINSLOT 16383", NodeCommand::ClusterCountKeysInSlot(Slot(16383))),
+    ] {
+        assert_eq!(parse(line), Ok(Command::Node(expected)), "{line}");
+    }
+}
+
+/// A connection to a server with or without a password.
+struct Client {
+    session: Session,
+    password: Option<&'static str>,
+    settings: Vec<(String, String)>,
+}
+
+impl Client {
+    fn new(password: Option<&'static str>) -> Client {
+        let settings = [("save", ""), ("appendonly", "yes"), ("paxos.window", "256")];
+        let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
+        let server = ServerInfo { version: "0.1.0", password, settings: &[], now: Duration::from_secs(1000) };
+        let session = Session::new(7, "127.0.0.1:5000".to_owned(), "127.0.0.1:7001".to_owned(), &server);
+        Client { session, password, settings }
+    }
+
+    /// The reply as it goes over the wire.
+    fn ask(&mut self, line: &str) -> String {
+        let server = ServerInfo {
+            version: "0.1.0",
+            password: self.password,
+            settings: &self.settings,
+            now: Duration::new(1042, 5_000),
+        };
+        let command = match Command::parse(&Args::from_words(line.split(' ')), &SIZES) {
+            Ok(command) => command,
+            Err(error) => return error.to_string(),
+        };
+        let reply = match (self.session.admit(&command), &command) {
+            (Err(error), _) => error.into(),
+            (Ok(()), Command::Local(local)) => self.session.local(local, &server),
+            (Ok(()), other) => panic!("{other:?} is not for the session"),
+        };
+        let bytes = reply.to_bytes(self.session.version());
+        String::from_utf8(bytes.to_vec()).expect("text")
+    }
+}
+
+#[test]
+fn a_conversation() {
+    let mut client = Client::new(None);
+    for (line, expected) in [
+        ("PING", "+PONG\r\n"),
+        ("PING hi", "$2\r\nhi\r\n"),
+        ("ECHO hi", "$2\r\nhi\r\n"),
+        ("SELECT 0", "+OK\r\n"),
+        ("READONLY", "+OK\r\n"),
+        ("CLIENT ID", ":7\r\n"),
+        ("CLIENT GETNAME", "$-1\r\n"),
+        ("CLIENT SETNAME ann", "+OK\r\n"),
+        ("CLIENT GETNAME", "$3\r\nann\r\n"),
+        ("CLIENT SETINFO lib-name redis-py", "+OK\r\n"),
+        ("CLIENT SETINFO LIB-VER 8.0", "+OK\r\n"),
+        ("CLIENT NO-EVICT ON", "+OK\r\n"),
+        ("CLIENT REPLY ON", "+OK\r\n"),
+        ("CONFIG GET save appendonly", "*4\r\n$4\r\nsave\r\n$0\r\n\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n"),
+        ("CONFIG GET PAXOS.*", "*2\r\n$12\r\npaxos.window\r\n$3\r\n256\r\n"),
+        ("CONFIG GET nothing", "*0\r\n"),
+        ("CLUSTER KEYSLOT foo", ":12182\r\n"),
+        ("TIME", "*2\r\n$4\r\n1042\r\n$1\r\n5\r\n"),
+        ("COMMAND GETKEYS MSET a 1 b 2", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        ("COMMAND LIST FILTERBY PATTERN g*et", "*2\r\n$3\r\nget\r\n$6\r\ngetset\r\n"),
+        ("COMMAND INFO nothing", "*1\r\n*-1\r\n"),
+        (
+            "COMMAND INFO get",
+            "*1\r\n*10\r\n$3\r\nget\r\n:-2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n\
+             *3\r\n+@read\r\n+@string\r\n+@fast\r\n*0\r\n*0\r\n*0\r\n",
+        ),
+        ("HELP STRLEN", "$36\r\nSTRLEN key   The length of a value.\n\r\n"),
+        (
+            "AUTH x",
+            "-ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?\r\n",
+        ),
+        ("AUTH default x", "+OK\r\n"),
+    ] {
+        assert_eq!(client.ask(line), expected, "{line}");
+    }
+    let line = "id=7 addr=127.0.0.1:5000 laddr=127.0.0.1:7001 name=ann age=42 db=0 resp=2 user=default lib-name=redis-py lib-ver=8.0";
+    assert!(client.ask("CLIENT INFO").contains(line));
+    let hello = client.ask("HELLO 3 SETNAME bob");
+    assert!(
+        hello.starts_with("%7\r\n$6\r\nserver\r\n$6\r\npelago\r\n")
+            && hello.contains("$5\r\nproto\r\n:3\r\n"),
+        "{hello}"
+    );
+    assert_eq!(client.session.version(), Version::Resp3);
+    assert_eq!(client.ask("CLIENT GETNAME"), "$3\r\nbob\r\n");
+    assert_eq!(client.ask("RESET"), "+RESET\r\n");
+    assert_eq!(client.ask("CLIENT GETNAME"), "$-1\r\n");
+    assert!(!client.session.is_closing());
+    assert_eq!(client.ask("QUIT"), "+OK\r\n");
+    assert!(client.session.is_closing());
+}
+
+#[test]
+fn nothing_without_the_password() {
+    let mut client = Client::new(Some("secret"));
+    for (line, expected) in [
+        ("PING", "-NOAUTH Authentication required.\r\n"),
+        ("COMMAND", "-NOAUTH Authentication required.\r\n"),
+        ("AUTH wrong", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("AUTH secre", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("AUTH secretsecret", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("AUTH ", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("AUTH root secret", "-WRONGPASS invalid username-password pair or user is disabled.\r\n"),
+        ("PING", "-NOAUTH Authentication required.\r\n"),
+        ("AUTH secret", "+OK\r\n"),
+        ("PING", "+PONG\r\n"),
+        ("RESET", "+RESET\r\n"),
+        ("PING", "-NOAUTH Authentication required.\r\n"),
+    ] {
+        assert_eq!(client.ask(line), expected, "{line}");
+    }
+    assert!(client.ask("HELLO 3").starts_with("-NOAUTH HELLO must be called"));
+    assert_eq!(client.session.version(), Version::Resp2);
+    assert!(client.ask("HELLO 3 AUTH default secret").starts_with("%7\r\n"));
+    assert!(client.session.is_authenticated());
+    let command = parse("AUTH secret");
+    assert!(!format!("{command:?}").contains("secret"));
+}
+
+#[test]
+fn the_table_answers_for_every_command() {
+    let mut client = Client::new(None);
+    client.ask("HELLO 3");
+    assert_eq!(client.ask("COMMAND COUNT"), format!(":{}\r\n", COMMANDS.len()));
+    assert!(client.ask("COMMAND").starts_with(&format!("*{}\r\n*10\r\n", COMMANDS.len())));
+    assert!(client.ask("COMMAND DOCS").starts_with(&format!("%{}\r\n", COMMANDS.len())));
+    assert!(client.ask("COMMAND DOCS client nothing").contains("client|setname"));
+    let help = client.ask("HELP");
+    for spec in COMMANDS {
+        assert!(help.contains(&format!("  {}", spec.name.to_uppercase())), "{} is not in HELP", spec.name);
+        assert!(client.ask(&format!("HELP {}", spec.name)).contains(spec.summary));
+        assert_eq!(nearest(spec.name, COMMANDS.iter().map(|spec| spec.name)), Some(spec.name));
+    }
+}
+
+#[test]
+fn arity_in_the_table_is_arity_in_the_parser() {
+    for spec in COMMANDS.iter().filter(|spec| spec.subcommands.is_empty()) {
+        for words in 1..8 {
+            let line = [vec![spec.name], vec!["1"; words - 1]].concat().join(" ");
+            let wrong_arity = parse(&line).is_err_and(|error| error.contains("wrong number of arguments"));
+            assert!(spec.admits(words) || wrong_arity, "{line} is too short or too long");
+        }
+    }
+    assert!(find(b"PuT").is_some());
+}
+
+#[test]
+fn help_is_text_that_people_can_read() {
+    let Ok(Command::Local(help)) = parse("help") else { panic!("help") };
+    let mut client = Client::new(None);
+    let server = ServerInfo { version: "", password: None, settings: &[], now: Duration::ZERO };
+    let Reply::Text(text) = client.session.local(&help, &server) else { panic!("a text") };
+    let text = String::from_utf8(text.to_vec()).expect("UTF-8");
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+proptest! {
+    #[test]
+    fn any_words_are_answered(
+        name in prop::sample::select(COMMANDS.iter().map(|spec| spec.name).collect::<Vec<_>>()),
+        words in prop::collection::vec("[a-zA-Z0-9-]{0,20}|NX|GET|REV|IFREV|LIST|INFO|DOCS|AUTH|2", 0..8),
+    ) {
+        let words = std::iter::once(name.to_owned()).chain(words);
+        match Command::parse(&Args::from_words(words), &SIZES) {
+            Ok(Command::Local(local)) => {
+                let server = ServerInfo { version: "", password: None, settings: &[], now: Duration::ZERO };
+                let mut session = Session::new(1, String::new(), String::new(), &server);
+                prop_assert!(!session.local(&local, &server).to_bytes(Version::Resp3).is_empty());
+            }
+            Ok(_) => {}
+            Err(error) => prop_assert!(!error.to_string().contains(['\r', '\n'])),
+        }
+    }
+}
