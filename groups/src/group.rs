@@ -308,7 +308,8 @@ impl Group {
             }
             let mut batch = Batch::with_capacity(self.queue_bytes.min(self.limits.max_batch_bytes));
             while let Some((ticket, command)) = self.queue.pop_front_if(|(_, command)| {
-                batch.bytes() <= 5 || batch.bytes() + COMMAND_HEAD + command.len() <= self.limits.max_batch_bytes
+                batch.bytes() <= 5
+                    || batch.bytes() + COMMAND_HEAD + command.len() <= self.limits.max_batch_bytes
             }) {
                 self.queue_bytes -= command.len() + COMMAND_HEAD;
                 batch.push(ticket, &command);

@@ -82,7 +82,14 @@ pub enum Heard {
 impl Peers {
     /// Knows `nodes` (without `me`) by name and has heard none of them.
     #[must_use]
-    pub fn new(me: NodeId, boot: Boot, shard: u32, shards: u32, timeout: Duration, nodes: &[NodeId]) -> Peers {
+    pub fn new(
+        me: NodeId,
+        boot: Boot,
+        shard: u32,
+        shards: u32,
+        timeout: Duration,
+        nodes: &[NodeId],
+    ) -> Peers {
         let mut peers: Vec<Peer> = nodes
             .iter()
             .filter(|n| **n != me)
@@ -119,7 +126,8 @@ impl Peers {
         let (my_boot, my_shard) = (self.boot, self.shard as usize);
         let Ok(index) = self.peers.binary_search_by_key(&from, |p| p.node) else { return Heard::Late };
         let peer = &mut self.peers[index];
-        if beat.boot < peer.boot || beat.shards == 0 || beat.shards > MAX_SHARDS || beat.shard >= beat.shards {
+        if beat.boot < peer.boot || beat.shards == 0 || beat.shards > MAX_SHARDS || beat.shard >= beat.shards
+        {
             return Heard::Late;
         }
         let first = peer.boot == Boot(0);

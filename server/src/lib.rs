@@ -1,8 +1,14 @@
-//! Composes a node.
+//! Composes a node: configuration, client protocol, groups, log and network.
+//!
+//! [`node`] holds the deterministic parts, [`runtime`] the threads around them, [`connection`]
+//! the clients, [`protocol`] their language.
 
+pub mod cli;
+pub mod client;
 pub mod config;
-pub mod protocol;
-pub mod node;
-pub mod status;
 pub mod connection;
+pub mod demo;
+pub mod node;
+pub mod protocol;
 pub mod runtime;
+pub mod status;

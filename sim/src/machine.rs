@@ -190,13 +190,7 @@ impl Machine {
 
     fn shard_config(&mut self, shard: u32) -> ShardConfig {
         // Small limits, so that short runs reach them.
-        let tuning = Tuning {
-            window: 8,
-            ahead: 24,
-            recent: 16,
-            chunk_bytes: 600,
-            ..Tuning::default()
-        };
+        let tuning = Tuning { window: 8, ahead: 24, recent: 16, chunk_bytes: 600, ..Tuning::default() };
         let limits = Limits { max_batch_bytes: 400, ..Limits::default() };
         ShardConfig {
             host: HostConfig {

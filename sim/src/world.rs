@@ -356,7 +356,8 @@ impl World {
             }
             let copies = if self.random.below(1000) < self.duplication { 2 } else { 1 };
             for _ in 0..copies {
-                let delay = Duration::from_micros(100 + self.random.below(1_500) + self.random.below(8) / 7 * 5_000);
+                let delay =
+                    Duration::from_micros(100 + self.random.below(1_500) + self.random.below(8) / 7 * 5_000);
                 let bytes = parcel.bytes.clone();
                 self.after(delay, Event::Deliver { to: to.0 as usize - 1, from, bytes });
             }
@@ -449,7 +450,8 @@ impl World {
         if self.clients[client].call.is_some() {
             return;
         }
-        let up: Vec<usize> = (0..self.machines.len()).filter(|m| !self.machines[*m].shards().is_empty()).collect();
+        let up: Vec<usize> =
+            (0..self.machines.len()).filter(|m| !self.machines[*m].shards().is_empty()).collect();
         if up.is_empty() {
             return self.after(Duration::from_millis(50), Event::Act { client });
         }

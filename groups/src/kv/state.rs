@@ -74,8 +74,7 @@ impl State {
                     match self.sessions.admit(ticket) {
                         Admission::Answer(outcome) => answer(ticket, outcome),
                         Admission::Apply => {
-                            let command =
-                                Command::decode(bytes).map_err(|e| ApplyError(e.to_string()))?;
+                            let command = Command::decode(bytes).map_err(|e| ApplyError(e.to_string()))?;
                             let outcome = self.execute(command);
                             self.sessions.record(ticket, outcome.clone());
                             answer(ticket, outcome);

@@ -113,7 +113,10 @@ impl Replica {
                     let freed = held.map_or(0, |h| h.value.len());
                     let limit = self.chosen.plus(self.tuning.ahead as u64);
                     let bytes = self.open_bytes - freed + value.len();
+                    // A leader's own proposals are bounded by its window, and nobody would send
+                    // them to it again.
                     if held.is_none()
+                        && ballot.node != self.me
                         && (instance > limit || (bytes > self.tuning.ahead_bytes && !self.open.is_empty()))
                     {
                         self.counters.too_far += 1;
@@ -154,7 +157,8 @@ impl Replica {
         self.role = Role::Follower;
         self.leader = None;
         self.acks = None;
-        self.election_due = now + self.tuning.election_timeout + random.duration_below(self.tuning.election_timeout);
+        self.election_due =
+            now + self.tuning.election_timeout + random.duration_below(self.tuning.election_timeout);
     }
 
     /// Follows the leader that speaks at `ballot >= promised`.

@@ -146,11 +146,9 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
     let mut r = Reader { kind, body };
     let message = match kind {
         PROBE => Message::Probe(Probe { attempt: r.u64()?, chosen: r.instance()? }),
-        PROBE_REPLY => Message::ProbeReply(ProbeReply {
-            attempt: r.u64()?,
-            granted: r.flag()?,
-            promised: r.ballot()?,
-        }),
+        PROBE_REPLY => {
+            Message::ProbeReply(ProbeReply { attempt: r.u64()?, granted: r.flag()?, promised: r.ballot()? })
+        }
         PREPARE => {
             Message::Prepare(Prepare { ballot: r.ballot()?, from: r.instance()?, transfer: r.flag()? })
         }

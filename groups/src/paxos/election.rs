@@ -66,12 +66,8 @@ impl Replica {
     /// member is placed, the earlier its slice of that time, so that one usually goes alone and
     /// leaders end up spread as the preference says.
     pub(super) fn schedule_election(&mut self, now: Time, peers: &Peers, random: &mut Random) {
-        let alive: Vec<NodeId> = self
-            .preference
-            .iter()
-            .copied()
-            .filter(|n| peers.alive(*n, self.group, now))
-            .collect();
+        let alive: Vec<NodeId> =
+            self.preference.iter().copied().filter(|n| peers.alive(*n, self.group, now)).collect();
         let rank = alive.iter().position(|n| *n == self.me).unwrap_or(alive.len()) as u32;
         let slice = self.tuning.election_timeout / (alive.len().max(1) as u32);
         self.election_due = now + slice * rank + random.duration_below(slice);
@@ -228,11 +224,8 @@ impl Replica {
         {
             return;
         }
-        let fresh = || Parts {
-            chosen: m.chosen,
-            missing: m.parts,
-            parts: (0..m.parts).map(|_| None).collect(),
-        };
+        let fresh =
+            || Parts { chosen: m.chosen, missing: m.parts, parts: (0..m.parts).map(|_| None).collect() };
         let parts = candidacy.parts.entry(from).or_insert_with(fresh);
         if parts.parts.len() != m.parts as usize || parts.chosen != m.chosen {
             // A newer report of the same promise: its parts do not mix with the older one's.

@@ -193,7 +193,7 @@ impl Replica {
             leadership.first = leadership.first.next();
             leadership.bytes -= flight.value.len();
             let instance = self.chosen.next();
-            if !self.open.get(&instance).is_some_and(|held| held.ballot == ballot) {
+            if self.open.get(&instance).is_none_or(|held| held.ballot != ballot) {
                 // Chosen without the own vote: a restart must have the value all the same.
                 let value = flight.value.clone();
                 ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
@@ -322,10 +322,8 @@ impl Replica {
     ) -> bool {
         let (group, chosen) = (self.group, self.chosen);
         let Role::Leader(leadership) = &mut self.role else { return false };
-        let reachable =
-            self.members.nodes().iter().filter(|n| peers.reachable(**n, group, now)).count();
-        if reachable < self.members.majority()
-            && now.since(leadership.since) >= self.tuning.election_timeout
+        let reachable = self.members.nodes().iter().filter(|n| peers.reachable(**n, group, now)).count();
+        if reachable < self.members.majority() && now.since(leadership.since) >= self.tuning.election_timeout
         {
             // Nobody can be served from here; whoever hears a majority shall lead.
             self.counters.isolated += 1;
@@ -413,7 +411,10 @@ impl Replica {
             }
             return true;
         }
-        if now < leadership.next_handover || now.since(leadership.since) < settle || chosen < leadership.opening {
+        if now < leadership.next_handover
+            || now.since(leadership.since) < settle
+            || chosen < leadership.opening
+        {
             return false;
         }
         let better = self
@@ -423,9 +424,10 @@ impl Replica {
             .find(|n| peers.up_for(**n, now) >= settle && peers.reachable(**n, group, now))
             .copied();
         let Some(to) = better else { return false };
-        let near = leadership.followers.iter().any(|f| {
-            f.node == to && f.confirmed && f.chosen.0 + self.tuning.window as u64 >= chosen.0
-        });
+        let near = leadership
+            .followers
+            .iter()
+            .any(|f| f.node == to && f.confirmed && f.chosen.0 + self.tuning.window as u64 >= chosen.0);
         if near {
             leadership.handover = Some(Handover { to, begun: now, sent: false });
         }

@@ -114,7 +114,14 @@ impl Replica {
 
     /// A leader's watermark: moves the prefix over values accepted at its ballot, notes what has
     /// to be fetched, compares checksums.
-    pub(super) fn follow_mark(&mut self, from: NodeId, ballot: Ballot, mark: Mark, now: Time, ready: &mut Ready) {
+    pub(super) fn follow_mark(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        mark: Mark,
+        now: Time,
+        ready: &mut Ready,
+    ) {
         while self.chosen < mark.instance {
             match self.open.get(&self.chosen.next()) {
                 Some(held) if held.ballot == ballot => {
@@ -165,8 +172,7 @@ impl Replica {
         }
         if learning.asked.is_none_or(|asked| now.since(asked) >= self.tuning.retry) {
             // The silent source may be dead or may itself be behind: take turns.
-            let alive: Vec<NodeId> =
-                self.others().filter(|n| peers.alive(*n, self.group, now)).collect();
+            let alive: Vec<NodeId> = self.others().filter(|n| peers.alive(*n, self.group, now)).collect();
             let source = learning.source;
             let next = match alive.iter().position(|n| *n == source) {
                 Some(i) => alive.get((i + 1) % alive.len()).copied(),

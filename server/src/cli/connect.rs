@@ -39,7 +39,10 @@ impl Servers {
             return self.addr.iter().map(|address| address.trim().to_owned()).collect();
         }
         let text = environment.filter(|text| !text.trim().is_empty()).unwrap_or_else(|| DEFAULT.to_owned());
-        text.split(',').map(|address| address.trim().to_owned()).filter(|address| !address.is_empty()).collect()
+        text.split(',')
+            .map(|address| address.trim().to_owned())
+            .filter(|address| !address.is_empty())
+            .collect()
     }
 
     /// Waiting times, and the password from the environment, where `ps` does not show it.
@@ -138,7 +141,9 @@ pub fn value(argument: &OsStr) -> Result<Vec<u8>, Failure> {
             Err(Failure::error(format!("stdin has more than {MAX_STDIN} bytes. Nothing was sent")))
         }
         Ok(_) => Ok(bytes),
-        Err(error) => Err(Failure::error(format!("could not read the value from stdin: {error}. Nothing was sent"))),
+        Err(error) => {
+            Err(Failure::error(format!("could not read the value from stdin: {error}. Nothing was sent")))
+        }
     }
 }
 

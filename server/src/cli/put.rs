@@ -118,7 +118,9 @@ impl Put {
         json["applied"] = json!(applied);
         let no = (!applied).then(|| {
             let key = shown(key(&self.key));
-            format!("the condition did not hold for \"{key}\". Nothing was applied. Run: pelago get {key} --rev")
+            format!(
+                "the condition did not hold for \"{key}\". Nothing was applied. Run: pelago get {key} --rev"
+            )
         });
         Some(Answer { text, json, no })
     }

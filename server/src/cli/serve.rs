@@ -6,15 +6,14 @@ use clap::Args;
 use groups::ids::NodeId;
 
 use super::{Failure, logging};
-use crate::config::Config;
 use crate::runtime::{self, ServeOptions};
 
 /// Run one node of a cluster
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Runs until SIGTERM or Ctrl-C. Logs go to stderr; RUST_LOG chooses them too.
-Exit codes: 0 ended as asked, 2 a mistake in config.toml or a refused data directory (nothing
-was changed), others as the message says.
+Exit codes: 0 ended as asked, 1 the system refused something, 2 a mistake in config.toml or a port
+in use, 3 the data directory is refused; after 2 and 3 nothing was changed.
 
 Example: pelago serve --config config.toml --node 1 --set storage.data_dir=/var/lib/pelago")]
 pub struct Serve {
@@ -43,24 +42,9 @@ impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = super::config::load(&self.config, &self.set, "Nothing was started")?;
         let node = NodeId(self.node);
-        if config.node(node).is_none() {
-            return Err(Failure::error(no_such_node(&config, node, &self.config.display().to_string())));
-        }
         logging::start(self.log_level.as_deref())?;
-        for warning in &config.warnings {
-            tracing::warn!("{warning}");
-        }
         let options = ServeOptions { exit_with_stdin: self.exit_with_stdin };
         runtime::serve(config, node, options)
             .map_err(|error| Failure { code: error.exit_code(), message: error.to_string() })
     }
-}
-
-fn no_such_node(config: &Config, node: NodeId, file: &str) -> String {
-    let ids: Vec<u32> = config.nodes.iter().map(|node| node.id.0).collect();
-    format!(
-        "{file} has no node {node}; it lists {}. Nothing was started. \
-         Run it with --node and one of these, or add a [[nodes]] entry",
-        crate::client::overview::nodes(&ids)
-    )
 }

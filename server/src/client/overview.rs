@@ -151,18 +151,19 @@ fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverv
     // A leader whose client port does not answer is still a leader, if a follower says so.
     let leader = leading.map(|(node, _)| *node).or_else(|| {
         let named = lines.iter().filter_map(|(_, line)| Some((line.round, line.leader?)));
-        named.max().map(|(_, node)| node).filter(|node| {
-            alive(*node) && lines.iter().all(|(answered, _)| answered != node)
-        })
+        named
+            .max()
+            .map(|(_, node)| node)
+            .filter(|node| alive(*node) && lines.iter().all(|(answered, _)| answered != node))
     });
     let best = leading
         .or_else(|| lines.iter().max_by_key(|(_, line)| line.applied))
         .map_or(first, |(_, line)| *line);
     let applied = lines.iter().map(|(_, line)| line.applied).max().unwrap_or(0);
     let agreement = agreement(lines, first.members.len());
-    let halted = lines.iter().find_map(|(node, line)| {
-        line.halted.as_ref().map(|why| format!("halted on node {node}: {why}"))
-    });
+    let halted = lines
+        .iter()
+        .find_map(|(node, line)| line.halted.as_ref().map(|why| format!("halted on node {node}: {why}")));
     let problem = match (agreement, leader) {
         (Agreement::Differs, _) => Some(format!("replicas differ at equal instances: {}", differing(lines))),
         (_, None) => Some(halted.unwrap_or_else(|| no_leader(lines, &first.members, alive))),
@@ -223,8 +224,7 @@ fn differing_pairs<'a>(lines: &[(u32, &'a GroupLine)]) -> Vec<(u32, u32, &'a Gro
 
 fn differing(lines: &[(u32, &GroupLine)]) -> String {
     let pairs = differing_pairs(lines);
-    let words =
-        pairs.iter().map(|(a, b, line)| format!("nodes {a} and {b} at instance {}", line.applied));
+    let words = pairs.iter().map(|(a, b, line)| format!("nodes {a} and {b} at instance {}", line.applied));
     words.collect::<Vec<_>>().join(", ")
 }
 

@@ -57,21 +57,15 @@ pub enum SurveyError {
 ///
 /// # Errors
 /// When nobody answers with a status.
-pub fn survey(
-    addresses: &[String],
-    options: &Options,
-    patience: Duration,
-) -> Result<Survey, SurveyError> {
+pub fn survey(addresses: &[String], options: &Options, patience: Duration) -> Result<Survey, SurveyError> {
     let start = first_answer(addresses, options, patience)?;
     let others: Vec<PeerStatus> =
         start.nodes.iter().filter(|peer| peer.node != start.node).take(MAX_NODES).cloned().collect();
     let mut survey = Survey { nodes: vec![start], unreachable: Vec::new() };
     let cluster = survey.nodes[0].cluster.clone();
     let answers: Vec<_> = thread::scope(|scope| {
-        let asked: Vec<_> = others
-            .iter()
-            .map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience)))
-            .collect();
+        let asked: Vec<_> =
+            others.iter().map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience))).collect();
         asked.into_iter().map(|thread| thread.join().ok()).collect()
     });
     for (peer, answer) in others.into_iter().zip(answers) {

@@ -28,8 +28,8 @@ use crate::config::Config;
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
-    Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo, Session,
-    Shortage, Version,
+    Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo,
+    Session, Shortage, Version,
 };
 use crate::runtime::logger::LogGauge;
 use crate::runtime::worker::Worker;
@@ -349,7 +349,10 @@ impl Connection {
             self.push(Slot::Ready(ErrorReply::read_only(shortage).into()));
             return Ok(());
         }
-        if write && self.state.borrow().open.iter().any(|o| o.reads > 0) && self.follows_a_read(&command, shared) {
+        if write
+            && self.state.borrow().open.iter().any(|o| o.reads > 0)
+            && self.follows_a_read(&command, shared)
+        {
             return Err(command);
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);

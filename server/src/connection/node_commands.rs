@@ -160,7 +160,11 @@ fn summary(status: &NodeStatus) -> String {
     );
     for n in &status.nodes {
         let state = if n.alive { "alive" } else { "not heard" };
-        let _ = writeln!(text, "node {}: {state}, leads {} groups, clients at {}", n.node, n.leads, n.client_addr);
+        let _ = writeln!(
+            text,
+            "node {}: {state}, leads {} groups, clients at {}",
+            n.node, n.leads, n.client_addr
+        );
     }
     let _ = writeln!(
         text,
@@ -173,7 +177,11 @@ fn summary(status: &NodeStatus) -> String {
     let _ = writeln!(
         text,
         "log: {} commits, p50 {} us, p99 {} us, {} segments; durability {}",
-        status.log.commits, status.log.commit_p50_us, status.log.commit_p99_us, status.log.segments, status.durability
+        status.log.commits,
+        status.log.commit_p50_us,
+        status.log.commit_p99_us,
+        status.log.segments,
+        status.durability
     );
     for alarm in &status.alarms {
         let _ = writeln!(text, "ALARM {alarm}");
@@ -242,7 +250,10 @@ fn info(shared: &Shared, reports: &[ShardReport], sections: &[String]) -> String
         ],
     );
     section("Replication", &[("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]);
-    section("Cluster", &[("cluster_enabled", "0".to_owned()), ("pelago_cluster_id", shared.cluster.to_string())]);
+    section(
+        "Cluster",
+        &[("cluster_enabled", "0".to_owned()), ("pelago_cluster_id", shared.cluster.to_string())],
+    );
     section("Keyspace", &[("db0", format!("keys={keys},expires=0,avg_ttl=0"))]);
     text
 }

@@ -232,19 +232,28 @@ fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
             let longer = u64::from(max).max(max_value) + 1;
             ErrorReply::too_big("the resulting value", longer, u64::from(max), "limits.max_value")
         }
-        Failure::SessionFull | Failure::OutOfOrder => ErrorReply::busy("too many commands of this node are open"),
+        Failure::SessionFull | Failure::OutOfOrder => {
+            ErrorReply::busy("too many commands of this node are open")
+        }
     }
 }
 
 fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
     match refusal {
         Refusal::TryAgain => ErrorReply::try_again(group, "has no leader that answers; leadership is moving"),
-        Refusal::ClusterDown => ErrorReply::cluster_down(group, "has no majority of its members alive and connected"),
-        Refusal::InDoubt if partly => {
-            ErrorReply::in_doubt(group, "did not answer in time or refused, while other groups applied their part")
+        Refusal::ClusterDown => {
+            ErrorReply::cluster_down(group, "has no majority of its members alive and connected")
         }
-        Refusal::InDoubt => ErrorReply::in_doubt(group, "did not answer in time after the command was proposed"),
-        Refusal::Busy => ErrorReply::busy("this node or the group's leader is over limits.max_inflight_bytes"),
+        Refusal::InDoubt if partly => ErrorReply::in_doubt(
+            group,
+            "did not answer in time or refused, while other groups applied their part",
+        ),
+        Refusal::InDoubt => {
+            ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
+        }
+        Refusal::Busy => {
+            ErrorReply::busy("this node or the group's leader is over limits.max_inflight_bytes")
+        }
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }
 }

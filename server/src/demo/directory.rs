@@ -14,10 +14,10 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, flock};
 
 use super::Plan;
-use super::ports::Ports;
+use super::ports::{self, Ports, USUAL};
 use super::recipe::Recipe;
 use crate::cli::Failure;
-use crate::config::Config;
+use crate::config::{Address, Config};
 
 /// The file that marks a directory as a demo's.
 const MARKER: &str = ".pelago-demo";
@@ -60,17 +60,10 @@ impl Directory {
         }
         let file = path.join(CONFIG);
         let reused = file.is_file();
-        let recipe = if reused { existing(plan, &file)? } else { asked(plan) };
-        let ports = match reused {
-            true => ports_of(&file).unwrap_or(wished),
-            false => wished,
+        let config = match reused {
+            true => existing(plan, &path, &file, &mut notes)?,
+            false => write(asked(plan), &path, &file, wished, &mut notes)?,
         };
-        let ports = choose_ports(ports, recipe.nodes, &mut notes)?;
-        let text = recipe.text(&path, ports).map_err(|why| Failure::error(format!("--data {why}")))?;
-        let name = file.display().to_string();
-        let config = Config::parse(&text, &name, &[])
-            .map_err(|errors| Failure::error(format!("the demo's own configuration has mistakes:\n{errors}")))?;
-        replace(&file, &text).map_err(|error| broken(&file, "write", &error))?;
         Ok(Directory { path, config, reused, notes, _lock: lock })
     }
 
@@ -152,36 +145,48 @@ fn asked(plan: &Plan) -> Recipe {
     Recipe { nodes: plan.nodes.unwrap_or(3), groups: plan.groups.unwrap_or(16) }
 }
 
-/// The cluster that is in the directory, if it is the one that was asked for.
-fn existing(plan: &Plan, file: &Path) -> Result<Recipe, Failure> {
+/// The cluster that is in the directory, if it is the one that was asked for. Its file stays as
+/// it is, unless somebody else listens on its ports.
+fn existing(plan: &Plan, path: &Path, file: &Path, notes: &mut Vec<String>) -> Result<Config, Failure> {
     let config = Config::load(file, &[]).map_err(|errors| {
         Failure::error(format!(
             "the configuration of an earlier demo cannot be used. Nothing was changed. Begin anew with --fresh.\n{errors}"
         ))
     })?;
     let there = Recipe { nodes: config.nodes.len() as u32, groups: config.cluster.groups };
-    let wanted = Recipe {
-        nodes: plan.nodes.unwrap_or(there.nodes),
-        groups: plan.groups.unwrap_or(there.groups),
-    };
-    if there == wanted {
-        return Ok(there);
+    if plan.nodes.is_some_and(|nodes| nodes != there.nodes)
+        || plan.groups.is_some_and(|groups| groups != there.groups)
+    {
+        return Err(Failure::error(format!(
+            "{} describes a cluster of {} nodes and {} groups, which are fixed at birth. Nothing was changed. Leave \
+             --nodes and --groups out to go on with it, or begin anew with --fresh",
+            file.display(),
+            there.nodes,
+            there.groups
+        )));
     }
-    Err(Failure::error(format!(
-        "{} describes a cluster of {} nodes and {} groups, which are fixed at birth. Nothing was changed. Leave \
-         --nodes and --groups out to go on with it, or begin anew with --fresh",
-        file.display(),
-        there.nodes,
-        there.groups
-    )))
+    let addresses =
+        config.nodes.iter().flat_map(|node| [&node.client_addr, &node.peer_addr, &node.admin_addr]);
+    if addresses.map(Address::port).all(ports::is_free) {
+        return Ok(config);
+    }
+    write(there, path, file, USUAL, notes)
 }
 
-/// The ports that an earlier demo chose, unless somebody changed the file by hand.
-fn ports_of(file: &Path) -> Option<Ports> {
-    let config = Config::load(file, &[]).ok()?;
-    let first = config.nodes.first()?;
-    Some(Ports { base: first.client_addr.port().checked_sub(1)? })
-        .filter(|ports| ports.base >= super::ports::USUAL.base)
+fn write(
+    recipe: Recipe,
+    path: &Path,
+    file: &Path,
+    wished: Ports,
+    notes: &mut Vec<String>,
+) -> Result<Config, Failure> {
+    let ports = choose_ports(wished, recipe.nodes, notes)?;
+    let text = recipe.text(path, ports).map_err(|why| Failure::error(format!("--data {why}")))?;
+    let name = file.display().to_string();
+    let config = Config::parse(&text, &name, &[])
+        .map_err(|errors| Failure::error(format!("the demo's own configuration has mistakes:\n{errors}")))?;
+    replace(file, &text).map_err(|error| broken(file, "write", &error))?;
+    Ok(config)
 }
 
 fn choose_ports(wished: Ports, nodes: u32, notes: &mut Vec<String>) -> Result<Ports, Failure> {
@@ -234,7 +239,7 @@ mod tests {
         assert!(meanwhile.message.contains("another demo is running"), "{}", meanwhile.message);
         drop(first);
 
-        let second = Directory::prepare(&Plan::default(), &path, super::super::ports::USUAL).expect("reused");
+        let second = Directory::prepare(&Plan::default(), &path, USUAL).expect("reused");
         assert!(second.reused && second.config == config);
         drop(second);
 

@@ -23,8 +23,7 @@ impl Interrupt {
     /// When the system does not let it.
     pub fn listen() -> Result<Interrupt, Failure> {
         let fail = |error: std::io::Error| Failure::error(format!("could not listen for Ctrl-C: {error}"));
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(fail)?;
         let guard = runtime.enter();
         let mut interrupt = signal(SignalKind::interrupt()).map_err(fail)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(fail)?;

@@ -52,7 +52,9 @@ impl Ports {
     }
 }
 
-fn is_free(port: u16) -> bool {
+/// Whether nobody on this machine listens on it.
+#[must_use]
+pub fn is_free(port: u16) -> bool {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 

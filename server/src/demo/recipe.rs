@@ -59,7 +59,8 @@ mod tests {
         for nodes in [1, 2, 3, 5, 25] {
             for groups in [1, 16, 16_384] {
                 let text = Recipe { nodes, groups }.text(Path::new("/tmp/a \"b\" \\c"), USUAL).expect("text");
-                let config = Config::parse(&text, "config.toml", &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
+                let config =
+                    Config::parse(&text, "config.toml", &[]).unwrap_or_else(|e| panic!("{e}\n{text}"));
                 assert_eq!((config.nodes.len() as u32, config.cluster.groups), (nodes, groups));
                 assert_eq!(config.cluster.replication, nodes.min(3));
                 assert_eq!(config.storage.data_dir, Path::new("/tmp/a \"b\" \\c"));

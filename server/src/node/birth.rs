@@ -56,7 +56,7 @@ impl Word {
         let storage = StorageId(body.try_get_u128_le().ok()?);
         let stage = body.try_get_u8().ok()?;
         let cluster = ClusterId(body.try_get_u128_le().ok()?);
-        if body.len() % 20 != 0 {
+        if !body.len().is_multiple_of(20) {
             return None;
         }
         let mut founders = Vec::with_capacity(body.len() / 20);
@@ -158,8 +158,8 @@ impl Birth {
                 agreed.then_some(Stage::Voted(founders))
             }
             Stage::Voted(founders) => {
-                let unanimous =
-                    others().all(|n| self.seen.get(n).is_some_and(|w| w.stage == Stage::Voted(founders.clone())));
+                let unanimous = others()
+                    .all(|n| self.seen.get(n).is_some_and(|w| w.stage == Stage::Voted(founders.clone())));
                 unanimous.then(|| Stage::Born(cluster_id(&self.name, founders), founders.clone()))
             }
             Stage::Born(..) => None,

@@ -90,10 +90,7 @@ struct Body {
 }
 
 fn codec() -> impl Options {
-    bincode::DefaultOptions::new()
-        .with_fixint_encoding()
-        .with_limit(MAX_BYTES as u64)
-        .reject_trailing_bytes()
+    bincode::DefaultOptions::new().with_fixint_encoding().with_limit(MAX_BYTES as u64).reject_trailing_bytes()
 }
 
 impl Manifest {
@@ -133,9 +130,8 @@ impl Manifest {
     /// When anything in them is wrong, or newer than this version.
     pub fn from_bytes(bytes: &[u8]) -> Result<Manifest, ManifestError> {
         let damaged = ManifestError::Damaged;
-        let word = |at: usize| -> Option<u32> {
-            Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
-        };
+        let word =
+            |at: usize| -> Option<u32> { Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?)) };
         if bytes.get(..8) != Some(MAGIC) {
             return Err(damaged("it does not begin as one"));
         }
@@ -174,9 +170,8 @@ impl Manifest {
     /// # Errors
     /// When it cannot be read or used.
     pub fn load<D: Disk>(disk: &D) -> Result<Option<Manifest>, ManifestError> {
-        let bytes = disk
-            .read_small(FILE, MAX_BYTES)
-            .map_err(|source| ManifestError::Io { doing: "read", source })?;
+        let bytes =
+            disk.read_small(FILE, MAX_BYTES).map_err(|source| ManifestError::Io { doing: "read", source })?;
         bytes.map(|bytes| Manifest::from_bytes(&bytes)).transpose()
     }
 

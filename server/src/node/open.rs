@@ -28,13 +28,17 @@ pub struct Role {
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     /// Another process has it.
-    #[error("another process is using this data directory. Nothing was changed. Stop it first, or give this node a data directory of its own")]
+    #[error(
+        "another process is using this data directory. Nothing was changed. Stop it first, or give this node a data directory of its own"
+    )]
     InUse,
     /// The manifest cannot be used.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// There are files but no manifest.
-    #[error("the directory holds files ({0}) but no node manifest: it is not an empty directory and not a Pelago data directory. Nothing was changed. Give the node an empty directory")]
+    #[error(
+        "the directory holds files ({0}) but no node manifest: it is not an empty directory and not a Pelago data directory. Nothing was changed. Give the node an empty directory"
+    )]
     NotOurs(String),
     /// It belongs to another node or cluster, or was born otherwise.
     #[error("{0}")]
@@ -130,9 +134,8 @@ fn check(manifest: &Manifest, role: &Role) -> Result<(), Refused> {
         let mut listed = role.nodes.clone();
         listed.sort_unstable();
         if born != listed {
-            let names = |nodes: &[NodeId]| {
-                nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            };
+            let names =
+                |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             return foreign(format!(
                 "config.toml lists nodes {}, but cluster {cluster} has nodes {}. Nothing was changed. List the \
                  cluster's own nodes: members cannot be changed in this version",

@@ -287,9 +287,12 @@ impl Requests {
         let mut after = 0;
         if read && ordered {
             let end = queue.writes.end();
-            let own = queue.writes.pending.iter().rev().position(|p| {
-                p.as_ref().is_some_and(|p| p.token.connection == token.connection)
-            });
+            let own = queue
+                .writes
+                .pending
+                .iter()
+                .rev()
+                .position(|p| p.as_ref().is_some_and(|p| p.token.connection == token.connection));
             if let Some(back) = own {
                 after = end - 1 - back as u64;
             }
@@ -444,7 +447,9 @@ impl Requests {
                     let waited = now.since(pending.begun);
                     // A read changes nothing: it is never in doubt.
                     let exposed = pending.exposed > 0 && !read;
-                    if waited >= self.patience.deadline || (!quorum && !exposed && waited >= self.patience.down) {
+                    if waited >= self.patience.deadline
+                        || (!quorum && !exposed && waited >= self.patience.down)
+                    {
                         expired.push((number, exposed));
                     } else if waited < self.patience.down {
                         break;

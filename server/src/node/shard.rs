@@ -13,6 +13,7 @@ use groups::ids::{Boot, GroupId, InstanceId, NodeId};
 use groups::log::Record;
 use groups::paxos::message::Entry;
 use groups::paxos::{Envelope, LogRead, codec};
+use groups::peers::MAX_SHARDS;
 use groups::time::Time;
 use netio::{Frame, FrameBatch, Lane, NO_GROUP};
 
@@ -112,6 +113,10 @@ pub struct Shard {
     requests: Requests,
     completions: Vec<Completion>,
     outbox: Outbox,
+    /// The sequence of the last stamped frame sent.
+    sequence: u64,
+    /// The newest stamped frame of each peer's shard: its life and sequence.
+    stamped: BTreeMap<(NodeId, u32), (Boot, u64)>,
     /// Counts.
     pub counters: ShardCounters,
 }
@@ -131,6 +136,8 @@ impl Shard {
             host: Host::new(host, seats, now),
             completions: Vec::new(),
             outbox: Outbox::default(),
+            sequence: 0,
+            stamped: BTreeMap::new(),
             counters: ShardCounters::default(),
         }
     }
@@ -160,16 +167,8 @@ impl Shard {
             wire::HEARTBEAT => {
                 wire::decode_heartbeat(body).map(|beat| self.host.on_heartbeat(from, &beat, now))
             }
-            wire::SUBMIT => wire::decode_submissions(from, body).map(|submissions| {
-                for submission in submissions {
-                    self.host.submit(group, submission);
-                }
-            }),
-            wire::ANSWER => wire::decode_answers(self.me, group, body).map(|answers| {
-                for answer in answers {
-                    self.requests.answer(from, answer, now, &mut self.completions);
-                }
-            }),
+            wire::SUBMIT => self.on_submissions(from, group, body),
+            wire::ANSWER => self.on_answers(from, group, body, now),
             codec::FIRST_KIND..=codec::LAST_KIND => match codec::decode(kind, body) {
                 Ok(message) => {
                     self.host.on_message(from, group, message, now);
@@ -192,6 +191,53 @@ impl Shard {
                 );
             }
         }
+    }
+
+    fn on_submissions(&mut self, from: NodeId, group: GroupId, mut body: Bytes) -> Option<()> {
+        let stamp = wire::take_stamp(&mut body)?;
+        let submissions = wire::decode_submissions(from, stamp.from_boot, body)?;
+        if self.is_fresh(from, stamp)? {
+            for submission in submissions {
+                self.host.submit(group, submission);
+            }
+        }
+        Some(())
+    }
+
+    fn on_answers(&mut self, from: NodeId, group: GroupId, mut body: Bytes, now: Time) -> Option<()> {
+        let stamp = wire::take_stamp(&mut body)?;
+        let answers = wire::decode_answers(self.me, self.boot, group, body)?;
+        if self.is_fresh(from, stamp)? {
+            for answer in answers {
+                self.requests.answer(from, answer, now, &mut self.completions);
+            }
+        }
+        Some(())
+    }
+
+    /// Whether a stamped frame is taken; late, repeated and misaddressed ones are not. `None`
+    /// for one that no peer writes.
+    fn is_fresh(&mut self, from: NodeId, stamp: wire::Stamp) -> Option<bool> {
+        if stamp.shard >= MAX_SHARDS {
+            return None;
+        }
+        if stamp.to_boot != self.boot {
+            return Some(false);
+        }
+        let newest = self.stamped.entry((from, stamp.shard)).or_default();
+        let fresh = (stamp.from_boot, stamp.sequence) > *newest;
+        if fresh {
+            *newest = (stamp.from_boot, stamp.sequence);
+        }
+        Some(fresh)
+    }
+
+    /// Sends a body of submissions or answers that begins with room for its stamp.
+    fn push_stamped(&mut self, to: NodeId, to_boot: Boot, group: GroupId, kind: u8, body: &mut [u8]) {
+        self.sequence += 1;
+        let stamp = wire::Stamp { from_boot: self.boot, to_boot, shard: self.shard, sequence: self.sequence };
+        wire::put_stamp(stamp, body);
+        self.outbox.push(to, Lane::Consensus, group, kind, body);
     }
 
     /// A request of a client of this node.
@@ -256,31 +302,24 @@ impl Shard {
     /// Hands requests to this node's own groups, and to peers in one frame per group.
     fn flush_requests(&mut self, now: Time) {
         let mut own: Vec<(GroupId, Submission)> = Vec::new();
-        let mut frames: BTreeMap<(NodeId, GroupId), Vec<u8>> = BTreeMap::new();
-        let (host, layout, me, boot) = (&self.host, &self.layout, self.me, self.boot);
-        let outbox = &mut self.outbox;
+        let mut frames: BTreeMap<(NodeId, GroupId), Vec<Vec<u8>>> = BTreeMap::new();
+        let (host, layout, me) = (&self.host, &self.layout, self.me);
         self.requests.flush(
             now,
             |group, guess| view(host, layout, group, guess, now),
             |to, group, submission| {
                 if to == me {
-                    return own.push((group, submission));
-                }
-                let body = frames.entry((to, group)).or_insert_with(|| {
-                    let mut body = Vec::with_capacity(256);
-                    wire::begin(boot, &mut body);
-                    body
-                });
-                wire::put_submission(&submission, body);
-                if body.len() >= SPLIT_BYTES {
-                    outbox.push(to, Lane::Consensus, group, wire::SUBMIT, body);
-                    body.truncate(BOOT_BYTES);
+                    own.push((group, submission));
+                } else {
+                    let bodies = frames.entry((to, group)).or_default();
+                    wire::put_submission(&submission, open_body(bodies));
                 }
             },
         );
-        for ((to, group), body) in frames {
-            if body.len() > BOOT_BYTES {
-                self.outbox.push(to, Lane::Consensus, group, wire::SUBMIT, &body);
+        for ((to, group), bodies) in frames {
+            let to_boot = self.host.peers().boot_of(to);
+            for mut body in bodies {
+                self.push_stamped(to, to_boot, group, wire::SUBMIT, &mut body);
             }
         }
         for (group, submission) in own {
@@ -290,38 +329,37 @@ impl Shard {
 
     /// Answers of own groups: to own requests, and to peers in one frame per group.
     fn deliver(&mut self, answers: Vec<Answer>, now: Time) {
-        let mut frames: BTreeMap<(NodeId, GroupId, Boot), Vec<u8>> = BTreeMap::new();
+        let mut frames: BTreeMap<(NodeId, GroupId, Boot), Vec<Vec<u8>>> = BTreeMap::new();
         for answer in answers {
             if answer.to == self.me {
                 self.requests.answer(self.me, answer, now, &mut self.completions);
-                continue;
-            }
-            let (to, group, boot) = (answer.to, answer.group, answer.boot);
-            let body = frames.entry((to, group, boot)).or_insert_with(|| {
-                let mut body = Vec::with_capacity(256);
-                wire::begin(boot, &mut body);
-                body
-            });
-            wire::put_answer(&answer, body);
-            if body.len() >= SPLIT_BYTES {
-                self.outbox.push(to, Lane::Consensus, group, wire::ANSWER, body);
-                body.truncate(BOOT_BYTES);
+            } else {
+                let bodies = frames.entry((answer.to, answer.group, answer.boot)).or_default();
+                wire::put_answer(&answer, open_body(bodies));
             }
         }
-        for ((to, group, _), body) in frames {
-            if body.len() > BOOT_BYTES {
-                self.outbox.push(to, Lane::Consensus, group, wire::ANSWER, &body);
+        for ((to, group, to_boot), bodies) in frames {
+            for mut body in bodies {
+                self.push_stamped(to, to_boot, group, wire::ANSWER, &mut body);
             }
         }
     }
 }
 
+/// The body that takes the next item: a new one when the last has grown large.
+fn open_body(bodies: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
+    if bodies.last().is_none_or(|body| body.len() >= SPLIT_BYTES) {
+        let mut body = Vec::with_capacity(256);
+        body.resize(wire::STAMP, 0);
+        bodies.push(body);
+    }
+    let last = bodies.len() - 1;
+    &mut bodies[last]
+}
+
 /// A frame of submissions or answers is closed when it has grown to this many bytes, so that no
 /// frame nears the limit however much waits.
 const SPLIT_BYTES: usize = 256 << 10;
-
-/// Such a frame begins with the boot.
-const BOOT_BYTES: usize = 8;
 
 fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -> View {
     match host.group(group) {

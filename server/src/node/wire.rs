@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 echo_boot:u64 n:u32 {stamp:u64}*
-//! kind 2  submit      boot:u64 { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
-//! kind 3  answer      boot:u64 { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
+//! kind 2  submit      stamp { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
+//! kind 3  answer      stamp { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
+//!         stamp       from_boot:u64 to_boot:u64 shard:u32 sequence:u64
 //! kind 4  birth       see `birth`
 //! kind 16 and up      Paxos messages, see `groups::paxos::codec`
 //! ```
@@ -57,9 +58,47 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
     Some(Heartbeat { boot, shard, shards, sent, echo_boot, echoes })
 }
 
-/// Begins a body of submissions or answers.
-pub fn begin(boot: Boot, out: &mut Vec<u8>) {
-    out.put_u64_le(boot.0);
+/// What a body of submissions or answers begins with: it makes every such frame count once.
+///
+/// "Not the leader" and "busy" mean that this copy of a command will never be executed. That is
+/// only true if no second copy of the frame can be taken for another one, whatever the network
+/// does; so a receiver takes only rising sequences of one life, addressed to its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// The sender's life.
+    pub from_boot: Boot,
+    /// The receiver's life, as the sender knows it.
+    pub to_boot: Boot,
+    /// The sender's shard.
+    pub shard: u32,
+    /// Rises with every frame of that shard.
+    pub sequence: u64,
+}
+
+/// Bytes of a [`Stamp`].
+pub const STAMP: usize = 28;
+
+/// Writes a stamp over the first [`STAMP`] bytes of `body`.
+pub fn put_stamp(stamp: Stamp, body: &mut [u8]) {
+    let mut head = &mut body[..STAMP];
+    head.put_u64_le(stamp.from_boot.0);
+    head.put_u64_le(stamp.to_boot.0);
+    head.put_u32_le(stamp.shard);
+    head.put_u64_le(stamp.sequence);
+}
+
+/// Takes the stamp off a body.
+#[must_use]
+pub fn take_stamp(body: &mut Bytes) -> Option<Stamp> {
+    if body.len() < STAMP {
+        return None;
+    }
+    Some(Stamp {
+        from_boot: Boot(body.get_u64_le()),
+        to_boot: Boot(body.get_u64_le()),
+        shard: body.get_u32_le(),
+        sequence: body.get_u64_le(),
+    })
 }
 
 /// Adds a submission.
@@ -72,10 +111,9 @@ pub fn put_submission(submission: &Submission, out: &mut Vec<u8>) {
     out.put_slice(&submission.command);
 }
 
-/// Decodes the submissions of node `from`; `None` when the bytes are none.
+/// Decodes what follows the stamp of node `from`'s submissions; `None` when the bytes are none.
 #[must_use]
-pub fn decode_submissions(from: NodeId, mut body: Bytes) -> Option<Vec<Submission>> {
-    let boot = Boot(body.try_get_u64_le().ok()?);
+pub fn decode_submissions(from: NodeId, boot: Boot, mut body: Bytes) -> Option<Vec<Submission>> {
     let mut submissions = Vec::with_capacity((body.len() / 64).min(4096));
     while !body.is_empty() {
         if body.len() < ITEM_HEAD {
@@ -113,10 +151,10 @@ pub fn put_answer(answer: &Answer, out: &mut Vec<u8>) {
     out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
 }
 
-/// Decodes answers about `group` for node `to`; `None` when the bytes are none.
+/// Decodes what follows the stamp of answers about `group` to this life of node `to`; `None`
+/// when the bytes are none.
 #[must_use]
-pub fn decode_answers(to: NodeId, group: GroupId, mut body: Bytes) -> Option<Vec<Answer>> {
-    let boot = Boot(body.try_get_u64_le().ok()?);
+pub fn decode_answers(to: NodeId, boot: Boot, group: GroupId, mut body: Bytes) -> Option<Vec<Answer>> {
     let mut answers = Vec::with_capacity((body.len() / 24).min(4096));
     while !body.is_empty() {
         if body.len() < 18 {

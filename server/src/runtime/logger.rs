@@ -176,10 +176,9 @@ impl Logger {
 
     fn read(&mut self, shard: u32, read: LogRead) {
         let entries: Vec<Entry> = match self.log.read(read.group, read.from, read.to, self.read_bytes) {
-            Ok(found) => found
-                .into_iter()
-                .map(|(instance, ballot, value)| Entry { instance, ballot, value })
-                .collect(),
+            Ok(found) => {
+                found.into_iter().map(|(instance, ballot, value)| Entry { instance, ballot, value }).collect()
+            }
             Err(ReadError::Poisoned) => return,
             Err(e) => {
                 tracing::error!(group = read.group.0, peer = read.reader.0, "cannot serve a peer: {e}");
@@ -214,7 +213,11 @@ impl Logger {
                 let low = free < self.min_free;
                 if self.gauge.no_space.swap(low, Ordering::Relaxed) != low {
                     if low {
-                        tracing::error!(free, limit = self.min_free, "under min_free_disk: reads and deletes only");
+                        tracing::error!(
+                            free,
+                            limit = self.min_free,
+                            "under min_free_disk: reads and deletes only"
+                        );
                     } else {
                         tracing::info!(free, "there is space again: writes are taken");
                     }

@@ -179,7 +179,8 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     // From here on whoever is still unborn is told so, and links carry the cluster's id.
     switchboard.born(config.fingerprint().0, &manifest);
     if net.identity().cluster != cluster {
-        net.set_identity(identity(&manifest)).map_err(|e| system("change the node's identity")(std::io::Error::other(e)))?;
+        net.set_identity(identity(&manifest))
+            .map_err(|e| system("change the node's identity")(std::io::Error::other(e)))?;
     }
 
     let layout = Layout::new(role.nodes.clone(), role.groups, role.replication as usize);
@@ -349,7 +350,9 @@ fn listen_for_clients(address: &Address) -> Result<TcpListener, ServeError> {
             std::io::ErrorKind::AddrInUse => {
                 "Another process listens there: stop it, or change client_addr in config.toml"
             }
-            std::io::ErrorKind::AddrNotAvailable => "This machine has no such address: check client_addr in config.toml",
+            std::io::ErrorKind::AddrNotAvailable => {
+                "This machine has no such address: check client_addr in config.toml"
+            }
             _ => "Check client_addr in config.toml",
         };
         ServeError::Clients { address: address.to_string(), source, advice }
@@ -406,7 +409,9 @@ fn watch_for_the_end(options: ServeOptions, stop: &Arc<AtomicBool>) -> Result<()
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+            let (Ok(mut term), Ok(mut int)) =
+                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            else {
                 return;
             };
             tokio::select! {

@@ -93,7 +93,8 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
             reported = Some((Instant::now(), waiting.clone()));
         }
         while let Ok((stream, _)) = listener.accept() {
-            let group_less = format!("-CLUSTERDOWN this cluster is not born yet; nothing was applied; {waiting}\r\n");
+            let group_less =
+                format!("-CLUSTERDOWN this cluster is not born yet; nothing was applied; {waiting}\r\n");
             turn_away(stream, &group_less);
         }
     }

@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -73,6 +74,9 @@ impl std::fmt::Debug for Letter {
 
 /// How often a shard is told that time passes.
 const TICK: Duration = Duration::from_millis(5);
+
+/// How often it is looked whether the live data is over its limit.
+const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Bits of a connection's number that name its worker.
 const WORKER_SHIFT: u32 = 48;
@@ -152,6 +156,16 @@ impl Worker {
         }
     }
 
+    /// Publishes how much this shard holds, and whether the node is over its limit.
+    fn publish(&self) {
+        let shard = self.shard.borrow();
+        let bytes = shard.host().groups().map(|g| g.state().bytes()).sum();
+        self.shared.state_bytes[self.index as usize].store(bytes, Ordering::Relaxed);
+        let all: u64 = self.shared.state_bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum();
+        let limit = self.shared.config.limits.max_state_bytes.0;
+        self.shared.no_memory.store(limit > 0 && all > limit, Ordering::Relaxed);
+    }
+
     fn complete(&self, completions: Vec<Completion>, dirty: &mut Vec<Rc<Connection>>) {
         let mut elsewhere: HashMap<u32, Vec<Completion>> = HashMap::new();
         let connections = self.connections.borrow();
@@ -225,6 +239,7 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut letters = Vec::new();
         let mut dirty = Vec::new();
+        let mut publish_at = self.clock.now();
         loop {
             let ticked = tokio::select! {
                 biased;
@@ -254,6 +269,10 @@ impl Worker {
             }
             if ticked {
                 self.shard.borrow_mut().tick(now);
+                if now >= publish_at {
+                    publish_at = now + PUBLISH;
+                    self.publish();
+                }
             }
             self.turn(&mut dirty);
             // Let the connections that became readable in the meantime fill the next turn.

@@ -121,7 +121,10 @@ impl std::fmt::Display for Count {
         let highest = groups.iter().max_by_key(|(_, (_, last))| *last);
         if let Some((group, (first, last))) = highest {
             let count = groups.len();
-            writeln!(f, "values of {count} groups; the longest is group {group}, instances {first} to {last}")?;
+            writeln!(
+                f,
+                "values of {count} groups; the longest is group {group}, instances {first} to {last}"
+            )?;
         }
         Ok(())
     }
@@ -129,13 +132,8 @@ impl std::fmt::Display for Count {
 
 /// One record in one line.
 pub fn line(at: &At, record: &Record) -> String {
-    let mut text = format!(
-        "{}:{} commit={} group={} ",
-        at.segment.file_name(),
-        at.offset,
-        at.commit,
-        record.group()
-    );
+    let mut text =
+        format!("{}:{} commit={} group={} ", at.segment.file_name(), at.offset, at.commit, record.group());
     // Writing to a string cannot fail.
     let _ = match record {
         Record::Promise { ballot, .. } => write!(text, "promise ballot={ballot}"),
@@ -180,10 +178,15 @@ fn shown_value(bytes: &Bytes) -> String {
 fn shown_command(command: &Command) -> String {
     let keys = |name: &str, keys: &[Bytes]| {
         let first = keys.first().map(|key| preview(key)).unwrap_or_default();
-        if keys.len() > 1 { format!("{name} {first} … ({} keys)", keys.len()) } else { format!("{name} {first}") }
+        if keys.len() > 1 {
+            format!("{name} {first} … ({} keys)", keys.len())
+        } else {
+            format!("{name} {first}")
+        }
     };
     match command {
         Command::Get { key } => format!("get {}", preview(key)),
+        Command::Length { key } => format!("length {}", preview(key)),
         Command::GetMany { keys: many } => keys("get", many),
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),

@@ -66,11 +66,9 @@ impl Source {
             Ok(found) if found.fresh => Ok(Ending::None),
             Ok(found) => Ok(Ending::Whole(found)),
             Err(OpenError::Damaged(damage)) => Ok(Ending::Damaged(format!("{folder}/{damage}"))),
-            Err(OpenError::Foreign { file, expected, found }) => Ok(Ending::Damaged(foreign(
-                &format!("{folder}/{file}"),
-                expected,
-                found,
-            ))),
+            Err(OpenError::Foreign { file, expected, found }) => {
+                Ok(Ending::Damaged(foreign(&format!("{folder}/{file}"), expected, found)))
+            }
             Err(error) => Err(Failure::error(format!("{folder}: {error}"))),
         }
     }
@@ -113,7 +111,10 @@ fn no_manifest(dir: &Path) -> String {
     let shown = dir.display();
     match nodes.iter().min() {
         Some(first) => {
-            format!("{shown} holds the directories of several nodes. Give one of them, as in {}", first.display())
+            format!(
+                "{shown} holds the directories of several nodes. Give one of them, as in {}",
+                first.display()
+            )
         }
         None => format!(
             "{shown} holds no file {}: it is not the directory of a node. Give one such as data/node-1",

@@ -81,7 +81,9 @@ fn a_record_is_one_bounded_line() {
     let place = "log-0000000000000001.seg:560 commit=4 group=7";
     assert_eq!(
         dump::line(&at, &accept(9, put("greeting", b"hello\n"))),
-        format!("{place} accept instance=9 ballot=3.2 batch of 1 in 62 bytes: put \"greeting\" = \"hello\\n\" if absent")
+        format!(
+            "{place} accept instance=9 ballot=3.2 batch of 1 in 62 bytes: put \"greeting\" = \"hello\\n\" if absent"
+        )
     );
     assert_eq!(
         dump::line(&at, &accept(9, lead(NodeId(2)))),

@@ -54,8 +54,9 @@ pub fn run(dir: &Path) -> Result<(), Failure> {
 
 fn has_known_shape(value: &Bytes) -> bool {
     match Value::decode(value.clone()) {
-        Ok(Value::Batch(mut commands)) => commands
-            .all(|entry| entry.is_ok_and(|(_, command)| Command::decode(command).is_ok())),
+        Ok(Value::Batch(mut commands)) => {
+            commands.all(|entry| entry.is_ok_and(|(_, command)| Command::decode(command).is_ok()))
+        }
         Ok(Value::Noop | Value::Lead(_)) => true,
         Err(_) => false,
     }

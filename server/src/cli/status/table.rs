@@ -98,8 +98,7 @@ impl Page {
         for node in &overview.nodes {
             let own = node.nodes.iter().find(|peer| peer.node == node.node);
             let address = own.map_or("", |peer| peer.client_addr.as_str());
-            let commit =
-                format!("{}/{}", micros(node.log.commit_p50_us), micros(node.log.commit_p99_us));
+            let commit = format!("{}/{}", micros(node.log.commit_p50_us), micros(node.log.commit_p99_us));
             let leads = overview.summary.leads.get(&node.node).copied().unwrap_or(0);
             lines.push((
                 node.node,
@@ -211,8 +210,7 @@ impl Page {
     }
 }
 
-const GROUPS: &str =
-    "\ngroup  leader  members            applied    lag       keys       size  replicas\n";
+const GROUPS: &str = "\ngroup  leader  members            applied    lag       keys       size  replicas\n";
 
 fn tolerance(summary: &Summary) -> String {
     match summary.tolerates {
@@ -243,7 +241,11 @@ pub(super) fn bytes(count: u64) -> String {
         unit = larger;
     }
     // Rounded figures like 64 MiB read better without a fraction.
-    if value >= 100.0 || value.fract() == 0.0 { format!("{value:.0} {unit}") } else { format!("{value:.1} {unit}") }
+    if value >= 100.0 || value.fract() == 0.0 {
+        format!("{value:.0} {unit}")
+    } else {
+        format!("{value:.1} {unit}")
+    }
 }
 
 /// A duration given in microseconds.

@@ -197,7 +197,9 @@ fn replicas_are_compared_at_equal_instances_only() {
     assert_eq!(agreement, [Agreement::Moving, Agreement::Differs, Agreement::Equal]);
     assert_eq!(
         overview.groups[1].problem.as_deref(),
-        Some("replicas differ at equal instances: nodes 1 and 3 at instance 10, nodes 2 and 3 at instance 10")
+        Some(
+            "replicas differ at equal instances: nodes 1 and 3 at instance 10, nodes 2 and 3 at instance 10"
+        )
     );
     assert!(!overview.summary.healthy);
 }
@@ -237,7 +239,8 @@ fn figures_for_people() {
     ] {
         assert_eq!(bytes(count), text);
     }
-    for (count, text) in [(0, "0us"), (999, "999us"), (1_500, "1.5ms"), (25_400, "25ms"), (2_500_000, "2.5s")] {
+    for (count, text) in [(0, "0us"), (999, "999us"), (1_500, "1.5ms"), (25_400, "25ms"), (2_500_000, "2.5s")]
+    {
         assert_eq!(micros(count), text);
     }
 }

@@ -1,0 +1,132 @@
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use super::Cli;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(std::iter::once("pelago").chain(line.split_whitespace()))
+}
+
+#[test]
+fn the_definition_is_consistent() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn command_lines_of_the_contract() {
+    for line in [
+        "serve --config config.toml --node 1",
+        "serve --node 2 --set paxos.window=64 --set storage.data_dir=/x --log-level debug --exit-with-stdin",
+        "demo",
+        "demo --check",
+        "demo --nodes 5 --groups 64 --data DIR --fresh",
+        "put k v",
+        "put k - --nx --rev",
+        "put k -5 --xx --get",
+        "put k v --ifrev 0",
+        "put k v --ifeq -1 --addr 10.0.0.1:7001,10.0.0.2:7001 --json",
+        "put -- --key --value",
+        "get k --rev --raw",
+        "del a b c",
+        "cas k -1 -2",
+        "incr k",
+        "incr k -3",
+        "status --json",
+        "status --watch --all --addr h:1",
+        "config check config.toml --set cluster.groups=4",
+        "config check",
+        "config show",
+        "config reference",
+        "log dump data/node-1 --group 5",
+        "log verify data/node-1",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn contradictions_and_omissions_are_errors_of_usage() {
+    for line in [
+        "put k",
+        "put k v --nx --xx",
+        "put k v --get --rev",
+        "put k v --ifrev 3 --get",
+        "put k v --ifrev -1",
+        "del",
+        "get",
+        "cas k v",
+        "incr k x",
+        "serve --config config.toml",
+        "serve --node one",
+        "demo --nodes 0",
+        "demo --nodes 26",
+        "demo --groups 16385",
+        "log",
+        "log dump",
+        "config",
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn a_typo_is_answered_with_the_nearest_word() {
+    for (line, word) in [("stauts", "status"), ("log verfy data", "verify"), ("put k v --ifreq 1", "--ifeq")]
+    {
+        let text = parse(line).expect_err(line).to_string();
+        assert!(text.contains(word), "{line}: {text}");
+    }
+}
+
+#[test]
+fn every_help_fits_a_screen_and_ends_with_an_example() {
+    fn visit(command: &mut clap::Command, path: &str) {
+        let text = command.render_help().to_string();
+        let lines = text.trim_end().lines().count();
+        assert!(lines <= 24, "{path} --help has {lines} lines:\n{text}");
+        let last = text.trim_end().lines().last().unwrap_or_default();
+        assert!(last.starts_with("Example: pelago "), "{path}: {last}");
+        assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+        for inner in command.get_subcommands_mut() {
+            let path = format!("{path} {}", inner.get_name());
+            visit(inner, &path);
+        }
+    }
+    let mut command = Cli::command().term_width(100);
+    command.build();
+    visit(&mut command, "pelago");
+}
+
+#[test]
+fn every_example_of_the_help_is_a_command_line() {
+    fn visit(command: &clap::Command) {
+        let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let example = after.lines().last().and_then(|line| line.strip_prefix("Example: pelago "));
+        let example = example.and_then(|line| line.split(" > ").next()).expect("an example");
+        if let Err(error) = parse(example) {
+            panic!("{example}: {error}");
+        }
+        command.get_subcommands().for_each(visit);
+    }
+    visit(&Cli::command());
+}
+
+#[test]
+fn keys_and_values_need_not_be_utf8() {
+    use std::os::unix::ffi::OsStringExt;
+    let bytes = || OsString::from_vec(vec![0xff, 0xfe]);
+    let words = [OsString::from("pelago"), "put".into(), bytes(), bytes()];
+    assert!(Cli::try_parse_from(words).is_ok());
+}
+
+#[test]
+fn version_and_help_are_no_errors() {
+    for (line, kind) in [("--version", ErrorKind::DisplayVersion), ("--help", ErrorKind::DisplayHelp)] {
+        let error = parse(line).expect_err(line);
+        assert_eq!((error.kind(), error.exit_code()), (kind, 0));
+    }
+}

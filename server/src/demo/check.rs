@@ -1,0 +1,259 @@
+//! `pelago demo --check`: the claim of the system, tried out without a person.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Plan;
+use super::cluster::Cluster;
+use super::directory::Directory;
+use super::interrupt::Interrupt;
+use super::ports::Ports;
+use super::waiting::{Step, Stop, all_led, until};
+use crate::cli::status::look;
+use crate::cli::{Failure, print};
+use crate::client::overview::{Agreement, Overview};
+use crate::client::{Client, ClientError, Options};
+use crate::protocol::{ErrorClass, Reply, slot_of};
+
+/// For birth and elections, and for a restarted node to catch up.
+const START: Duration = Duration::from_secs(60);
+/// For the first answer after the leader was killed. The promise is two seconds; a slow machine
+/// is no broken cluster.
+const AFTER_KILL: Duration = Duration::from_secs(20);
+/// The key whose leader is killed.
+const KEY: &str = "demo:check";
+/// Further keys, so that there is something to compare in many groups.
+const KEYS: usize = 100;
+
+/// Runs the check.
+///
+/// # Errors
+/// With exit code 2 when it could not start, 1 with the reason when the check failed. The data
+/// then stays where it is.
+pub fn check(plan: &Plan) -> Result<(), Failure> {
+    if plan.nodes.is_some_and(|nodes| nodes < 3) {
+        return Err(Failure::error(
+            "--check kills a node, and groups go on without one only from 3 nodes on. Nothing was started",
+        ));
+    }
+    let interrupt = Interrupt::listen()?;
+    let id = std::process::id();
+    let path = match &plan.data {
+        Some(path) => path.clone(),
+        None => temporary(id),
+    };
+    let directory = Directory::prepare(plan, &path, Ports::for_process(id))?;
+    let nodes = directory.config.nodes.len();
+    if directory.config.cluster.replication < 3 {
+        return Err(Failure::error(format!(
+            "--check kills a node, but the groups in {} do not go on without one. Nothing was started. \
+             Begin anew with --fresh --nodes 3",
+            path.display()
+        )));
+    }
+    for note in &directory.notes {
+        print(format!("{note}\n"))?;
+    }
+    let started = Instant::now();
+    print(format!(
+        "demo --check: {nodes} nodes, {} groups, durability {}, in {}\n",
+        directory.config.cluster.groups,
+        directory.config.storage.durability.name(),
+        directory.path.display()
+    ))?;
+    let mut cluster = Cluster::start(&directory)?;
+    let outcome = Check { cluster: &mut cluster, interrupt: &interrupt, step: started }.run();
+    let endings = cluster.stop(Some(&interrupt));
+    let failed = match outcome {
+        Ok(()) => endings.first().cloned(),
+        Err(Stop::Interrupted) => Some("interrupted before the end".to_owned()),
+        Err(Stop::Failed(why)) => Some(why),
+    };
+    if let Some(why) = failed {
+        let kept = directory.path.display();
+        return Err(Failure::no(format!("demo --check failed: {why}\nEverything is kept in {kept}")));
+    }
+    if plan.data.is_none() {
+        let shown = directory.path.display().to_string();
+        directory.remove().map_err(|error| {
+            Failure::no(format!("all went well, but {shown} could not be removed: {error}"))
+        })?;
+    }
+    print(format!("demo --check: passed in {:.1} s\n", started.elapsed().as_secs_f64()))
+}
+
+fn temporary(id: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("pelago-demo-check-{id}"))
+}
+
+struct Check<'a, 'b> {
+    cluster: &'a mut Cluster<'b>,
+    interrupt: &'a Interrupt,
+    /// When the step that is under way began.
+    step: Instant,
+}
+
+impl Check<'_, '_> {
+    fn run(&mut self) -> Result<(), Stop> {
+        let nodes = self.cluster.ids().len();
+        let led =
+            until("all leaders", self.cluster, self.interrupt, START, |overview| all_led(overview, nodes))?;
+        self.done(&format!("{nodes} nodes started: {led}"))?;
+
+        let (one, other) = self.two_nodes(None)?;
+        self.put(one, KEY, "1")?;
+        self.done(&format!("put {KEY} 1 through node {one}: OK"))?;
+        self.expect(other, KEY, "1")?;
+        self.done(&format!("get {KEY} through node {other}: 1"))?;
+        for n in 0..KEYS {
+            self.put(one, &extra(n), &n.to_string())?;
+        }
+        self.done(&format!("put {KEYS} more keys through node {one}: all OK"))?;
+
+        let (group, leader) = self.leader()?;
+        self.done(&format!("{KEY} belongs to group {group}, which node {leader} leads"))?;
+        let pid = self.cluster.pid(leader).unwrap_or(0);
+        self.cluster.kill(leader).map_err(|failure| Stop::Failed(failure.message))?;
+        self.done(&format!("kill -9 {pid} (node {leader})"))?;
+
+        let (one, other) = self.two_nodes(Some(leader))?;
+        self.expect(other, KEY, "1")?;
+        self.done(&format!("get {KEY} through node {other}: 1"))?;
+        self.put(one, KEY, "2")?;
+        self.done(&format!("put {KEY} 2 through node {one}: OK"))?;
+        self.expect(other, KEY, "2")?;
+        self.expect_extras(other)?;
+        self.done(&format!("get all {} keys through node {other}: as written", KEYS + 1))?;
+
+        self.cluster.start_node(leader).map_err(|failure| Stop::Failed(failure.message))?;
+        let equal =
+            until("the restarted node to catch up", self.cluster, self.interrupt, START, |overview| {
+                match all_led(overview, nodes) {
+                    Step::Done(_) => all_equal(overview),
+                    Step::Not(missing) => Step::Not(missing),
+                    Step::Never(why) => Step::Never(why),
+                }
+            })?;
+        self.done(&format!("restarted node {leader}; {equal}"))?;
+        self.expect(leader, KEY, "2")?;
+        self.expect_extras(leader)?;
+        self.done(&format!("get all {} keys through node {leader}: as written", KEYS + 1))
+    }
+
+    /// Says what was done, and how long it took.
+    fn done(&mut self, what: &str) -> Result<(), Stop> {
+        let text = format!("{:>8.3} s  {what}\n", self.step.elapsed().as_secs_f64());
+        self.step = Instant::now();
+        if self.interrupt.wait(Duration::ZERO) {
+            return Err(Stop::Interrupted);
+        }
+        print(text).map_err(|failure| Stop::Failed(format!("nobody reads the output: {}", failure.message)))
+    }
+
+    fn two_nodes(&self, without: Option<u32>) -> Result<(u32, u32), Stop> {
+        let ids: Vec<u32> = self.cluster.ids().into_iter().filter(|node| Some(*node) != without).collect();
+        match ids[..] {
+            [first, second, ..] => Ok((first, second)),
+            _ => Err(Stop::Failed("fewer than two nodes are left".to_owned())),
+        }
+    }
+
+    fn call(&mut self, node: u32, words: &[&[u8]]) -> Result<Reply, Stop> {
+        let result = self.client(node).and_then(|mut client| client.call(words));
+        result.map_err(|error| self.failed(node, &error.to_string()))
+    }
+
+    fn client(&self, node: u32) -> Result<Client, ClientError> {
+        let options = Options { deadline: AFTER_KILL, reply: AFTER_KILL, ..Options::default() };
+        Client::connect(&[self.cluster.address(node)], options)
+    }
+
+    /// Puts, and settles a put that was in doubt: nobody else writes these keys, so reading back
+    /// tells, and putting once more is harmless.
+    fn put(&mut self, node: u32, key: &str, value: &str) -> Result<(), Stop> {
+        for _ in 0..2 {
+            let doubt = match self.call(node, &[b"PUT", key.as_bytes(), value.as_bytes()])? {
+                Reply::Simple(_) => return Ok(()),
+                Reply::Error(error) if error.class() == ErrorClass::InDoubt => error,
+                Reply::Error(error) => return Err(self.failed(node, &format!("put {key}: {error}"))),
+                other => return Err(self.failed(node, &format!("put {key}: {other:?}"))),
+            };
+            if self.get(node, key)?.as_deref() == Some(value.as_bytes()) {
+                return Ok(());
+            }
+            self.done(&format!("put {key} through node {node} was in doubt and is sent again: {doubt}"))?;
+        }
+        Err(self.failed(node, &format!("put {key} stayed in doubt")))
+    }
+
+    fn get(&mut self, node: u32, key: &str) -> Result<Option<Vec<u8>>, Stop> {
+        match self.call(node, &[b"GET", key.as_bytes()])? {
+            Reply::Bulk(value) => Ok(Some(value.to_vec())),
+            Reply::Nil => Ok(None),
+            Reply::Error(error) => Err(self.failed(node, &format!("get {key}: {error}"))),
+            other => Err(self.failed(node, &format!("get {key}: {other:?}"))),
+        }
+    }
+
+    fn expect(&mut self, node: u32, key: &str, value: &str) -> Result<(), Stop> {
+        let found = self.get(node, key)?;
+        if found.as_deref() == Some(value.as_bytes()) {
+            return Ok(());
+        }
+        let found = found.map_or("nothing".to_owned(), |found| format!("\"{}\"", found.escape_ascii()));
+        let why = format!("{key} was acknowledged as \"{value}\", and a get answers {found}");
+        Err(self.failed(node, &why))
+    }
+
+    fn expect_extras(&mut self, node: u32) -> Result<(), Stop> {
+        (0..KEYS).try_for_each(|n| self.expect(node, &extra(n), &n.to_string()))
+    }
+
+    /// Group and leader of the key that is watched.
+    fn leader(&mut self) -> Result<(u32, u32), Stop> {
+        let slot = slot_of(KEY.as_bytes()).0;
+        let overview = look(&self.cluster.addresses(), &Options::default())
+            .map_err(|error| Stop::Failed(error.to_string()))?;
+        let found = overview.group_of(slot).and_then(|group| Some((group.group, group.leader?)));
+        found.ok_or_else(|| {
+            Stop::Failed(format!("the group of slot {slot} has no leader that a status names"))
+        })
+    }
+
+    /// The reason, with the last words of whoever died, or else of the node that was asked.
+    fn failed(&mut self, node: u32, why: &str) -> Stop {
+        let deaths: Vec<String> = self.cluster.deaths().into_iter().map(|death| death.text).collect();
+        let words = match deaths.is_empty() {
+            true => self.cluster.last_words(node),
+            false => deaths.join("\n"),
+        };
+        Stop::Failed(format!("node {node}: {why}\n{words}"))
+    }
+}
+
+fn extra(n: usize) -> String {
+    format!("demo:check:{n}")
+}
+
+/// State hash and chain of every group are equal on all members, at equal instances.
+fn all_equal(overview: &Overview) -> Step<String> {
+    let differs = overview.groups.iter().find(|group| group.agreement == Agreement::Differs);
+    if let Some(group) = differs {
+        let why = group.problem.clone().unwrap_or_default();
+        return Step::Never(format!("group {}: {why}", group.group));
+    }
+    let summary = &overview.summary;
+    match summary.agreement.equal == summary.groups {
+        true => Step::Done(format!(
+            "state hash and checksum chain of all {} groups are equal on all members",
+            summary.groups
+        )),
+        false => {
+            let lag = overview.groups.iter().map(|group| group.lag).max().unwrap_or(0);
+            Step::Not(format!(
+                "{} of {} groups are at equal instances everywhere, the largest lag is {lag}",
+                summary.agreement.equal, summary.groups
+            ))
+        }
+    }
+}
