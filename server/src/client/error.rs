@@ -48,13 +48,15 @@ pub enum ClientError {
     },
 }
 
-/// One server that could not be asked.
+/// A server that could not be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attempt {
     /// Its address.
     pub address: String,
-    /// What happened.
+    /// What happened the last time.
     pub why: String,
+    /// How often it was tried.
+    pub count: u32,
 }
 
 impl ClientError {
@@ -65,19 +67,16 @@ impl ClientError {
     }
 }
 
-/// Not every attempt when there were many: the last ones say most.
 struct Tries<'a>(&'a [Attempt]);
 
 impl fmt::Display for Tries<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const SHOWN: usize = 5;
-        let left_out = self.0.len().saturating_sub(SHOWN);
-        if left_out > 0 {
-            write!(f, "{left_out} earlier attempts; ")?;
-        }
-        for (index, Attempt { address, why }) in self.0[left_out..].iter().enumerate() {
+        for (index, Attempt { address, why, count }) in self.0.iter().enumerate() {
             let comma = if index == 0 { "" } else { "; " };
             write!(f, "{comma}{address}: {why}")?;
+            if *count > 1 {
+                write!(f, " ({count} attempts)")?;
+            }
         }
         Ok(())
     }

@@ -30,6 +30,8 @@ pub use error::{Attempt, ClientError};
 pub struct Options {
     /// For one server to take a connection.
     pub connect: Duration,
+    /// For any of the servers to take one, with everything that is tried again in it.
+    pub reach: Duration,
     /// For one reply. Longer than a server needs to say `-INDOUBT`.
     pub reply: Duration,
     /// For a call with everything that is tried again in it.
@@ -46,6 +48,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             connect: Duration::from_secs(1),
+            reach: Duration::from_secs(3),
             reply: Duration::from_secs(8),
             deadline: Duration::from_secs(10),
             password: None,
@@ -58,9 +61,10 @@ impl Default for Options {
 impl std::fmt::Debug for Options {
     /// Without the password.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Options { connect, reply, deadline, password, limits, once } = self;
+        let Options { connect, reach, reply, deadline, password, limits, once } = self;
         f.debug_struct("Options")
             .field("connect", connect)
+            .field("reach", reach)
             .field("reply", reply)
             .field("deadline", deadline)
             .field("password", &password.as_ref().map(|_| "…"))
@@ -199,6 +203,7 @@ impl Client {
             return Ok(());
         }
         self.connection = None;
+        let end = end.min(Instant::now() + self.options.reach);
         let mut pause = FIRST_PAUSE;
         loop {
             for _ in 0..self.addresses.len() {
@@ -257,9 +262,13 @@ impl Client {
     }
 
     fn failed(&mut self, tries: &mut Vec<Attempt>, why: String) {
-        const KEPT: usize = 1000;
-        if tries.len() < KEPT {
-            tries.push(Attempt { address: self.address(), why });
+        let address = self.address();
+        match tries.iter_mut().find(|attempt| attempt.address == address) {
+            Some(attempt) => {
+                attempt.why = why;
+                attempt.count += 1;
+            }
+            None => tries.push(Attempt { address, why, count: 1 }),
         }
         self.turn();
     }

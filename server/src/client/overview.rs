@@ -60,6 +60,8 @@ pub struct Summary {
 pub struct AgreementCount {
     /// See [`Agreement::Equal`].
     pub equal: usize,
+    /// See [`Agreement::Partial`].
+    pub partial: usize,
     /// See [`Agreement::Moving`].
     pub moving: usize,
     /// See [`Agreement::Alone`].
@@ -83,7 +85,10 @@ pub struct Alarm {
 pub enum Agreement {
     /// All members answered, are at the same instance, and are equal there.
     Equal,
-    /// Not all are at the same instance; those that are, are equal.
+    /// At least two answered, all that did are at the same instance and equal there; a member
+    /// did not answer.
+    Partial,
+    /// Not all that answered are at the same instance; those that are, are equal.
     Moving,
     /// Fewer than two answered.
     Alone,
@@ -205,6 +210,7 @@ fn agreement(lines: &[(u32, &GroupLine)], members: usize) -> Agreement {
     match lines.len() {
         0 | 1 => Agreement::Alone,
         answered if answered == members && together => Agreement::Equal,
+        _ if together => Agreement::Partial,
         _ => Agreement::Moving,
     }
 }
@@ -271,6 +277,7 @@ fn summary(
     for group in groups {
         match group.agreement {
             Agreement::Equal => count.equal += 1,
+            Agreement::Partial => count.partial += 1,
             Agreement::Moving => count.moving += 1,
             Agreement::Alone => count.alone += 1,
             Agreement::Differs => count.differs += 1,

@@ -119,6 +119,7 @@ fn first_answer(
 pub fn ask(address: &str, options: &Options, patience: Duration) -> Result<NodeStatus, SurveyError> {
     let short = Options {
         connect: options.connect.min(patience),
+        reach: patience,
         reply: options.reply.min(patience),
         deadline: patience,
         once: true,

@@ -8,8 +8,10 @@ use groups::kv::value::{Batch, lead};
 use groups::kv::{Command, Condition, Ticket, Want};
 use groups::log::{At, Disk, Durability, Log, LogOptions, RealDisk, Record, SegmentSeq};
 
+use super::dump;
 use super::source::{Ending, Source};
-use super::{dump, verify};
+use super::verify::verify;
+use crate::cli::Failure;
 use crate::node::manifest::{Manifest, Stage};
 
 const STORAGE: StorageId = StorageId(77);
@@ -75,6 +77,11 @@ fn node(dir: &Path, records: &[Record]) {
     }
 }
 
+/// How verifying ends when it does not end well.
+fn refusal(dir: &Path) -> Failure {
+    verify(dir).and_then(|(_, verdict)| verdict).expect_err("not sound")
+}
+
 #[test]
 fn a_record_is_one_bounded_line() {
     let at = At { segment: SegmentSeq(1), offset: 560, length: 104, commit: CommitId(4) };
@@ -82,7 +89,7 @@ fn a_record_is_one_bounded_line() {
     assert_eq!(
         dump::line(&at, &accept(9, put("greeting", b"hello\n"))),
         format!(
-            "{place} accept instance=9 ballot=3.2 batch of 1 in 62 bytes: put \"greeting\" = \"hello\\n\" if absent"
+            "{place} accept instance=9 ballot=3.2 batch of 1 in 58 bytes: put \"greeting\" = \"hello\\n\" if absent"
         )
     );
     assert_eq!(
@@ -101,7 +108,8 @@ fn sound_then_torn_then_damaged() {
     let scratch = Scratch::new("verify");
     let dir = &scratch.0;
     node(dir, &[accept(1, put("a", b"1")), accept(2, put("b", b"2")), accept(3, put("c", b"3"))]);
-    verify::run(dir).expect("sound");
+    let (text, verdict) = verify(dir).expect("readable");
+    assert!(verdict.is_ok() && text.ends_with("\nsound\n"), "{text}");
 
     // The last commit without its end: nothing behind it proves that it was synced.
     let file = dir.join("log").join("log-0000000000000001.seg");
@@ -113,7 +121,8 @@ fn sound_then_torn_then_damaged() {
     let last = places[2];
     let at = |place: &At| u64::from(place.offset) + 60;
     segment.write_all_at(b"XXXX", at(&last)).expect("written");
-    verify::run(dir).expect("a torn tail is no damage");
+    let (text, verdict) = verify(dir).expect("readable");
+    assert!(verdict.is_ok() && text.contains("torn tail: log-0000000000000001.seg at byte 1536"), "{text}");
     let source = Source::open(dir).expect("a stopped node");
     match source.read(&mut |_, _| {}).expect("readable") {
         Ending::Whole(found) => assert_eq!((found.records, found.torn.is_some()), (2, true)),
@@ -122,7 +131,7 @@ fn sound_then_torn_then_damaged() {
     drop(source);
 
     segment.write_all_at(b"XXXX", at(&places[0])).expect("written");
-    let failure = verify::run(dir).expect_err("damage");
+    let failure = refusal(dir);
     assert_eq!(failure.code, 1);
     assert!(failure.message.contains("log-0000000000000001.seg at byte"), "{}", failure.message);
 }
@@ -131,7 +140,7 @@ fn sound_then_torn_then_damaged() {
 fn a_value_of_unknown_shape_is_told_from_damage() {
     let scratch = Scratch::new("strange");
     node(&scratch.0, &[accept(1, Bytes::from_static(b"\x77 from the future"))]);
-    let failure = verify::run(&scratch.0).expect_err("strange");
+    let failure = refusal(&scratch.0);
     assert!(failure.code == 1 && failure.message.contains("all checksums hold"), "{}", failure.message);
 }
 
@@ -141,20 +150,20 @@ fn a_running_node_is_refused() {
     node(&scratch.0, &[]);
     let mut running = RealDisk::open(&scratch.0).expect("a directory");
     assert!(running.lock().expect("lockable"));
-    let failure = verify::run(&scratch.0).expect_err("in use");
+    let failure = refusal(&scratch.0);
     assert!(failure.code == 2 && failure.message.contains("in use by a running node"), "{}", failure.message);
 }
 
 #[test]
 fn the_wrong_directory_is_explained() {
     let scratch = Scratch::new("wrong");
-    let empty = verify::run(&scratch.0).expect_err("no node");
+    let empty = refusal(&scratch.0);
     assert!(empty.code == 2 && empty.message.contains("not the directory of a node"), "{}", empty.message);
     let inner = scratch.0.join("node-1");
     fs::create_dir(&inner).expect("a directory");
     node(&inner, &[]);
-    let outer = verify::run(&scratch.0).expect_err("several nodes");
+    let outer = refusal(&scratch.0);
     assert!(outer.message.contains("node-1"), "{}", outer.message);
-    assert_eq!(verify::run(Path::new("/nowhere")).expect_err("nothing").code, 2);
+    assert_eq!(refusal(Path::new("/nowhere")).code, 2);
     assert!(!Path::new("/nowhere").exists());
 }

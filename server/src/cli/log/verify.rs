@@ -15,6 +15,13 @@ use crate::cli::{Failure, print};
 const NAMED: usize = 10;
 
 pub fn run(dir: &Path) -> Result<(), Failure> {
+    let (text, verdict) = verify(dir)?;
+    print(text)?;
+    verdict
+}
+
+/// What is to be printed, and how the command ends.
+pub fn verify(dir: &Path) -> Result<(String, Result<(), Failure>), Failure> {
     let source = Source::open(dir)?;
     let mut count = Count::default();
     let mut strange = 0_u64;
@@ -30,15 +37,18 @@ pub fn run(dir: &Path) -> Result<(), Failure> {
             }
         }
     })?;
-    print(format!("{source}\n{count}"))?;
-    match ending {
-        Ending::None => print("sound: there is no log yet\n"),
+    let mut text = format!("{source}\n{count}");
+    let verdict = match ending {
+        Ending::None => {
+            text += "sound: there is no log yet\n";
+            Ok(())
+        }
         Ending::Damaged(what) => Err(Failure::no(format!(
             "damaged: {what}. Nothing was changed. The node will refuse to start on it, because a restart must not \
              pretend to remember; the other members of its groups still have the data"
         ))),
         Ending::Whole(found) if strange > 0 => {
-            print(totals(&found))?;
+            text += &totals(&found);
             Err(Failure::no(format!(
                 "all checksums hold, but {strange} values have a shape that this version does not know: {}. \
                  Nothing was changed. Was the log written by a newer version?",
@@ -46,10 +56,12 @@ pub fn run(dir: &Path) -> Result<(), Failure> {
             )))
         }
         Ending::Whole(found) => {
-            let verdict = if found.torn.is_some() { "sound, with a torn tail" } else { "sound" };
-            print(format!("{}{verdict}\n", totals(&found)))
+            text += &totals(&found);
+            text += if found.torn.is_some() { "sound, with a torn tail\n" } else { "sound\n" };
+            Ok(())
         }
-    }
+    };
+    Ok((text, verdict))
 }
 
 fn has_known_shape(value: &Bytes) -> bool {

@@ -12,7 +12,7 @@
 //!     "leads":      { "1": 6, … }       groups led, by node
 //!     "tolerates":  how many more nodes may fail, whichever; null while a group has no leader
 //!     "keys", "bytes",
-//!     "agreement":  { "equal", "moving", "alone", "differs" }   groups, by comparison of replicas
+//!     "agreement":  { "equal", "partial", "moving", "alone", "differs" }   groups, by comparison
 //!     "alarms":     [ { "node": 1 or null, "text" } ]
 //!   },
 //!   "groups": [ { "group", "first_slot", "last_slot", "leader": 1 or null, "members": [1, 2, 3],

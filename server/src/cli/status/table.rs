@@ -77,7 +77,11 @@ impl Page {
             differs => self.paint(&format!("{differs} groups have replicas that differ"), RED, 0),
         };
         let mut rest = String::new();
-        for (count, what) in [(agreement.moving, "between instances"), (agreement.alone, "not comparable")] {
+        for (count, what) in [
+            (agreement.partial, "equal where they answer"),
+            (agreement.moving, "between instances"),
+            (agreement.alone, "not comparable"),
+        ] {
             if count > 0 {
                 let _ = write!(rest, ", {count} {what}");
             }
@@ -175,6 +179,7 @@ impl Page {
         };
         let replicas = match group.agreement {
             Agreement::Equal => "equal".to_owned(),
+            Agreement::Partial => "partial".to_owned(),
             Agreement::Moving => "moving".to_owned(),
             Agreement::Alone => "alone".to_owned(),
             Agreement::Differs => self.paint("DIFFER", RED, 6),

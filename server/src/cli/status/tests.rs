@@ -223,7 +223,7 @@ fn the_json_document_has_the_documented_fields() {
         assert!(json.pointer(path).is_some(), "{path} is not in {json:#}");
     }
     assert_eq!(json["groups"][2]["leader"], serde_json::Value::Null);
-    assert_eq!(json["groups"][0]["agreement"], "moving");
+    assert_eq!(json["groups"][0]["agreement"], "partial");
 }
 
 #[test]
