@@ -12,6 +12,8 @@
 pub mod durably;
 pub mod entry;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzz;
 
 pub mod store;
 pub mod transfer;

@@ -10,6 +10,7 @@ use crate::kv::value::{Batch, COMMAND_HEAD};
 use crate::kv::{Command, Outcome, State, Ticket};
 use crate::log::Record;
 use crate::paxos::{self, Accepted, Halt, Members, Ready, Recovered, Replica, Tuning};
+use crate::planted::{self, Bug};
 use crate::time::Time;
 
 /// A command that a node took from a client, on its way to the group's leader.
@@ -120,12 +121,18 @@ impl Replay {
     /// Takes the next record of the group.
     pub fn record(&mut self, record: Record) {
         match record {
+            Record::Promise { .. } if planted::is(Bug::PromiseForgotten) => {}
+            Record::Promise { ballot, .. } if planted::is(Bug::LearningMovesPromise) => {
+                self.promised = ballot
+            }
             Record::Promise { ballot, .. } => self.promised = self.promised.max(ballot),
             Record::Accept { instance, ballot, value, .. } => {
                 // An accept implies the promise.
                 self.promised = self.promised.max(ballot);
                 if instance > self.chosen {
                     self.pending.insert(instance, Accepted { ballot, value });
+                } else if planted::is(Bug::ReplayTwice) {
+                    self.state.apply_again(value);
                 }
             }
             Record::Chosen { instance, ballot, value, .. } => {
@@ -275,6 +282,9 @@ impl Group {
         while let Some(chosen) = self.replica.next_chosen() {
             let group = self.replica.group();
             let (me, boot, leads) = (self.me, self.boot, self.replica.is_leader());
+            if planted::is(Bug::NodeInApply) && chosen.instance.0.is_multiple_of(64) {
+                self.state.skew(me);
+            }
             let applied = self.state.apply(chosen.instance, chosen.value, &mut |ticket, outcome| {
                 // The leader answers everybody; every replica answers its own node, so that a
                 // lost answer costs nothing.
@@ -332,16 +342,19 @@ impl Group {
     /// A read is answered from the state as it is now, once a majority has confirmed the
     /// leadership after the read came, and an entry of this leadership is applied.
     fn answer_reads(&mut self, answers: &mut Vec<Answer>) {
-        if self.replica.opening().is_none_or(|opening| self.state.applied() < opening) {
+        let opened = self.replica.opening().is_some_and(|opening| self.state.applied() >= opening);
+        if !opened && !planted::is(Bug::ReadBeforeOpening) {
             return;
         }
-        let passed = self.replica.barrier_passed();
+        let passed =
+            if planted::is(Bug::ReadWithoutBarrier) { u64::MAX } else { self.replica.barrier_passed() };
         let mut due = std::mem::take(&mut self.deferred);
         while let Some((_, reads)) = self.waiting.pop_front_if(|(number, _)| *number <= passed) {
             due.extend(reads);
         }
         for read in due {
-            if self.state.is_past(read.ticket.node, read.ticket.boot, read.after) {
+            let past = self.state.is_past(read.ticket.node, read.ticket.boot, read.after);
+            if past || planted::is(Bug::ReadOvertakesWrite) {
                 self.waiting_count -= 1;
                 let outcome = self.state.read(&read.command);
                 answers.push(self.answer(read.ticket, true, Reply::Outcome(outcome)));

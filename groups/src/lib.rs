@@ -3,6 +3,8 @@
 //! This crate is the ground floor: no sockets, no async runtime and no clock of its own. Time
 //! and messages go in; what to send, what to write and what was chosen come out.
 
+#[doc(hidden)]
+pub mod fuzz;
 pub mod group;
 pub mod host;
 pub mod ids;
@@ -10,5 +12,6 @@ pub mod kv;
 pub mod log;
 pub mod paxos;
 pub mod peers;
+pub mod planted;
 pub mod random;
 pub mod time;

@@ -46,6 +46,8 @@ mod config;
 mod dial;
 mod driver;
 pub mod frame;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod handshake;
 mod link;
 mod metrics;

@@ -8,6 +8,8 @@ pub mod client;
 pub mod config;
 pub mod connection;
 pub mod demo;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod node;
 pub mod protocol;
 pub mod runtime;

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use super::outcome::{Failure, Outcome};
 use crate::ids::{Boot, NodeId};
+use crate::planted::{self, Bug};
 
 /// Who asked, and which of its commands this is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,6 +71,16 @@ impl Sessions {
     /// Decides over a command, deterministically.
     pub fn admit(&mut self, ticket: Ticket) -> Admission {
         let session = self.nodes.entry(ticket.node).or_insert_with(|| Session::new(ticket.boot));
+        if planted::is(Bug::NoSessions) {
+            *session = Session { boot: ticket.boot, low: ticket.number, outcomes: VecDeque::new() };
+            return Admission::Apply;
+        }
+        if planted::is(Bug::SessionIgnoresBoot) {
+            session.boot = ticket.boot;
+        }
+        if planted::is(Bug::SessionOutOfOrder) && ticket.number > session.next() {
+            *session = Session { boot: ticket.boot, low: ticket.number, outcomes: VecDeque::new() };
+        }
         if ticket.boot < session.boot {
             return Admission::Answer(Outcome::Retired);
         }
@@ -89,6 +100,9 @@ impl Sessions {
         if ticket.number < session.low {
             Admission::Answer(Outcome::Retired)
         } else if ticket.number > session.next() {
+            if planted::is(Bug::SessionAnswersTooEarly) {
+                return Admission::Answer(Outcome::Done);
+            }
             Admission::Answer(Outcome::Failed(Failure::OutOfOrder))
         } else if let Some(outcome) = session.outcomes.get((ticket.number - session.low) as usize) {
             Admission::Answer(outcome.clone())

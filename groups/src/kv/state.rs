@@ -14,6 +14,7 @@ use super::outcome::{Failure, Outcome};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
 use crate::ids::{Boot, InstanceId, NodeId};
+use crate::planted::{self, Bug};
 
 /// A value longer than this stays a slice of the buffer it came in; a shorter one is copied, so
 /// that a small value does not keep a large buffer alive.
@@ -69,13 +70,19 @@ impl State {
             Value::Noop => {}
             Value::Lead(_) => self.epoch += 1,
             Value::Batch(commands) => {
+                let mut spoiled = false;
                 for command in commands {
                     let (ticket, bytes) = command.map_err(|e| ApplyError(e.to_string()))?;
                     match self.sessions.admit(ticket) {
                         Admission::Answer(outcome) => answer(ticket, outcome),
                         Admission::Apply => {
                             let command = Command::decode(bytes).map_err(|e| ApplyError(e.to_string()))?;
-                            let outcome = self.execute(command);
+                            let outcome = if std::mem::take(&mut spoiled) {
+                                Outcome::Unmet
+                            } else {
+                                self.execute(command)
+                            };
+                            spoiled = planted::is(Bug::BatchFailsTogether) && outcome == Outcome::Unmet;
                             self.sessions.record(ticket, outcome.clone());
                             answer(ticket, outcome);
                         }
@@ -226,6 +233,22 @@ impl State {
         self.hash.remove(key, &item.value, item.revision, 0);
         self.bytes -= (key.len() + item.value.len()) as u64;
         Some(item)
+    }
+
+    /// A planted defect: something of the node gets into the state.
+    pub(crate) fn skew(&mut self, node: NodeId) {
+        self.revision += u64::from(node.0);
+    }
+
+    /// A planted defect: the commands of a value once more.
+    pub(crate) fn apply_again(&mut self, value: Bytes) {
+        if let Ok(Value::Batch(commands)) = Value::decode(value) {
+            for (_, bytes) in commands.flatten() {
+                if let Ok(command) = Command::decode(bytes) {
+                    self.execute(command);
+                }
+            }
+        }
     }
 
     /// The last instance applied.

@@ -51,6 +51,7 @@ pub use segment::SegmentSeq;
 pub use sim_disk::{DiskImage, SimDisk, SimFile};
 
 use crate::ids::{Ballot, CommitId, GroupId, InstanceId, StorageId};
+use crate::planted::{self, Bug};
 use bytes::Bytes;
 use error::is_full;
 use index::{Index, Position};
@@ -508,7 +509,10 @@ impl<D: Disk> Log<D> {
         taken.stamp(&tail.place, end, commit);
         assert!(end + taken.bytes.len() as u64 <= tail.size, "a commit must fit its segment");
         let written = tail.file.write_at(&taken.bytes, end);
-        if let Err(source) = written.and_then(|()| if sync { tail.file.sync() } else { Ok(()) }) {
+        let synced = written.and_then(|()| if sync { tail.file.sync() } else { Ok(()) });
+        if let Err(source) = synced
+            && !planted::is(Bug::SyncErrorIgnored)
+        {
             return Err(self.poison("write a commit", source));
         }
         let segment = tail.seq;

@@ -33,6 +33,7 @@ use crate::log::record::{Bad, Kind, Place, RECORD_ALIGN, RECORD_HEADER, Record};
 use crate::log::segment::{
     BadHeader, COMMIT_ALIGN, MANIFEST, Manifest, SEGMENT_HEADER, SegmentHeader, SegmentSeq,
 };
+use crate::planted::{self, Bug};
 use std::io;
 use std::ops::Range;
 
@@ -307,7 +308,7 @@ impl Walk<'_> {
             },
             None => has_later_commit(&place, &bytes, at..used, next),
         };
-        if evidence {
+        if evidence && !planted::is(Bug::RotIsTornTail) {
             let (offset, why, group) = match stop {
                 Stop::NoCommit => (at, "no valid commit header", None),
                 Stop::Inside { offset, why, group } => (offset, why, group),

@@ -10,6 +10,7 @@ use super::replica::{Accepted, Replica, Role};
 use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::log::Record;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::time::Time;
 
@@ -88,6 +89,13 @@ impl Replica {
             return;
         }
         if m.ballot < self.promised {
+            if planted::is(Bug::AcceptIgnoresPromise) && m.instance > self.chosen {
+                let (group, instance, ballot, value) = (self.group, m.instance, m.ballot, m.value);
+                self.open.insert(instance, Accepted { ballot, value: value.clone() });
+                ready.records.push(Record::Accept { group, instance, ballot, value });
+                let ack = message::Accepted { ballot, first: instance, last: instance, chosen: self.chosen };
+                return self.send_after_sync(from, Message::Accepted(ack), ready);
+            }
             return self.reject(from, m.ballot, ready);
         }
         self.follow(m.ballot, now, random, ready);
@@ -151,6 +159,10 @@ impl Replica {
     pub(super) fn raise_promise(&mut self, ballot: Ballot, now: Time, random: &mut Random) {
         assert!(ballot > self.promised, "a promise only rises");
         self.promised = ballot;
+        if planted::is(Bug::AcceptedForgotten) {
+            self.open.clear();
+            self.open_bytes = 0;
+        }
         if self.is_leader() {
             self.counters.deposed += 1;
         }

@@ -14,6 +14,7 @@ use super::replica::{Accepted, Replica, Role};
 use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::log::Record;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::time::Time;
 
@@ -114,12 +115,15 @@ impl Replica {
 
     fn probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {
         let heard = self.members.nodes().iter().filter(|n| peers.alive(**n, self.group, now)).count();
-        if heard < self.members.majority() {
+        if heard < self.members.majority() && !planted::is(Bug::NoProbe) {
             // Nobody to ask: look again soon, without noise.
             self.election_due = now + self.tuning.retry;
             return;
         }
         self.counters.probes += 1;
+        if planted::is(Bug::NoProbe) {
+            return self.campaign(self.promised, false, now, ready);
+        }
         let attempt = random.next_u64();
         let mut granted = Votes::default();
         granted.add(&self.members, self.me);
@@ -183,7 +187,9 @@ impl Replica {
         self.promised = ballot;
         self.leader = None;
         self.acks = None;
-        ready.records.push(Record::Promise { group: self.group, ballot });
+        if !planted::is(Bug::BallotNotPersisted) {
+            ready.records.push(Record::Promise { group: self.group, ballot });
+        }
         self.role = Role::Candidate(Candidacy {
             ballot,
             transfer,
@@ -236,7 +242,7 @@ impl Replica {
             parts.missing -= 1;
         }
         *slot = Some(m.entries);
-        if parts.missing > 0 {
+        if parts.missing > 0 && !planted::is(Bug::TruncatedPromise) {
             return;
         }
         let Some(parts) = candidacy.parts.remove(&from) else { return };
@@ -245,15 +251,18 @@ impl Replica {
             candidacy.chosen = (parts.chosen, from);
         }
         for entry in parts.parts.into_iter().flatten().flatten() {
+            if planted::is(Bug::AdoptsNothing) {
+                break;
+            }
             let report = Accepted { ballot: entry.ballot, value: entry.value };
             match candidacy.reported.get(&entry.instance) {
-                Some(held) if held.ballot >= report.ballot => {}
+                Some(held) if (held.ballot >= report.ballot) != planted::is(Bug::AdoptsLowest) => {}
                 _ => {
                     candidacy.reported.insert(entry.instance, report);
                 }
             }
         }
-        if candidacy.promised.is_quorum(&self.members) {
+        if candidacy.promised.is_quorum(&self.members) || planted::is(Bug::NoPhaseOneQuorum) {
             self.lead(now, random, ready);
         }
     }

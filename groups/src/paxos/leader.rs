@@ -11,6 +11,7 @@ use super::replica::{Replica, Role};
 use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::log::Record;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::time::Time;
 
@@ -162,7 +163,7 @@ impl Replica {
     /// Phase 2b at the leader.
     pub(super) fn on_accepted(&mut self, from: NodeId, m: &message::Accepted, _now: Time) {
         let Role::Leader(leadership) = &mut self.role else { return };
-        if m.ballot != leadership.ballot {
+        if m.ballot != leadership.ballot && !planted::is(Bug::VotesAcrossBallots) {
             return;
         }
         if let Some(follower) = leadership.follower(from) {
@@ -187,7 +188,10 @@ impl Replica {
                 return;
             }
             let ballot = leadership.ballot;
-            let Some(flight) = leadership.flights.pop_front_if(|f| f.votes.is_quorum(&self.members)) else {
+            let Some(flight) = leadership.flights.pop_front_if(|f| {
+                f.votes.is_quorum(&self.members)
+                    || (planted::is(Bug::AcknowledgesAlone) && f.votes.has(&self.members, self.me))
+            }) else {
                 return;
             };
             leadership.first = leadership.first.next();
@@ -262,6 +266,10 @@ impl Replica {
             return;
         }
         if m.ballot < self.promised {
+            if planted::is(Bug::BarrierIgnoresPromise) {
+                let reply = AdvanceReply { ballot: m.ballot, chosen: self.chosen, barrier: m.barrier };
+                return self.send(from, Message::AdvanceReply(reply), ready);
+            }
             return self.reject(from, m.ballot, ready);
         }
         self.follow(m.ballot, now, random, ready);
@@ -341,7 +349,8 @@ impl Replica {
         let announce = self.tuning.retry / 8;
         let mut tell = Vec::new();
         for follower in &mut leadership.followers {
-            let behind = !follower.confirmed || follower.chosen < chosen;
+            let behind = (!follower.confirmed || follower.chosen < chosen)
+                && !(planted::is(Bug::LostChosenStaysLost) && follower.told > Time::ZERO);
             if !peers.alive(follower.node, group, now) {
                 continue;
             }

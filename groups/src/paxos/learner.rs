@@ -16,6 +16,7 @@ use super::replica::{Chosen, Halt, Replica, Tuning};
 use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::log::Record;
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::time::Time;
 
 /// A fetch of chosen values under way.
@@ -124,7 +125,7 @@ impl Replica {
     ) {
         while self.chosen < mark.instance {
             match self.open.get(&self.chosen.next()) {
-                Some(held) if held.ballot == ballot => {
+                Some(held) if held.ballot == ballot || planted::is(Bug::WatermarkOfAnyBallot) => {
                     let value = held.value.clone();
                     self.choose(ballot, value, ready);
                 }
@@ -231,6 +232,10 @@ impl Replica {
                 ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
             }
             self.counters.learned += 1;
+            if planted::is(Bug::LearningMovesPromise) {
+                self.promised = ballot;
+                ready.records.push(Record::Promise { group: self.group, ballot });
+            }
             self.choose(ballot, entry.value, ready);
         }
         let moved = self.chosen > before;

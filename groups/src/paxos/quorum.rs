@@ -1,6 +1,7 @@
 //! Majorities: the arithmetic that every other safety argument rests on.
 
 use crate::ids::NodeId;
+use crate::planted::{self, Bug};
 
 /// The most members that a group may have: votes are a 64-bit set.
 pub const MAX_MEMBERS: usize = 64;
@@ -82,7 +83,8 @@ impl Votes {
     /// Whether a majority has voted.
     #[must_use]
     pub fn is_quorum(self, members: &Members) -> bool {
-        self.count() >= members.majority()
+        let slack = usize::from(planted::is(Bug::HalfIsEnough) && members.count() > 1);
+        self.count() >= members.majority() - slack
     }
 }
 

@@ -15,6 +15,7 @@ use super::quorum::Members;
 use super::ready::Ready;
 use crate::ids::{Ballot, GroupId, InstanceId, NodeId};
 use crate::peers::Peers;
+use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::time::Time;
 
@@ -393,6 +394,9 @@ impl Replica {
     pub(super) fn flush(&mut self, ready: &mut Ready) {
         if let Some(ack) = self.acks.take() {
             let to = ack.ballot.node;
+            if to == self.me && planted::is(Bug::OwnVoteBeforeSync) {
+                return self.on_accepted(to, &ack, Time::ZERO);
+            }
             let ack = super::message::Accepted { chosen: self.chosen, ..ack };
             self.send_after_sync(to, Message::Accepted(ack), ready);
         }
@@ -412,6 +416,14 @@ impl Replica {
     }
 
     pub(super) fn send_after_sync(&self, to: NodeId, message: Message, ready: &mut Ready) {
+        let early = match &message {
+            Message::Promise(_) => planted::is(Bug::PromiseBeforeSync),
+            Message::Accepted(_) => planted::is(Bug::VoteBeforeSync),
+            _ => false,
+        };
+        if early && to != self.me {
+            return self.send(to, message, ready);
+        }
         ready.send_after_sync.push(Envelope { to, group: self.group, message });
     }
 

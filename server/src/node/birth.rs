@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes};
 use groups::ids::{ClusterId, NodeId, StorageId};
+use groups::planted::{self, Bug};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::manifest::{Founders, Stage};
@@ -147,6 +148,9 @@ impl Birth {
             return None;
         }
         match &self.own.stage {
+            Stage::Voted(founders) if planted::is(Bug::BirthVotesAgain) && *founders != self.founders() => {
+                Some(Stage::Voted(self.founders()))
+            }
             Stage::Empty => {
                 let founders = self.founders();
                 // Whoever has voted already must have voted for the same.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use groups::group::{Replay, Seat};
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
 use groups::log::{Disk, Log, LogOptions, OpenError, Record, Recovered};
+use groups::planted::{self, Bug};
 
 use super::layout::Layout;
 use super::manifest::{Manifest, ManifestError, Stage};
@@ -99,7 +100,9 @@ pub fn open_manifest<D: Disk>(
         manifest.replication = role.replication;
     }
     // A boot number names one life: it is on the disk before anybody hears of it.
-    manifest.boot = Boot(manifest.boot.0 + 1);
+    if !(planted::is(Bug::BootReused) && manifest.boot > Boot(0)) {
+        manifest.boot = Boot(manifest.boot.0 + 1);
+    }
     manifest.store(disk)?;
     Ok(manifest)
 }

@@ -13,6 +13,7 @@ use groups::group::{Answer, Reply, Submission};
 use groups::ids::{Boot, GroupId, NodeId};
 use groups::kv::session::MAX_OPEN;
 use groups::kv::{Failure, Outcome, Ticket};
+use groups::planted::{self, Bug};
 use groups::time::Time;
 
 /// Names a request to whoever made it; opaque here.
@@ -341,6 +342,9 @@ impl Requests {
                 for (number, pending) in (line.cursor..).zip(line.pending.iter_mut().skip(skip)) {
                     let Some(pending) = pending else { continue };
                     pending.exposed += 1;
+                    let copies =
+                        if planted::is(Bug::RetryRenumbers) { u64::from(pending.exposed) - 1 } else { 0 };
+                    let number = number + copies * 1000;
                     let ticket = Ticket { node: me, boot, number, behind: (number - low) as u32 };
                     let (after, command) = (pending.after, pending.command.clone());
                     send(target, group, Submission { ticket, read, after, command });
@@ -458,6 +462,7 @@ impl Requests {
                 for (number, exposed) in expired {
                     if let Some(pending) = line.take(number) {
                         freed += pending.command.len() + REQUEST_COST;
+                        let exposed = exposed && !planted::is(Bug::TimeoutIsFailure);
                         let refusal = match (exposed, quorum) {
                             (true, _) => Refusal::InDoubt,
                             (false, true) => Refusal::TryAgain,

@@ -1,0 +1,156 @@
+//! Deliberate defects, for the proof that the simulator finds them.
+//!
+//! Each is one rule of Multi-Paxos, broken the way implementations have broken it. The feature
+//! `planted` compiles them in, and even then a thread has to [`plant`] one; without the feature
+//! [`is`] is a constant `false` and nothing of them is in the program.
+
+/// One broken rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Bug {
+    /// A promise leaves before it is on the disk.
+    PromiseBeforeSync,
+    /// A vote leaves before it is on the disk.
+    VoteBeforeSync,
+    /// The leader counts its own vote before its own disk has it.
+    OwnVoteBeforeSync,
+    /// A candidate does not write down the ballot that it uses.
+    BallotNotPersisted,
+    /// Accepts are not checked against the promise.
+    AcceptIgnoresPromise,
+    /// A promise counts when its first part has come.
+    TruncatedPromise,
+    /// The value of the lowest ballot is adopted.
+    AdoptsLowest,
+    /// Reported values are not proposed again: everything open becomes a no-op.
+    AdoptsNothing,
+    /// Votes of different ballots add up.
+    VotesAcrossBallots,
+    /// Half of the members make a quorum.
+    HalfIsEnough,
+    /// Phase 1 is content with the own promise.
+    NoPhaseOneQuorum,
+    /// A watermark vouches for values accepted at any ballot.
+    WatermarkOfAnyBallot,
+    /// What a lost "chosen" would have said is never said again.
+    LostChosenStaysLost,
+    /// A learned value's ballot becomes the promise (PhxPaxos).
+    LearningMovesPromise,
+    /// A promise of a restarted node starts anew.
+    PromiseForgotten,
+    /// Accepted values are forgotten when a higher ballot is promised.
+    AcceptedForgotten,
+    /// Every copy of a command is applied.
+    NoSessions,
+    /// The session table ignores the node's life.
+    SessionIgnoresBoot,
+    /// Commands apply in whatever order they come.
+    SessionOutOfOrder,
+    /// A refused copy is remembered as applied.
+    SessionAnswersTooEarly,
+    /// A new leader reads before an entry of its own ballot is applied.
+    ReadBeforeOpening,
+    /// A leader reads without asking whether it still leads.
+    ReadWithoutBarrier,
+    /// A follower confirms a leader that it has promised to depose.
+    BarrierIgnoresPromise,
+    /// A read does not wait for the own client's write before it.
+    ReadOvertakesWrite,
+    /// One failed condition fails the rest of its batch.
+    BatchFailsTogether,
+    /// The state depends on the node that applies.
+    NodeInApply,
+    /// Replay applies an instance again when its record stands twice.
+    ReplayTwice,
+    /// A failed sync is taken for success.
+    SyncErrorIgnored,
+    /// A damaged spot is taken for the end of the log.
+    RotIsTornTail,
+    /// The ballot is raised without a probe.
+    NoProbe,
+    /// A timeout is reported as "not applied".
+    TimeoutIsFailure,
+    /// A repeated command gets a new number.
+    RetryRenumbers,
+    /// A repeated frame counts twice.
+    FramesCountTwice,
+    /// The boot number is not counted up.
+    BootReused,
+    /// A disk votes for more than one birth.
+    BirthVotesAgain,
+    /// A leader gives up its opening: it acknowledges what only it has.
+    AcknowledgesAlone,
+}
+
+impl Bug {
+    /// All of them.
+    pub const ALL: [Bug; 36] = [
+        Bug::PromiseBeforeSync,
+        Bug::VoteBeforeSync,
+        Bug::OwnVoteBeforeSync,
+        Bug::BallotNotPersisted,
+        Bug::AcceptIgnoresPromise,
+        Bug::TruncatedPromise,
+        Bug::AdoptsLowest,
+        Bug::AdoptsNothing,
+        Bug::VotesAcrossBallots,
+        Bug::HalfIsEnough,
+        Bug::NoPhaseOneQuorum,
+        Bug::WatermarkOfAnyBallot,
+        Bug::LostChosenStaysLost,
+        Bug::LearningMovesPromise,
+        Bug::PromiseForgotten,
+        Bug::AcceptedForgotten,
+        Bug::NoSessions,
+        Bug::SessionIgnoresBoot,
+        Bug::SessionOutOfOrder,
+        Bug::SessionAnswersTooEarly,
+        Bug::ReadBeforeOpening,
+        Bug::ReadWithoutBarrier,
+        Bug::BarrierIgnoresPromise,
+        Bug::ReadOvertakesWrite,
+        Bug::BatchFailsTogether,
+        Bug::NodeInApply,
+        Bug::ReplayTwice,
+        Bug::SyncErrorIgnored,
+        Bug::RotIsTornTail,
+        Bug::NoProbe,
+        Bug::TimeoutIsFailure,
+        Bug::RetryRenumbers,
+        Bug::FramesCountTwice,
+        Bug::BootReused,
+        Bug::BirthVotesAgain,
+        Bug::AcknowledgesAlone,
+    ];
+}
+
+#[cfg(feature = "planted")]
+mod switch {
+    use super::Bug;
+    use std::cell::Cell;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Bug>> = const { Cell::new(None) };
+    }
+
+    /// Plants a bug in whatever this thread runs from now on; `None` takes it out.
+    pub fn plant(bug: Option<Bug>) {
+        ACTIVE.set(bug);
+    }
+
+    /// Whether `bug` is planted on this thread.
+    #[must_use]
+    pub fn is(bug: Bug) -> bool {
+        ACTIVE.get() == Some(bug)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use switch::{is, plant};
+
+/// Whether `bug` is planted: never, in a program without the feature.
+#[cfg(not(feature = "planted"))]
+#[inline(always)]
+#[must_use]
+pub const fn is(_bug: Bug) -> bool {
+    false
+}
