@@ -296,8 +296,8 @@ const BLOCK_FIELDS: [(usize, usize); 5] = [(8, 4), (16, 8), (32, 8), (40, 8), (4
 
 fn change(built: &mut Built, input: &mut Input) {
     let names: Vec<String> = built.image.files().keys().cloned().collect();
-    let name = &names[input.below(names.len())];
     let what = input.u8() % 8;
+    let Some(name) = names.get(input.below(names.len())) else { return };
     let files = built.image.files_mut();
     match what {
         0 => {

@@ -97,7 +97,14 @@ struct Count {
 }
 
 /// Increments `key` through the nodes that `leader` does not name until told to stop.
-fn increment(key: &str, addresses: &[SocketAddr], leader: &AtomicU64, written: &AtomicU64, stop: &AtomicBool, seed: u64) -> Count {
+fn increment(
+    key: &str,
+    addresses: &[SocketAddr],
+    leader: &AtomicU64,
+    written: &AtomicU64,
+    stop: &AtomicBool,
+    seed: u64,
+) -> Count {
     let mut count = Count::default();
     let mut random = Random::new(seed);
     let mut client: Option<(usize, Client)> = None;
@@ -193,5 +200,7 @@ fn forwarded_increments_happen_exactly_once() {
         );
         assert!(distinct.last().is_none_or(|last| *last <= value));
     }
-    println!("{kills} kills of the leader: {acknowledged} increments, {in_doubt} in doubt, {refused} refused");
+    println!(
+        "{kills} kills of the leader: {acknowledged} increments, {in_doubt} in doubt, {refused} refused"
+    );
 }

@@ -4,22 +4,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use groups::group::Limits;
+use groups::group::{Group, Limits};
 use groups::host::HostConfig;
 use groups::ids::{Boot, ClusterId, NodeId, StorageId};
-use groups::log::{Durability, Log, LogOptions, SimDisk};
-use groups::paxos::Tuning;
+use groups::log::{
+    At, CommitError, Durability, Log, LogOptions, OpenError, Record, Recovered, SimDisk, inspect,
+};
 use groups::paxos::message::Entry;
+use groups::paxos::{Counters, Tuning};
 use groups::random::Random;
 use groups::time::Time;
-use netio::{Decoder, Frame, FrameBatch, Lane, NO_GROUP};
+use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
 use server::node::birth::{Birth, Word};
 use server::node::layout::Layout;
 use server::node::manifest::{Manifest, Stage};
-use server::node::open::{Role, open_log, open_manifest};
+use server::node::open::{Refused, Role, open_log, open_manifest};
 use server::node::requests::{Completion, Patience, Request};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
 use server::node::wire;
+
+use crate::fault::Rot;
 
 /// The cluster that a run simulates.
 #[derive(Clone, Debug)]
@@ -34,26 +38,46 @@ pub struct Cluster {
     pub shards: u32,
 }
 
-/// A frame batch on its way.
-#[derive(Debug)]
+/// Frames on their way to one peer. They were encoded as for a socket, and decoded again: once,
+/// for the judges and the receiver alike.
+#[derive(Clone, Debug)]
 pub struct Parcel {
     /// The receiver.
     pub to: NodeId,
-    /// Encoded frames.
-    pub bytes: Vec<u8>,
+    /// What is in it.
+    pub frames: Vec<Frame>,
 }
 
 /// What a machine wants of the world after an event.
 #[derive(Debug, Default)]
 pub struct Wishes {
+    /// Records that a commit has just made durable; what waited for them is among the parcels.
+    pub durable: Vec<Record>,
     /// To be carried.
     pub parcels: Vec<Parcel>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
     /// The log begins to write: its end is an event of its own.
     pub log_begins: bool,
+    /// The log found no space: it tries again later.
+    pub log_waits: bool,
+    /// The groups were just rebuilt from the log.
+    pub came_to_life: bool,
     /// The process ended by itself, and why.
     pub died: Option<String>,
+}
+
+/// Why a process did not start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StartError {
+    /// It died on the way: an armed fault.
+    Stopped,
+    /// There is no room for the log: to be tried again.
+    NoSpace,
+    /// The log is damaged, and the node knows it.
+    Damaged(String),
+    /// Anything else.
+    Other(String),
 }
 
 struct Running {
@@ -61,6 +85,10 @@ struct Running {
     log: Log<SimDisk>,
     waiting: Vec<LogJob>,
     writing: Vec<LogJob>,
+    /// The records of `writing` are in the log's pending commit, which waits for space.
+    appended: bool,
+    /// When the last write ended, for sealing an idle log.
+    idle_since: Time,
 }
 
 #[allow(clippy::large_enum_variant, reason = "a handful of them exist")]
@@ -70,20 +98,49 @@ enum Life {
     Running(Running),
 }
 
+/// A monotonic clock that may run too fast or too slow, and starts anew with every life.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    set: Time,
+    shown: u64,
+    millionths: u64,
+}
+
+impl Clock {
+    fn at(&self, now: Time) -> Time {
+        let passed = now.since(self.set).as_nanos() * u128::from(self.millionths) / 1_000_000;
+        Time::from_nanos(self.shown + passed as u64)
+    }
+}
+
+/// As in production: after so much idleness the log is sealed.
+const SEAL_AFTER: Duration = Duration::from_millis(200);
+
 /// One machine.
 pub struct Machine {
     /// Its node.
     pub node: NodeId,
     /// Counts the lives of the process, so that events of an earlier one are recognised.
     pub life: u64,
+    /// Its disk is damaged and was refused, or is an empty one: it takes no part any more.
+    pub gone: bool,
+    /// Its log was damaged behind its back.
+    pub damaged: bool,
     cluster: Cluster,
     layout: Arc<Layout>,
     node_disk: SimDisk,
     log_disk: SimDisk,
+    /// To be armed at the next start: operations, and whether on the log's disk.
+    midway_start: Option<(u64, bool)>,
     random: Random,
     state: Life,
-    started: Time,
+    clock: Clock,
     boot: Boot,
+    decoder: Decoder,
+    /// What the last opening of the log found.
+    recovered: Option<Recovered>,
+    /// Segments begun in lives that have ended.
+    segments: u64,
 }
 
 impl Machine {
@@ -95,14 +152,20 @@ impl Machine {
         Machine {
             node,
             life: 0,
+            gone: false,
+            damaged: false,
             cluster: cluster.clone(),
             layout: Arc::new(Layout::new(nodes, cluster.groups, cluster.replication)),
             node_disk: SimDisk::new(random.next_u64()),
             log_disk: SimDisk::new(random.next_u64()),
+            midway_start: None,
             random,
             state: Life::Down,
-            started: Time::ZERO,
+            clock: Clock { set: Time::ZERO, shown: 0, millionths: 1_000_000 },
             boot: Boot(0),
+            decoder: Decoder::new(1 << 20),
+            recovered: None,
+            segments: 0,
         }
     }
 
@@ -121,25 +184,59 @@ impl Machine {
         }
     }
 
+    /// All groups with a seat here.
+    pub fn groups(&self) -> impl Iterator<Item = &Group> {
+        self.shards().iter().flat_map(|s| s.host().groups())
+    }
+
     /// The disk of the log, for faults.
     #[must_use]
     pub fn log_disk(&self) -> &SimDisk {
         &self.log_disk
     }
 
-    /// The node's own monotonic clock: it starts anew with every life.
-    fn clock(&self, now: Time) -> Time {
-        Time::from_nanos(now.since(self.started).as_nanos() as u64 + 1_000_000)
+    /// What the last opening of the log found; told once.
+    pub fn take_recovered(&mut self) -> Option<Recovered> {
+        self.recovered.take()
+    }
+
+    /// Segments that the log has begun beyond its first, in this life.
+    #[must_use]
+    pub fn rotations(&self) -> u64 {
+        match &self.state {
+            Life::Running(running) => running.log.stats().segments.saturating_sub(self.segments),
+            Life::Down | Life::Unborn { .. } => 0,
+        }
+    }
+
+    /// The product's counters of this life.
+    pub fn counters(&self) -> impl Iterator<Item = &Counters> {
+        self.groups().map(|g| &g.replica.counters)
+    }
+
+    /// Lets the clock run at another speed from now on.
+    pub fn set_clock(&mut self, millionths: u64, now: Time) {
+        self.clock = Clock { set: now, shown: self.clock.at(now).nanos(), millionths };
+    }
+
+    /// The next start dies behind so many operations on one of its disks.
+    pub fn arm_start(&mut self, operations: u64, log: bool) {
+        self.midway_start = Some((operations, log));
     }
 
     /// Starts the process.
     ///
     /// # Errors
-    /// When the data directory is refused.
-    pub fn start(&mut self, now: Time) -> Result<Wishes, String> {
+    /// When it does not come up.
+    pub fn start(&mut self, now: Time) -> Result<Wishes, StartError> {
         assert!(!self.is_up(), "a running process is not started");
         self.life += 1;
-        self.started = now;
+        self.clock = Clock { set: now, shown: 1_000_000, ..self.clock };
+        self.decoder = Decoder::new(1 << 20);
+        if let Some((operations, log)) = self.midway_start.take() {
+            let disk = if log { &self.log_disk } else { &self.node_disk };
+            disk.stop_after(disk.operations() + operations);
+        }
         let role = Role {
             cluster_name: "sim".into(),
             node: self.node,
@@ -149,29 +246,34 @@ impl Machine {
         };
         let mut disk = self.node_disk.clone();
         let storage = StorageId(u128::from(self.random.next_u64()) << 64 | 1);
-        let manifest = open_manifest(&mut disk, &role, storage).map_err(|e| e.to_string())?;
+        let manifest = open_manifest(&mut disk, &role, storage).map_err(start_error)?;
         self.boot = manifest.boot;
+        let mut wishes = Wishes::default();
         match manifest.stage.clone() {
-            Stage::Born(cluster, _) => self.run(cluster, manifest.storage, now)?,
+            Stage::Born(cluster, _) => {
+                self.run(cluster, manifest.storage, now).map_err(start_error)?;
+                wishes.came_to_life = true;
+            }
             stage => {
                 let own = Word { fingerprint: 1, storage: manifest.storage, stage };
                 let birth = Birth::new(self.node, "sim", role.nodes, own);
                 self.state = Life::Unborn { birth, manifest, disk };
             }
         }
-        Ok(Wishes::default())
+        Ok(wishes)
     }
 
-    fn run(&mut self, cluster: ClusterId, storage_id: StorageId, now: Time) -> Result<(), String> {
+    fn run(&mut self, cluster: ClusterId, storage_id: StorageId, now: Time) -> Result<(), Refused> {
         let options = LogOptions {
-            segment_size: 256 << 10,
+            segment_size: 64 << 10,
             storage_id,
-            max_record: 128 << 10,
+            max_record: 32 << 10,
             durability: Durability::Fsync,
         };
-        let opened = open_log(self.log_disk.clone(), options, self.node, cluster, &self.layout)
-            .map_err(|e| e.to_string())?;
-        let clock = self.clock(now);
+        let opened = open_log(self.log_disk.clone(), options, self.node, cluster, &self.layout)?;
+        self.segments = opened.log.stats().segments;
+        self.recovered = Some(opened.recovered);
+        let clock = self.clock.at(now);
         let mut seats: Vec<Vec<_>> = (0..self.cluster.shards).map(|_| Vec::new()).collect();
         for seat in opened.seats {
             seats[(seat.group.0 % self.cluster.shards) as usize].push(seat);
@@ -183,8 +285,14 @@ impl Machine {
                 Shard::new(config, Arc::clone(&self.layout), seats, clock)
             })
             .collect();
-        let (waiting, writing) = (Vec::new(), Vec::new());
-        self.state = Life::Running(Running { shards, log: opened.log, waiting, writing });
+        self.state = Life::Running(Running {
+            shards,
+            log: opened.log,
+            waiting: Vec::new(),
+            writing: Vec::new(),
+            appended: false,
+            idle_since: now,
+        });
         Ok(())
     }
 
@@ -200,7 +308,7 @@ impl Machine {
                 shards: self.cluster.shards,
                 nodes: self.layout.nodes().to_vec(),
                 groups: self.cluster.groups,
-                heartbeat_interval: Duration::from_millis(50),
+                heartbeat_interval: Duration::from_millis(100),
                 tuning,
                 limits,
                 seed: self.random.next_u64(),
@@ -210,19 +318,8 @@ impl Machine {
     }
 
     /// Frames of a peer.
-    pub fn deliver(&mut self, from: NodeId, bytes: &[u8], now: Time) -> Wishes {
-        let mut decoder = Decoder::new(1 << 20);
-        let mut frames = Vec::new();
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let room = decoder.room();
-            let n = room.len().min(rest.len());
-            room[..n].copy_from_slice(&rest[..n]);
-            decoder.advance(n);
-            rest = &rest[n..];
-            decoder.decode(&mut frames).expect("the network breaks no bytes");
-        }
-        let clock = self.clock(now);
+    pub fn deliver(&mut self, from: NodeId, frames: Vec<Frame>, now: Time) -> Wishes {
+        let clock = self.clock.at(now);
         let mut wishes = Wishes::default();
         for frame in frames {
             self.frame(from, frame, clock, now, &mut wishes);
@@ -273,36 +370,40 @@ impl Machine {
         let Life::Unborn { manifest, .. } = &self.state else { return };
         if let Stage::Born(cluster, _) = manifest.stage {
             let storage = manifest.storage;
-            if let Err(e) = self.run(cluster, storage, now) {
-                wishes.died = Some(e);
+            match self.run(cluster, storage, now) {
+                Ok(()) => wishes.came_to_life = true,
+                Err(e) => wishes.died = Some(e.to_string()),
             }
         }
     }
 
-    fn birth_parcel(to: NodeId, word: &Word) -> Parcel {
+    fn birth_parcel(&mut self, to: NodeId, word: &Word) -> Parcel {
         let mut batch = FrameBatch::new();
         batch.push(NO_GROUP, wire::BIRTH, &word.encode(), &bytes::Bytes::new());
-        Parcel { to, bytes: batch.into_segments().flatten().collect() }
+        Parcel { to, frames: unpack(&mut self.decoder, batch) }
     }
 
     fn speak_birth(&mut self, wishes: &mut Wishes) {
-        if let Life::Unborn { birth, .. } = &self.state {
-            for node in self.layout.nodes().iter().filter(|n| **n != self.node) {
-                wishes.parcels.push(Self::birth_parcel(*node, birth.word()));
-            }
+        let Life::Unborn { birth, .. } = &self.state else { return };
+        let word = birth.word().clone();
+        let layout = Arc::clone(&self.layout);
+        for node in layout.nodes().iter().filter(|n| **n != self.node) {
+            let parcel = self.birth_parcel(*node, &word);
+            wishes.parcels.push(parcel);
         }
     }
 
-    fn answer_birth(&self, to: NodeId, wishes: &mut Wishes) {
+    fn answer_birth(&mut self, to: NodeId, wishes: &mut Wishes) {
         if let Ok(Some(manifest)) = Manifest::load(&self.node_disk.clone()) {
             let word = Word { fingerprint: 1, storage: manifest.storage, stage: manifest.stage };
-            wishes.parcels.push(Self::birth_parcel(to, &word));
+            let parcel = self.birth_parcel(to, &word);
+            wishes.parcels.push(parcel);
         }
     }
 
     /// Lets time pass.
     pub fn tick(&mut self, now: Time) -> Wishes {
-        let clock = self.clock(now);
+        let clock = self.clock.at(now);
         let mut wishes = Wishes::default();
         match &mut self.state {
             Life::Down => {}
@@ -321,18 +422,30 @@ impl Machine {
                 for shard in &mut running.shards {
                     shard.tick(clock);
                 }
-                self.turn(now, &mut wishes);
+                let idle = running.writing.is_empty() && running.waiting.is_empty();
+                if idle && now.since(running.idle_since) >= SEAL_AFTER {
+                    running.idle_since = now;
+                    match running.log.seal() {
+                        Ok(()) | Err(CommitError::NoSpace) => {}
+                        Err(e) => wishes.died = Some(e.to_string()),
+                    }
+                }
+                if wishes.died.is_none() {
+                    self.turn(now, &mut wishes);
+                }
             }
         }
         wishes
     }
 
-    /// A client's request. `false` when nobody is there to take it.
-    pub fn request(&mut self, request: Request, now: Time) -> Option<Wishes> {
-        let clock = self.clock(now);
+    /// A client's request. `None` when nobody is there to take it.
+    pub fn request(&mut self, requests: Vec<Request>, now: Time) -> Option<Wishes> {
+        let clock = self.clock.at(now);
         let Life::Running(running) = &mut self.state else { return None };
         let shards = running.shards.len() as u32;
-        running.shards[(request.group.0 % shards) as usize].submit(request, clock);
+        for request in requests {
+            running.shards[(request.group.0 % shards) as usize].submit(request, clock);
+        }
         let mut wishes = Wishes::default();
         self.turn(now, &mut wishes);
         Some(wishes)
@@ -340,26 +453,24 @@ impl Machine {
 
     /// The log's write and sync are through: what waited for them is released.
     pub fn log_done(&mut self, now: Time) -> Wishes {
-        let clock = self.clock(now);
+        let clock = self.clock.at(now);
         let mut wishes = Wishes::default();
         let Life::Running(running) = &mut self.state else { return wishes };
-        let jobs = std::mem::take(&mut running.writing);
-        for job in &jobs {
-            for record in &job.records {
-                if let Err(e) = running.log.append(record) {
-                    wishes.died = Some(e.to_string());
-                    return wishes;
-                }
+        match running.commit() {
+            Ok(()) => {}
+            Err(CommitError::NoSpace) => {
+                wishes.log_waits = true;
+                return wishes;
+            }
+            Err(e) => {
+                wishes.died = Some(e.to_string());
+                return wishes;
             }
         }
-        if running.log.pending_bytes() > 0
-            && let Err(e) = running.log.commit()
-        {
-            wishes.died = Some(e.to_string());
-            return wishes;
-        }
-        for job in jobs {
-            carry(job.after_sync, &mut wishes);
+        running.idle_since = now;
+        for job in std::mem::take(&mut running.writing) {
+            wishes.durable.extend(job.records);
+            carry(job.after_sync, &mut self.decoder, &mut wishes);
             running.shards[job.shard as usize].on_synced(job.batch, clock);
         }
         self.turn(now, &mut wishes);
@@ -367,7 +478,7 @@ impl Machine {
     }
 
     fn turn(&mut self, now: Time, wishes: &mut Wishes) {
-        let clock = self.clock(now);
+        let clock = self.clock.at(now);
         let Life::Running(running) = &mut self.state else { return };
         for index in 0..running.shards.len() {
             loop {
@@ -375,7 +486,7 @@ impl Machine {
                 let Effects { send_now, job, log_reads, completions } = shard.turn(clock);
                 let mut again = false;
                 for read in log_reads {
-                    let found = running.log.read(read.group, read.from, read.to, 600).unwrap_or_default();
+                    let Ok(found) = running.log.read(read.group, read.from, read.to, 600) else { continue };
                     let entries = found
                         .into_iter()
                         .map(|(instance, ballot, value)| Entry { instance, ballot, value })
@@ -383,7 +494,7 @@ impl Machine {
                     shard.on_log_read(read, entries);
                     again = true;
                 }
-                carry(send_now, wishes);
+                carry(send_now, &mut self.decoder, wishes);
                 wishes.completions.extend(completions);
                 running.waiting.extend(job);
                 if !again {
@@ -397,22 +508,111 @@ impl Machine {
         }
     }
 
-    /// The process dies; with `power`, the machine loses its unsynced writes too.
-    pub fn stop(&mut self, power: bool) {
+    /// The process dies. With `power`, the machine loses its unsynced writes too, and a write
+    /// that was under way got so many operations far.
+    pub fn stop(&mut self, power: Option<u64>) {
+        if let (Some(operations), Life::Running(running)) = (power, &mut self.state)
+            && !running.writing.is_empty()
+        {
+            self.log_disk.stop_after(self.log_disk.operations() + operations);
+            // Nobody hears how it ended.
+            let _ = running.commit();
+        }
         self.state = Life::Down;
         for disk in [&self.node_disk, &self.log_disk] {
-            if power {
-                disk.crash();
-            } else {
-                disk.kill();
+            match power {
+                Some(_) => disk.crash(),
+                None => disk.kill(),
             }
         }
     }
+
+    /// Damages a record of the stopped machine's log that is certainly synced: one with a later
+    /// commit behind it. `false` when there is none yet.
+    pub fn damage(&mut self, rot: Rot, place: u64) -> bool {
+        assert!(!self.is_up(), "the files of a running process are not touched");
+        let Ok(Some(manifest)) = Manifest::load(&self.node_disk.clone()) else { return false };
+        let disk = self.log_disk.clone();
+        let mut records: Vec<At> = Vec::new();
+        let Ok(found) = inspect(&disk, Some(manifest.storage), &mut |at, _| records.push(at)) else {
+            return false;
+        };
+        records.retain(|at| at.commit < found.last_commit);
+        let Some(at) = records.get(records.len() * place as usize / 1000) else { return false };
+        let name = at.segment.file_name();
+        let sector = |at: &At| u64::from(at.offset) / 512 * 512;
+        self.damaged = match rot {
+            Rot::BitFlip => {
+                let bit = self.random.below(u64::from(at.length) * 8);
+                disk.flip_bit(&name, u64::from(at.offset) + bit / 8, (bit % 8) as u8)
+            }
+            Rot::LostBlock => disk.lose_block(&name, sector(at), 512),
+            Rot::Misplaced => {
+                let older = records.iter().find(|r| r.segment == at.segment && sector(r) < sector(at));
+                match older {
+                    Some(older) => disk.misplace(&name, sector(at), sector(older), 512),
+                    None => disk.lose_block(&name, sector(at), 512),
+                }
+            }
+        };
+        self.damaged
+    }
+
+    /// Puts empty disks into the stopped machine.
+    pub fn exchange_disks(&mut self) {
+        assert!(!self.is_up(), "disks are exchanged in a stopped machine");
+        self.node_disk = SimDisk::new(self.random.next_u64());
+        self.log_disk = SimDisk::new(self.random.next_u64());
+        self.gone = true;
+    }
 }
 
-fn carry(outbox: Outbox, wishes: &mut Wishes) {
-    for (to, _lane, batch) in outbox.into_batches() {
-        let _: Lane = _lane;
-        wishes.parcels.push(Parcel { to, bytes: batch.into_segments().flatten().collect() });
+impl Running {
+    /// Writes what is being written; again after there was no space.
+    fn commit(&mut self) -> Result<(), CommitError> {
+        if !self.appended {
+            for record in self.writing.iter().flat_map(|job| &job.records) {
+                self.log.append(record).expect("nothing is larger than the log takes");
+            }
+            self.appended = true;
+        }
+        if self.log.pending_bytes() > 0 {
+            self.log.commit()?;
+        }
+        self.appended = false;
+        Ok(())
     }
+}
+
+fn start_error(refused: Refused) -> StartError {
+    let text = refused.to_string();
+    match refused {
+        Refused::Log(OpenError::Damaged(_)) => StartError::Damaged(text),
+        Refused::Log(OpenError::NoSpace) => StartError::NoSpace,
+        _ if text.contains("the simulated process has stopped") => StartError::Stopped,
+        _ => StartError::Other(text),
+    }
+}
+
+fn carry(outbox: Outbox, decoder: &mut Decoder, wishes: &mut Wishes) {
+    for (to, _lane, batch) in outbox.into_batches() {
+        wishes.parcels.push(Parcel { to, frames: unpack(decoder, batch) });
+    }
+}
+
+/// What the receiver's end of the socket makes of a batch.
+fn unpack(decoder: &mut Decoder, batch: FrameBatch) -> Vec<Frame> {
+    let mut frames = Vec::with_capacity(batch.frames());
+    for segment in batch.into_segments() {
+        let mut rest = &segment[..];
+        while !rest.is_empty() {
+            let room = decoder.room();
+            let n = room.len().min(rest.len());
+            room[..n].copy_from_slice(&rest[..n]);
+            decoder.advance(n);
+            rest = &rest[n..];
+            decoder.decode(&mut frames).expect("the network breaks no bytes");
+        }
+    }
+    frames
 }

@@ -58,6 +58,8 @@ struct World {
     faults: Faults,
     operations: u64,
     sync_micros: u64,
+    /// So many of a thousand syncs take ten times as long.
+    slow_syncs: u64,
 }
 
 #[derive(Default)]
@@ -127,6 +129,7 @@ impl SimDisk {
             faults: Faults::default(),
             operations: 0,
             sync_micros: 0,
+            slow_syncs: 0,
         };
         SimDisk { world: Arc::new(Mutex::new(world)), life: 0, holds_lock: false, preparing: None }
     }
@@ -195,6 +198,35 @@ impl SimDisk {
     /// Loses bytes of a file, on the medium: they read as zeros. `false` if they are not there.
     pub fn lose_block(&self, name: &str, offset: u64, length: usize) -> bool {
         self.world().damage(name, offset, length, |byte| *byte = 0)
+    }
+
+    /// Makes a write that was synced long ago one that went astray: the bytes at `from` stand at
+    /// `to` instead, and `from` is as empty as before it. `false` if either place is not there.
+    pub fn misplace(&self, name: &str, from: u64, to: u64, length: usize) -> bool {
+        let mut world = self.world();
+        let Some(inode) = world.names.get(name).copied().and_then(|file| world.files.get_mut(&file)) else {
+            return false;
+        };
+        let (from, to) = (from as usize, to as usize);
+        if from.max(to) + length > inode.data.len() {
+            return false;
+        }
+        inode.data.copy_within(from..from + length, to);
+        inode.data[from..from + length].fill(0);
+        true
+    }
+
+    /// From now on so many of a thousand syncs take ten times as long as the others.
+    pub fn set_slow_syncs(&self, share: u64) {
+        self.world().slow_syncs = share;
+    }
+
+    /// How long the next sync takes, in microseconds: a draw, to be asked once per sync.
+    #[must_use]
+    pub fn next_sync_micros(&self) -> u64 {
+        let mut world = self.world();
+        let (micros, share) = (world.sync_micros, world.slow_syncs as usize);
+        if share > 0 && world.random.below(1000) < share { micros * 10 } else { micros }
     }
 
     /// What a reader would see of the whole disk.

@@ -56,7 +56,8 @@ impl Snapshot {
                 if path.is_dir() {
                     open.push(path);
                 } else {
-                    let bytes = fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
+                    let bytes =
+                        fs::read(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()));
                     files.insert(path, bytes);
                 }
             }
@@ -71,7 +72,8 @@ impl Snapshot {
     pub fn assert_unchanged(&self, root: &Path) {
         let now = Snapshot::of(root);
         let names = self.files.keys().chain(now.files.keys());
-        let changed: Vec<&PathBuf> = names.filter(|name| self.files.get(*name) != now.files.get(*name)).collect();
+        let changed: Vec<&PathBuf> =
+            names.filter(|name| self.files.get(*name) != now.files.get(*name)).collect();
         assert!(changed.is_empty(), "changed, new or gone: {changed:?}");
     }
 }

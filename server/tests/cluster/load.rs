@@ -23,11 +23,13 @@ pub struct Plan {
     pub tags: u64,
     /// Where the clients' choices start.
     pub seed: u64,
+    /// How long a client waits for an answer before it takes the outcome for unknown.
+    pub patience: Duration,
 }
 
 impl Default for Plan {
     fn default() -> Plan {
-        Plan { clients: 6, tags: 8, seed: 1 }
+        Plan { clients: 6, tags: 8, seed: 1, patience: Duration::from_secs(6) }
     }
 }
 
@@ -96,7 +98,8 @@ impl Load {
 
     /// Waits until every tag has so many more acknowledged writes. Returns how long that took.
     pub fn wait_written(&self, more: u64, deadline: Duration) -> Duration {
-        let count = || -> Vec<u64> { self.shared.written.iter().map(|n| n.load(Ordering::Relaxed)).collect() };
+        let count =
+            || -> Vec<u64> { self.shared.written.iter().map(|n| n.load(Ordering::Relaxed)).collect() };
         let before = count();
         until(deadline, &format!("{more} more writes to every tag"), || {
             count().iter().zip(&before).all(|(now, before)| now - before >= more)
@@ -358,7 +361,7 @@ impl Worker {
         if let Some(client) = self.clients[node].take() {
             return Some(client);
         }
-        let client = Client::connect(self.shared.addresses[node]);
+        let client = Client::connect_with(self.shared.addresses[node], self.shared.plan.patience);
         if client.is_err() {
             *self.trace.answers.entry("not connected".into()).or_insert(0) += 1;
             // The node is dead; it is not asked again at once.
@@ -370,7 +373,9 @@ impl Worker {
     fn count(&mut self, reply: &io::Result<Reply>) {
         let kind = match reply {
             Ok(reply) => reply.error_class().unwrap_or("ok").to_owned(),
-            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => "timeout".into(),
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                "timeout".into()
+            }
             Err(_) => "connection lost".into(),
         };
         *self.trace.answers.entry(kind).or_insert(0) += 1;

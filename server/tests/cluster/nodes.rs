@@ -153,8 +153,13 @@ impl Cluster {
 
     /// Starts a node that does not run.
     pub fn run(&mut self, node: u32) {
+        self.run_with(node, &[]);
+    }
+
+    /// The same with more words on the command line.
+    pub fn run_with(&mut self, node: u32, more: &[&str]) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(node)).expect("a log file");
-        let child = self.command(node, &[]).stderr(log).spawn().expect("pelago starts");
+        let child = self.command(node, more).stderr(log).spawn().expect("pelago starts");
         let before = self.processes.insert(node, Process { child, paused: false });
         assert!(before.is_none(), "node {node} runs already");
     }
@@ -196,11 +201,12 @@ impl Cluster {
     pub fn terminate(&mut self, node: u32) -> ExitStatus {
         self.signal(node, "TERM");
         let mut process = self.processes.remove(&node).expect("a running node");
-        let gone = within(Duration::from_secs(10), "the end after SIGTERM", || match process.child.try_wait() {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("it runs".to_owned()),
-            Err(e) => Err(e.to_string()),
-        });
+        let gone =
+            within(Duration::from_secs(10), "the end after SIGTERM", || match process.child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err("it runs".to_owned()),
+                Err(e) => Err(e.to_string()),
+            });
         gone.0
     }
 
@@ -254,7 +260,8 @@ impl Cluster {
     /// With why it says nothing.
     pub fn status(&self, node: u32) -> Result<NodeStatus, String> {
         let patience = Duration::from_secs(2);
-        let mut client = Client::connect_with(self.ports.client(node), patience).map_err(|e| e.to_string())?;
+        let mut client =
+            Client::connect_with(self.ports.client(node), patience).map_err(|e| e.to_string())?;
         match client.say("STATUS JSON").map_err(|e| e.to_string())? {
             Reply::Bulk(Some(text)) => serde_json::from_slice(&text).map_err(|e| e.to_string()),
             other => Err(format!("{other:?}")),
@@ -290,7 +297,9 @@ impl Cluster {
                 match line.leader {
                     None => return Err(format!("node {node} knows no leader of group {group}")),
                     Some(leader) if !running.contains(&leader) => {
-                        return Err(format!("node {node} takes the dead node {leader} for the leader of group {group}"));
+                        return Err(format!(
+                            "node {node} takes the dead node {leader} for the leader of group {group}"
+                        ));
                     }
                     Some(leader) => {
                         let (known, by) = *leaders.entry(group).or_insert((leader, *node));
@@ -340,7 +349,12 @@ impl Cluster {
                     if there.1 != here.1 {
                         return Err(format!("group {} stands at {there:?} and {here:?}", line.group));
                     }
-                    assert_eq!((&there.2, &there.3), (&here.2, &here.3), "group {}: {there:?}, {here:?}", line.group);
+                    assert_eq!(
+                        (&there.2, &there.3),
+                        (&here.2, &here.3),
+                        "group {}: {there:?}, {here:?}",
+                        line.group
+                    );
                 }
             }
             Ok(())
@@ -379,7 +393,9 @@ impl Cluster {
 
     /// Everything that a node has logged, over all its lives.
     pub fn log(&self, node: u32) -> String {
-        fs::read(self.log_path(node)).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(self.log_path(node))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Waits until a node has logged something.

@@ -83,6 +83,12 @@ impl Client {
         self.call(&words)
     }
 
+    /// Sends one request of words separated by blanks and does not wait for its reply.
+    pub fn say_only(&mut self, line: &str) -> io::Result<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        self.send(&words)
+    }
+
     /// Sends one request.
     pub fn send<W: AsRef<[u8]>>(&mut self, words: &[W]) -> io::Result<()> {
         self.raw(&encode(words))
