@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -82,8 +83,18 @@ impl Default for Limits {
 struct WaitingRead {
     ticket: Ticket,
     after: u64,
+    /// When it came.
+    since: Time,
     command: Command,
 }
+
+/// Values of about this many bytes are copied into answers in one turn; more reads wait for the
+/// next, so that a few small requests for large values cannot fill the memory.
+const ANSWER_BYTES: i64 = 4 << 20;
+
+/// A read whose own client's write has not come by then never will: the node that asked has
+/// given up, or has asked again.
+const MAX_DEFERRAL: Duration = Duration::from_secs(4);
 
 /// One group on one node.
 #[derive(Debug)]
@@ -226,7 +237,7 @@ impl Group {
     }
 
     /// Takes a submission, or answers at once why not.
-    pub fn submit(&mut self, submission: Submission, answers: &mut Vec<Answer>) {
+    pub fn submit(&mut self, submission: Submission, now: Time, answers: &mut Vec<Answer>) {
         let Submission { ticket, read, after, command } = submission;
         if !self.replica.is_leader() {
             let reply = match self.replica.halted() {
@@ -240,7 +251,7 @@ impl Group {
                 return answers.push(self.answer(ticket, true, Reply::Busy));
             }
             match Command::decode(command) {
-                Ok(command) if command.is_read() => self.reads.push(WaitingRead { ticket, after, command }),
+                Ok(command) if command.is_read() => self.reads.push(WaitingRead { ticket, after, since: now, command }),
                 // Its checksum was right, so a peer of another version wrote it: it gets no
                 // answer and says INDOUBT in the end.
                 _ => tracing::warn!(group = self.replica.group().0, from = ticket.node.0, "not a read"),
@@ -263,7 +274,7 @@ impl Group {
             self.begin_reads(now, ready);
             self.replica.turn(ready);
             self.apply(answers);
-            self.answer_reads(answers);
+            self.answer_reads(now, answers);
         } else if self.is_waiting() {
             self.bounce(answers);
         }
@@ -341,7 +352,7 @@ impl Group {
 
     /// A read is answered from the state as it is now, once a majority has confirmed the
     /// leadership after the read came, and an entry of this leadership is applied.
-    fn answer_reads(&mut self, answers: &mut Vec<Answer>) {
+    fn answer_reads(&mut self, now: Time, answers: &mut Vec<Answer>) {
         let opened = self.replica.opening().is_some_and(|opening| self.state.applied() >= opening);
         if !opened && !planted::is(Bug::ReadBeforeOpening) {
             return;
@@ -352,11 +363,21 @@ impl Group {
         while let Some((_, reads)) = self.waiting.pop_front_if(|(number, _)| *number <= passed) {
             due.extend(reads);
         }
+        let mut budget = ANSWER_BYTES;
         for read in due {
+            if budget <= 0 || now.since(read.since) >= MAX_DEFERRAL {
+                if budget <= 0 {
+                    self.deferred.push(read);
+                } else {
+                    self.waiting_count -= 1;
+                }
+                continue;
+            }
             let past = self.state.is_past(read.ticket.node, read.ticket.boot, read.after);
             if past || planted::is(Bug::ReadOvertakesWrite) {
                 self.waiting_count -= 1;
                 let outcome = self.state.read(&read.command);
+                budget -= outcome.size() as i64;
                 answers.push(self.answer(read.ticket, true, Reply::Outcome(outcome)));
             } else {
                 self.deferred.push(read);

@@ -234,10 +234,10 @@ impl Host {
     }
 
     /// A command of this or another node's client.
-    pub fn submit(&mut self, group: GroupId, submission: Submission) {
+    pub fn submit(&mut self, group: GroupId, submission: Submission, now: Time) {
         match self.seat(group) {
             Some(index) => {
-                self.members[index].group.submit(submission, &mut self.output.answers);
+                self.members[index].group.submit(submission, now, &mut self.output.answers);
                 self.touch(index);
             }
             None => {

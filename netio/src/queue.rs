@@ -44,6 +44,12 @@ impl Inner {
     }
 }
 
+/// A batch up to this size may use the reserve beyond the limit.
+const SMALL: usize = 1 << 10;
+
+/// Bytes beyond the limit that only small batches may use.
+const RESERVE: usize = 256 << 10;
+
 impl Queue {
     pub(crate) fn new(limit: usize, max_frame: usize) -> Queue {
         Queue {
@@ -71,7 +77,9 @@ impl Queue {
             return Err(SendError::NotConnected);
         }
         let used = self.bytes.load(Ordering::Relaxed);
-        let fits = used + size <= self.limit || (used == 0 && size <= self.max_frame + HEADER);
+        // Heartbeats and votes are small, and must not be refused because values fill the queue.
+        let reserve = if size <= SMALL { RESERVE } else { 0 };
+        let fits = used + size <= self.limit + reserve || (used == 0 && size <= self.max_frame + HEADER);
         if !fits {
             return Err(SendError::Full);
         }

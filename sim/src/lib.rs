@@ -1,9 +1,22 @@
 //! The deterministic world around whole nodes: production code under a seeded scheduler.
 //!
-//! - [`history`] records what clients saw and judges whether it is linearizable.
-//! - [`machine`] is one node with disks that outlive it.
-//! - [`world`] is the scheduler, the network, the clients and the faults.
+//! - [`plan`] says what a run is, and [`fault`] what can go wrong in it.
+//! - [`world`] runs it: [`schedule`] is time, [`network`] the links, [`machine`] one node with
+//!   disks that outlive it, [`clients`] those who ask.
+//! - [`judges`] look at every step, one rule per file; [`history`] judges what clients saw.
+//! - [`swarm`] runs many seeds, [`mod@shrink`] makes a failing one small, [`coverage`] counts,
+//!   [`story`] tells.
 
+pub mod clients;
+pub mod coverage;
+pub mod fault;
 pub mod history;
+pub mod judges;
 pub mod machine;
+pub mod network;
+pub mod plan;
+pub mod schedule;
+pub mod shrink;
+pub mod story;
+pub mod swarm;
 pub mod world;

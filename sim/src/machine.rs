@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use groups::group::{Group, Limits};
 use groups::host::HostConfig;
-use groups::ids::{Boot, ClusterId, NodeId, StorageId};
+use groups::ids::{Boot, NodeId, StorageId};
 use groups::log::{
     At, CommitError, Durability, Log, LogOptions, OpenError, Record, Recovered, SimDisk, inspect,
 };
@@ -70,7 +70,7 @@ pub struct Wishes {
 /// Why a process did not start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StartError {
-    /// It died on the way: an armed fault.
+    /// It died on the way, or its disk failed: an armed fault.
     Stopped,
     /// There is no room for the log: to be tried again.
     NoSpace,
@@ -85,6 +85,8 @@ struct Running {
     log: Log<SimDisk>,
     waiting: Vec<LogJob>,
     writing: Vec<LogJob>,
+    /// Reads for peers that are behind, by shard; they come after the records before them.
+    reads: Vec<(usize, groups::paxos::LogRead)>,
     /// The records of `writing` are in the log's pending commit, which waits for space.
     appended: bool,
     /// When the last write ended, for sealing an idle log.
@@ -250,8 +252,8 @@ impl Machine {
         self.boot = manifest.boot;
         let mut wishes = Wishes::default();
         match manifest.stage.clone() {
-            Stage::Born(cluster, _) => {
-                self.run(cluster, manifest.storage, now).map_err(start_error)?;
+            Stage::Born(..) => {
+                self.run(manifest, now).map_err(start_error)?;
                 wishes.came_to_life = true;
             }
             stage => {
@@ -263,14 +265,14 @@ impl Machine {
         Ok(wishes)
     }
 
-    fn run(&mut self, cluster: ClusterId, storage_id: StorageId, now: Time) -> Result<(), Refused> {
+    fn run(&mut self, mut manifest: Manifest, now: Time) -> Result<(), Refused> {
         let options = LogOptions {
             segment_size: 64 << 10,
-            storage_id,
+            storage_id: manifest.storage,
             max_record: 32 << 10,
             durability: Durability::Fsync,
         };
-        let opened = open_log(self.log_disk.clone(), options, self.node, cluster, &self.layout)?;
+        let opened = open_log(self.log_disk.clone(), options, &mut manifest, &self.node_disk.clone(), &self.layout)?;
         self.segments = opened.log.stats().segments;
         self.recovered = Some(opened.recovered);
         let clock = self.clock.at(now);
@@ -290,6 +292,7 @@ impl Machine {
             log: opened.log,
             waiting: Vec::new(),
             writing: Vec::new(),
+            reads: Vec::new(),
             appended: false,
             idle_since: now,
         });
@@ -368,9 +371,9 @@ impl Machine {
 
     fn come_to_life(&mut self, now: Time, wishes: &mut Wishes) {
         let Life::Unborn { manifest, .. } = &self.state else { return };
-        if let Stage::Born(cluster, _) = manifest.stage {
-            let storage = manifest.storage;
-            match self.run(cluster, storage, now) {
+        if let Stage::Born(..) = manifest.stage {
+            let manifest = manifest.clone();
+            match self.run(manifest, now) {
                 Ok(()) => wishes.came_to_life = true,
                 Err(e) => wishes.died = Some(e.to_string()),
             }
@@ -386,8 +389,8 @@ impl Machine {
     fn speak_birth(&mut self, wishes: &mut Wishes) {
         let Life::Unborn { birth, .. } = &self.state else { return };
         let word = birth.word().clone();
-        let layout = Arc::clone(&self.layout);
-        for node in layout.nodes().iter().filter(|n| **n != self.node) {
+        let (me, layout) = (self.node, Arc::clone(&self.layout));
+        for node in layout.nodes().iter().filter(|n| **n != me) {
             let parcel = self.birth_parcel(*node, &word);
             wishes.parcels.push(parcel);
         }
@@ -484,8 +487,13 @@ impl Machine {
             loop {
                 let shard = &mut running.shards[index];
                 let Effects { send_now, job, log_reads, completions } = shard.turn(clock);
+                running.reads.extend(log_reads.into_iter().map(|read| (index, read)));
+                running.waiting.extend(job);
                 let mut again = false;
-                for read in log_reads {
+                let written = running.writing.is_empty() && running.waiting.is_empty();
+                let due = if written { std::mem::take(&mut running.reads) } else { Vec::new() };
+                for (index, read) in due {
+                    let shard = &mut running.shards[index];
                     let Ok(found) = running.log.read(read.group, read.from, read.to, 600) else { continue };
                     let entries = found
                         .into_iter()
@@ -496,7 +504,6 @@ impl Machine {
                 }
                 carry(send_now, &mut self.decoder, wishes);
                 wishes.completions.extend(completions);
-                running.waiting.extend(job);
                 if !again {
                     break;
                 }
@@ -563,7 +570,13 @@ impl Machine {
         assert!(!self.is_up(), "disks are exchanged in a stopped machine");
         self.node_disk = SimDisk::new(self.random.next_u64());
         self.log_disk = SimDisk::new(self.random.next_u64());
-        self.gone = true;
+        (self.gone, self.damaged) = (true, false);
+    }
+
+    /// Whether its disk says that the cluster is born.
+    #[must_use]
+    pub fn is_born(&self) -> bool {
+        matches!(Manifest::load(&self.node_disk.clone()), Ok(Some(Manifest { stage: Stage::Born(..), .. })))
     }
 }
 
@@ -589,7 +602,9 @@ fn start_error(refused: Refused) -> StartError {
     match refused {
         Refused::Log(OpenError::Damaged(_)) => StartError::Damaged(text),
         Refused::Log(OpenError::NoSpace) => StartError::NoSpace,
-        _ if text.contains("the simulated process has stopped") => StartError::Stopped,
+        _ if ["the simulated process has stopped", "os error 5"].iter().any(|e| text.contains(e)) => {
+            StartError::Stopped
+        }
         _ => StartError::Other(text),
     }
 }

@@ -1,59 +1,30 @@
-//! The seeded world: machines, the network between them, clients, and faults, all in one queue
+//! The seeded world: machines, the network between them, clients and faults, all in one queue
 //! of events. A seed replays bit for bit.
+//!
+//! Two phases, as in "Paxos Made Live" (Chandra, Griesemer, Redstone 2007, section 5.1): while
+//! faults happen, nothing may be wrong; when they have stopped, everything must be well again
+//! within a bound.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use groups::ids::{GroupId, InstanceId, NodeId};
-use groups::kv;
+use groups::ids::{GroupId, NodeId};
+use groups::paxos::codec;
 use groups::random::Random;
 use groups::time::Time;
+use netio::{Frame, NO_GROUP};
 use server::node::layout::Layout;
-use server::node::requests::{Completion, Refusal, Request, Token};
+use server::node::requests::{Completion, Request};
 
-use crate::history::{Action, Call, ClientLog, History, Outcome};
-use crate::machine::{Cluster, Machine, Wishes};
-
-/// What a run is.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// Everything random follows from it.
-    pub seed: u64,
-    /// The cluster.
-    pub cluster: Cluster,
-    /// Clients; each has one operation under way.
-    pub clients: u64,
-    /// Keys that they fight over.
-    pub keys: u64,
-    /// How long faults happen.
-    pub turmoil: Duration,
-    /// In how long after them everything must be well again.
-    pub recovery: Duration,
-}
-
-impl Plan {
-    /// A plan whose shape follows from the seed too.
-    #[must_use]
-    pub fn from_seed(seed: u64) -> Plan {
-        let mut random = Random::new(seed ^ 0x5EED);
-        let nodes = [1, 3, 3, 3, 5][random.below(5) as usize];
-        let replication = if nodes == 5 && random.below(2) == 0 { 3 } else { nodes as usize };
-        Plan {
-            seed,
-            cluster: Cluster {
-                nodes,
-                groups: 1 + random.below(4) as u32,
-                replication,
-                shards: 1 + random.below(2) as u32,
-            },
-            clients: 1 + random.below(6),
-            keys: 1 + random.below(6),
-            turmoil: Duration::from_millis(2_000 + random.below(6_000)),
-            recovery: Duration::from_secs(15),
-        }
-    }
-}
+use crate::clients::{Answered, Client, Keys};
+use crate::coverage::{self, Coverage};
+use crate::fault::Fault;
+use crate::history::{self, History};
+use crate::judges::{Judges, ReadOrder, Seen, Sent};
+use crate::machine::{Machine, StartError, Wishes};
+use crate::network::{Direction, Effect, Fate, Network};
+use crate::plan::Plan;
+use crate::schedule::Schedule;
+use crate::story::{self, Story};
 
 /// How a run ended well.
 #[derive(Clone, Debug)]
@@ -66,8 +37,8 @@ pub struct Report {
     pub simulated: Duration,
     /// What the clients saw.
     pub history: History,
-    /// Protocol counters, summed over all lives that reached the end.
-    pub counters: groups::paxos::Counters,
+    /// What happened how often.
+    pub coverage: Coverage,
 }
 
 /// How a run went wrong.
@@ -75,86 +46,92 @@ pub struct Report {
 pub struct Failure {
     /// What was violated.
     pub what: String,
-    /// The last steps before it.
+    /// The last steps before it, if they were told aloud.
     pub story: Vec<String>,
 }
 
 enum Event {
     Tick { machine: usize, life: u64 },
-    Deliver { to: usize, from: NodeId, bytes: Vec<u8> },
+    Deliver { to: usize, from: usize, epoch: u64, frames: Vec<Frame> },
     LogDone { machine: usize, life: u64 },
     Act { client: usize },
+    Requests { machine: usize, life: u64, requests: Vec<Request> },
+    GiveUp { client: usize, last: u64 },
     Restart { machine: usize },
-    GiveUp { client: usize, call: u64 },
-    Fault,
-}
-
-struct Client {
-    log: ClientLog,
-    /// The call under way, its number, and the machine it went to.
-    call: Option<(Call, u64, usize, Action)>,
-    calls: u64,
-    done_since_heal: u64,
+    FaultBegins { index: usize },
+    FaultEnds { index: usize },
+    Census,
 }
 
 /// The world.
 pub struct World {
     plan: Plan,
     layout: Layout,
-    now: Time,
-    sequence: u64,
-    queue: BTreeMap<(Time, u64), Event>,
+    keys: Keys,
+    schedule: Schedule<Event>,
+    network: Network,
     machines: Vec<Machine>,
+    /// Until when each process stands still.
+    paused: Vec<Time>,
     clients: Vec<Client>,
     random: Random,
-    /// Cut directions: (from, to).
-    cuts: Vec<(NodeId, NodeId)>,
-    loss: u64,
-    duplication: u64,
-    slow: Vec<u64>,
+    judges: Judges,
+    order: ReadOrder,
+    /// Whether each group had a connected majority when that was last looked at.
+    majorities: Vec<bool>,
     calm: bool,
-    hash: u64,
+    quiet: bool,
     events: u64,
-    story: std::collections::VecDeque<String>,
-    /// The chained checksum of every prefix that any replica has reached.
-    chains: BTreeMap<(GroupId, InstanceId), (u64, [u8; 32])>,
-    unique: u64,
+    story: Story,
+    coverage: Coverage,
 }
 
-const STORY: usize = 400;
-
 /// More than any honest run has.
-const MAX_EVENTS: u64 = 1_000_000;
+const MAX_EVENTS: u64 = 2_000_000;
+
+/// How often a shard is told that time passes.
+const TICK: Duration = Duration::from_millis(10);
+
+/// How often ballots and majorities are looked at.
+const CENSUS: Duration = Duration::from_millis(100);
+
+/// A client gives up a little after the node should have.
+const PATIENCE: Duration = Duration::from_secs(4);
+
+/// How long members may take to agree once nobody asks for anything any more.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// Placements that the history checker may try per key: half a second.
+const CHECKER_STEPS: u64 = 2_000_000;
 
 impl World {
-    /// A world of switched-off machines.
+    /// A world of switched-off machines. With `aloud`, its story is told in words.
     #[must_use]
-    pub fn new(plan: Plan) -> World {
-        let mut random = Random::new(plan.seed);
+    pub fn new(plan: Plan, aloud: bool) -> World {
+        let mut random = Random::new(plan.seed ^ plan.salt.rotate_left(40));
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
-        let machines = nodes.iter().map(|n| Machine::new(*n, &plan.cluster, random.next_u64())).collect();
-        let clients = (0..plan.clients)
-            .map(|c| Client { log: ClientLog::new(c), call: None, calls: 0, done_since_heal: 0 })
-            .collect();
+        let machines: Vec<Machine> =
+            nodes.iter().map(|n| Machine::new(*n, &plan.cluster, random.next_u64())).collect();
+        let clients = (0..plan.clients).map(|c| Client::new(c, random.next_u64())).collect();
+        let layout = Layout::new(nodes, plan.cluster.groups, plan.cluster.replication);
         World {
-            layout: Layout::new(nodes, plan.cluster.groups, plan.cluster.replication),
-            slow: vec![0; plan.cluster.nodes as usize],
-            plan,
-            now: Time::ZERO,
-            sequence: 0,
-            queue: BTreeMap::new(),
+            judges: Judges::new(&layout),
+            keys: Keys::new(plan.keys, plan.cluster.groups),
+            schedule: Schedule::default(),
+            network: Network::new(machines.len(), random.next_u64()),
+            paused: vec![Time::ZERO; machines.len()],
+            majorities: vec![true; plan.cluster.groups as usize],
+            order: ReadOrder::default(),
+            layout,
             machines,
             clients,
             random,
-            cuts: Vec::new(),
-            loss: 0,
-            duplication: 0,
             calm: false,
-            hash: 0,
+            quiet: false,
             events: 0,
-            story: std::collections::VecDeque::new(),
-            chains: BTreeMap::new(),
-            unique: 0,
+            story: Story::new(aloud),
+            coverage: Coverage::default(),
+            plan,
         }
     }
 
@@ -163,172 +140,205 @@ impl World {
     /// # Errors
     /// When an invariant breaks, progress does not return, or a history is not linearizable.
     pub fn run(mut self) -> Result<Report, Failure> {
-        match self.phases() {
-            Ok(()) => {
-                let mut counters = groups::paxos::Counters::default();
-                for machine in &self.machines {
-                    for shard in machine.shards() {
-                        for group in shard.host().groups() {
-                            add(&mut counters, &group.replica.counters);
-                        }
-                    }
-                }
-                let logs = self.clients.into_iter().map(|c| c.log);
-                let history = match History::from_logs(logs) {
-                    Ok(history) => history,
-                    Err(e) => return Err(Failure { what: format!("{e:?}"), story: Vec::new() }),
-                };
-                let story = self.story.into();
-                match crate::history::check(&history) {
-                    crate::history::Verdict::Linearizable => Ok(Report {
-                        hash: self.hash,
-                        events: self.events,
-                        simulated: self.now.since(Time::ZERO),
-                        history,
-                        counters,
-                    }),
-                    crate::history::Verdict::NotLinearizable(why) => {
-                        Err(Failure { what: format!("not linearizable:\n{why}"), story })
-                    }
-                    crate::history::Verdict::Undecided(why) => {
-                        Err(Failure { what: format!("undecided: {why:?}"), story })
-                    }
-                }
-            }
-            Err(what) => Err(Failure { what, story: self.story.into() }),
+        let failed = |what: String| Failure { what, story: story::told() };
+        self.phases().map_err(failed)?;
+        for machine in &self.machines {
+            machine.counters().for_each(|c| self.coverage.count(c));
         }
+        let logs = self.clients.into_iter().map(|c| c.log);
+        let history = History::from_logs(logs).map_err(|e| failed(e.to_string()))?;
+        let limits = history::Limits { steps_per_key: CHECKER_STEPS };
+        match history::check_within(&history, &limits) {
+            history::Verdict::Linearizable => {}
+            history::Verdict::NotLinearizable(why) => {
+                return Err(failed(format!("not linearizable:\n{why}")));
+            }
+            history::Verdict::Undecided(_) => self.coverage.event(coverage::Event::Undecided),
+        }
+        Ok(Report {
+            hash: self.story.hash(),
+            events: self.events,
+            simulated: self.schedule.now().since(Time::ZERO),
+            history,
+            coverage: self.coverage,
+        })
     }
 
     fn phases(&mut self) -> Result<(), String> {
+        for index in 0..self.plan.faults.len() {
+            self.schedule.after(self.plan.faults[index].at, Event::FaultBegins { index });
+        }
         for machine in 0..self.machines.len() {
             self.start(machine)?;
         }
         for client in 0..self.clients.len() {
-            self.after(Duration::from_millis(200), Event::Act { client });
+            self.schedule.after(Duration::from_millis(200), Event::Act { client });
         }
-        self.after(Duration::from_millis(300), Event::Fault);
-        let end = self.now + self.plan.turmoil;
-        while self.now < end {
+        self.schedule.after(CENSUS, Event::Census);
+        let end = Time::ZERO + self.plan.turmoil;
+        while self.schedule.now() < end {
             self.step()?;
         }
-        self.note("the faults stop".into());
+        self.end_faults()?;
+        if self.plan.beyond_repair {
+            return Ok(());
+        }
+        let recovery = self.plan.recovery;
+        self.until_well(recovery, "not well", World::ailment)?;
+        self.quiet = true;
+        self.until_well(SETTLE, "not settled", World::unrest)
+    }
+
+    fn until_well(
+        &mut self,
+        bound: Duration,
+        what: &str,
+        ailment: fn(&World) -> Option<String>,
+    ) -> Result<(), String> {
+        let deadline = self.schedule.now() + bound;
+        let mut look = self.schedule.now();
+        loop {
+            if self.schedule.now() >= look {
+                look = self.schedule.now() + TICK;
+                let Some(ailment) = ailment(self) else { return Ok(()) };
+                if self.schedule.now() >= deadline {
+                    return Err(format!("{what} {bound:?} after the last fault: {ailment}"));
+                }
+            }
+            self.step()?;
+        }
+    }
+
+    fn end_faults(&mut self) -> Result<(), String> {
+        self.tell(|| "the faults stop".into());
         self.calm = true;
-        self.cuts.clear();
-        (self.loss, self.duplication) = (0, 0);
-        self.slow.fill(0);
+        self.network.heal();
+        let now = self.schedule.now();
+        for machine in &mut self.machines {
+            machine.set_clock(1_000_000, now);
+            machine.log_disk().set_capacity(None);
+            machine.log_disk().set_sync_micros(0);
+            machine.log_disk().set_slow_syncs(0);
+        }
         for machine in 0..self.machines.len() {
             if !self.machines[machine].is_up() {
                 self.start(machine)?;
             }
         }
-        for client in &mut self.clients {
-            client.done_since_heal = 0;
-        }
-        let deadline = self.now + self.plan.recovery;
-        while let Some(ailment) = self.ailment() {
-            if self.now >= deadline {
-                return Err(format!("not well {:?} after the last fault: {ailment}", self.plan.recovery));
-            }
-            self.step()?;
-        }
+        self.clients.iter_mut().for_each(|c| c.content = 0);
         Ok(())
     }
 
     /// What is still missing: every client has been answered a few times, and every group has
-    /// its best placed member for a leader that all members follow.
+    /// its best placed living member for a leader that all living members follow.
     fn ailment(&self) -> Option<String> {
-        if let Some(client) = self.clients.iter().position(|c| c.done_since_heal < 3) {
+        if let Some(client) = self.clients.iter().position(|c| c.content < 3) {
             return Some(format!("client {client} is not answered"));
         }
         for group in (0..self.plan.cluster.groups).map(GroupId) {
-            let best = self.layout.preference(group)[0];
-            let mut seats = 0;
-            for machine in &self.machines {
-                for seat in machine.shards().iter().filter_map(|s| s.host().group(group)) {
-                    seats += 1;
-                    if seat.replica.leader() != Some(best) {
-                        return Some(format!(
-                            "node {} ({}) takes {:?} for the leader of group {group}, not {best}",
-                            machine.node,
-                            seat.replica.role_name(),
-                            seat.replica.leader()
-                        ));
-                    }
+            let members = self.layout.preference(group);
+            let living: Vec<NodeId> = members.into_iter().filter(|n| !self.machine(*n).gone).collect();
+            for node in &living {
+                let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
+                    return Some(format!("node {node} has no seat in group {group}"));
+                };
+                if seat.replica.leader() != living.first().copied() {
+                    return Some(format!(
+                        "node {node} ({}) takes {:?} for the leader of group {group}, not {:?}",
+                        seat.replica.role_name(),
+                        seat.replica.leader(),
+                        living.first()
+                    ));
                 }
-            }
-            if seats != self.plan.cluster.replication {
-                return Some(format!("group {group} has {seats} members"));
             }
         }
         None
     }
 
-    fn after(&mut self, delay: Duration, event: Event) {
-        self.sequence += 1;
-        self.queue.insert((self.now + delay, self.sequence), event);
-    }
-
-    fn note(&mut self, line: String) {
-        for byte in line.bytes() {
-            self.hash = (self.hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+    /// What still moves when nobody asks for anything: calls under way, members behind.
+    fn unrest(&self) -> Option<String> {
+        if let Some(client) = self.clients.iter().position(|c| !c.is_idle()) {
+            return Some(format!("client {client} still waits"));
         }
-        if self.story.len() == STORY {
-            self.story.pop_front();
-        }
-        self.story.push_back(format!("{} {line}", self.now));
-    }
-
-    fn start(&mut self, machine: usize) -> Result<(), String> {
-        let now = self.now;
-        self.note(format!("node {} starts", machine + 1));
-        let wishes = match self.machines[machine].start(now) {
-            Ok(wishes) => wishes,
-            // It died while it started; whatever was armed is spent now.
-            Err(e) if e.contains("the simulated process has stopped") => {
-                self.stop(machine, true);
-                self.machines[machine].start(now).map_err(|e| format!("node {}: {e}", machine + 1))?
+        for group in (0..self.plan.cluster.groups).map(GroupId) {
+            let seats = || self.machines.iter().flat_map(Machine::groups).filter(move |g| g.replica.group() == group);
+            let most = seats().map(|g| g.replica.mark().instance).max();
+            if let Some(behind) = seats().find(|g| Some(g.replica.mark().instance) != most) {
+                return Some(format!(
+                    "a member of group {group} is at instance {}, another at {most:?}",
+                    behind.replica.mark().instance
+                ));
             }
-            Err(e) => return Err(format!("node {} does not start: {e}", machine + 1)),
-        };
-        let life = self.machines[machine].life;
-        self.after(Duration::from_millis(1), Event::Tick { machine, life });
-        self.fulfil(machine, wishes);
-        Ok(())
+        }
+        None
+    }
+
+    fn machine(&self, node: NodeId) -> &Machine {
+        &self.machines[node.0 as usize - 1]
+    }
+
+    fn tell(&mut self, line: impl FnOnce() -> String) {
+        self.story.tell(self.schedule.now(), line);
     }
 
     fn step(&mut self) -> Result<(), String> {
-        let Some(((time, _), event)) = self.queue.pop_first() else {
+        let Some(event) = self.schedule.next_event() else {
             return Err("the world stands still".into());
         };
-        self.now = time;
+        let now = self.schedule.now();
         self.events += 1;
         if self.events > MAX_EVENTS {
             return Err("a storm: far more events than so much simulated time explains".into());
         }
+        self.story.mix(now.nanos());
         match event {
             Event::Tick { machine, life } => {
-                if self.machines[machine].life != life || !self.machines[machine].is_up() {
+                if !self.is_life(machine, life) {
                     return Ok(());
                 }
-                let wishes = self.machines[machine].tick(time);
-                self.after(Duration::from_millis(10), Event::Tick { machine, life });
-                self.fulfil(machine, wishes);
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::Tick { machine, life });
+                    return Ok(());
+                }
+                let wishes = self.machines[machine].tick(now);
+                self.schedule.after(TICK, Event::Tick { machine, life });
+                self.fulfil(machine, wishes)?;
             }
-            Event::Deliver { to, from, bytes } => {
-                if !self.machines[to].is_up() {
+            Event::Deliver { to, from, epoch, frames } => {
+                if !self.machines[to].is_up() || self.network.epoch((from, to)) != epoch {
                     return Ok(());
                 }
-                self.note(format!("{from} -> {}: {} bytes", to + 1, bytes.len()));
-                let wishes = self.machines[to].deliver(from, &bytes, time);
-                self.fulfil(to, wishes);
+                if let Some(later) = self.pause_of(to) {
+                    self.schedule.at(later, Event::Deliver { to, from, epoch, frames });
+                    return Ok(());
+                }
+                self.story.mix((from * 64 + to) as u64);
+                for frame in &frames {
+                    self.story.mix_bytes(&frame.body);
+                }
+                if self.story.is_aloud() {
+                    for line in frames.iter().filter_map(describe) {
+                        self.tell(|| format!("{} -> {}: {line}", from + 1, to + 1));
+                    }
+                }
+                let node = self.machines[from].node;
+                let wishes = self.machines[to].deliver(node, frames, now);
+                self.fulfil(to, wishes)?;
             }
             Event::LogDone { machine, life } => {
-                if self.machines[machine].life != life || !self.machines[machine].is_up() {
+                if !self.is_life(machine, life) {
                     return Ok(());
                 }
-                self.note(format!("node {} synced", machine + 1));
-                let wishes = self.machines[machine].log_done(time);
-                self.fulfil(machine, wishes);
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::LogDone { machine, life });
+                    return Ok(());
+                }
+                self.story.mix(machine as u64);
+                let wishes = self.machines[machine].log_done(now);
+                if wishes.died.is_none() && !wishes.log_waits {
+                    self.tell(|| format!("node {} synced {} records", machine + 1, wishes.durable.len()));
+                }
+                self.fulfil(machine, wishes)?;
             }
             Event::Restart { machine } => {
                 if !self.machines[machine].is_up() {
@@ -336,249 +346,445 @@ impl World {
                 }
             }
             Event::Act { client } => self.act(client),
-            Event::GiveUp { client, call } => {
-                let c = &mut self.clients[client];
-                if c.call.as_ref().is_some_and(|(_, number, _, _)| *number == call) {
-                    self.answer(client, Outcome::Unknown);
+            Event::Requests { machine, life, requests } => {
+                if !self.is_life(machine, life) {
+                    return Ok(());
+                }
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::Requests { machine, life, requests });
+                    return Ok(());
+                }
+                if let Some(wishes) = self.machines[machine].request(requests, now) {
+                    self.fulfil(machine, wishes)?;
                 }
             }
-            Event::Fault => self.fault()?,
+            Event::GiveUp { client, last } => {
+                let ended = self.clients[client].give_up(last, now);
+                self.coverage.events(coverage::Event::Unanswered, ended.len() as u64);
+                self.answered(client, &ended);
+            }
+            Event::FaultBegins { index } => self.begin(index)?,
+            Event::FaultEnds { index } => self.end(index),
+            Event::Census => {
+                self.census()?;
+                self.schedule.after(CENSUS, Event::Census);
+            }
         }
-        self.judge()
+        Ok(())
     }
 
-    fn fulfil(&mut self, machine: usize, wishes: Wishes) {
-        let from = self.machines[machine].node;
-        for parcel in wishes.parcels {
-            let to = parcel.to;
-            if self.cuts.contains(&(from, to)) || self.random.below(1000) < self.loss {
-                continue;
+    fn is_life(&self, machine: usize, life: u64) -> bool {
+        self.machines[machine].life == life && self.machines[machine].is_up()
+    }
+
+    /// When a process that stands still goes on; what comes to it waits as long.
+    fn pause_of(&mut self, machine: usize) -> Option<Time> {
+        let later = self.paused[machine];
+        if later <= self.schedule.now() {
+            return None;
+        }
+        self.coverage.event(coverage::Event::LateEvents);
+        Some(later)
+    }
+
+    fn start(&mut self, machine: usize) -> Result<(), String> {
+        let now = self.schedule.now();
+        self.tell(|| format!("node {} starts", machine + 1));
+        self.coverage.event(coverage::Event::Start);
+        self.paused[machine] = Time::ZERO;
+        let node = self.machines[machine].node;
+        match self.machines[machine].start(now) {
+            Ok(wishes) => {
+                if self.machines[machine].damaged {
+                    return Err(format!("node {node} starts on a damaged log"));
+                }
+                let life = self.machines[machine].life;
+                self.schedule.after(Duration::from_millis(1), Event::Tick { machine, life });
+                self.fulfil(machine, wishes)
             }
-            let copies = if self.random.below(1000) < self.duplication { 2 } else { 1 };
-            for _ in 0..copies {
-                let delay =
-                    Duration::from_micros(100 + self.random.below(1_500) + self.random.below(8) / 7 * 5_000);
-                let bytes = parcel.bytes.clone();
-                self.after(delay, Event::Deliver { to: to.0 as usize - 1, from, bytes });
+            Err(StartError::Stopped) => {
+                self.stop(machine, Some(0));
+                self.schedule.after(Duration::from_millis(50), Event::Restart { machine });
+                Ok(())
             }
-        }
-        if wishes.log_begins {
-            let delay = Duration::from_micros(200 + self.random.below(1_000) + self.slow[machine]);
-            let life = self.machines[machine].life;
-            self.after(delay, Event::LogDone { machine, life });
-        }
-        for completion in wishes.completions {
-            self.complete(machine, completion);
-        }
-        if let Some(why) = wishes.died {
-            self.note(format!("node {} ends: {why}", machine + 1));
-            self.stop(machine, true);
-            if self.calm {
-                // A fault that was armed before the calm; whoever watches the node starts it again.
-                self.after(Duration::from_millis(200), Event::Restart { machine });
+            Err(StartError::NoSpace) => {
+                self.tell(|| format!("node {node} finds no space for its log"));
+                self.stop(machine, None);
+                self.schedule.after(Duration::from_millis(300), Event::Restart { machine });
+                Ok(())
+            }
+            Err(StartError::Damaged(why)) if self.machines[machine].damaged => {
+                self.tell(|| format!("node {node} refuses to start: {why}"));
+                self.stop(machine, None);
+                self.coverage.event(coverage::Event::DamageRefused);
+                self.machines[machine].gone = true;
+                self.judges.gone(node);
+                Ok(())
+            }
+            Err(StartError::Damaged(why) | StartError::Other(why)) => {
+                Err(format!("node {node} does not start: {why}"))
             }
         }
     }
 
-    fn stop(&mut self, machine: usize, power: bool) {
-        self.note(format!("node {} stops, power loss: {power}", machine + 1));
-        self.machines[machine].stop(power);
-        for client in 0..self.clients.len() {
-            if self.clients[client].call.as_ref().is_some_and(|(_, _, m, _)| *m == machine) {
-                self.answer(client, Outcome::Unknown);
+    /// Does what a machine wants done, in the order in which it would have done it itself.
+    fn fulfil(&mut self, machine: usize, wishes: Wishes) -> Result<(), String> {
+        let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died } = wishes;
+        let (node, life) = (self.machines[machine].node, self.machines[machine].life);
+        if came_to_life {
+            for group in self.machines[machine].groups() {
+                self.judges.started(&Seen { node, life, group })?;
+            }
+            if let Some(found) = self.machines[machine].take_recovered()
+                && let Some(torn) = found.torn
+            {
+                self.coverage.event(coverage::Event::TornTail);
+                self.tell(|| format!("node {node} cuts a torn tail of {} bytes", torn.bytes));
             }
         }
-    }
-
-    fn fault(&mut self) -> Result<(), String> {
-        if self.calm {
+        for record in &durable {
+            self.judges.durable(node, record)?;
+        }
+        for parcel in parcels {
+            for frame in &parcel.frames {
+                if frame.group == NO_GROUP || !(codec::FIRST_KIND..=codec::LAST_KIND).contains(&frame.kind) {
+                    continue;
+                }
+                let message = codec::decode(frame.kind, frame.body.clone())
+                    .map_err(|e| format!("node {node} sends what nobody can read: {e}"))?;
+                let sent = Sent { from: node, life, to: parcel.to, group: frame.group, message: &message };
+                self.judges.sent(&sent, &mut self.coverage)?;
+            }
+            let to = parcel.to.0 as usize - 1;
+            let epoch = self.network.epoch((machine, to));
+            match self.network.carry((machine, to), self.schedule.now()) {
+                Fate::Lost => {}
+                Fate::Once(delay) => {
+                    let event = Event::Deliver { to, from: machine, epoch, frames: parcel.frames };
+                    self.schedule.after(delay, event);
+                }
+                Fate::Twice(first, second) => {
+                    let copy = Event::Deliver { to, from: machine, epoch, frames: parcel.frames.clone() };
+                    self.schedule.after(first, copy);
+                    let event = Event::Deliver { to, from: machine, epoch, frames: parcel.frames };
+                    self.schedule.after(second, event);
+                }
+            }
+        }
+        if log_begins {
+            let micros = 200 + self.random.below(1_000) + self.machines[machine].log_disk().next_sync_micros();
+            self.schedule.after(Duration::from_micros(micros), Event::LogDone { machine, life });
+        }
+        if log_waits {
+            self.coverage.event(coverage::Event::SpaceAwaited);
+            self.schedule.after(Duration::from_millis(100), Event::LogDone { machine, life });
+        }
+        for completion in completions {
+            self.complete(machine, life, completion)?;
+        }
+        if let Some(why) = died {
+            self.tell(|| format!("node {node} ends: {why}"));
+            self.coverage.event(coverage::Event::Death);
+            let power = self.random.below(2) == 0;
+            self.stop(machine, power.then_some(0));
+            // Whoever watches the node starts it again.
+            let down = Duration::from_millis(100 + self.random.below(500));
+            self.schedule.after(down, Event::Restart { machine });
             return Ok(());
         }
-        let count = self.machines.len();
-        let machine = self.random.below(count as u64) as usize;
-        let node = |i: usize| NodeId(i as u32 + 1);
-        match self.random.below(12) {
-            0 | 1 => {
-                if self.machines[machine].is_up() {
-                    let power = self.random.below(2) == 0;
-                    self.stop(machine, power);
-                }
-            }
-            2 => {
-                // The process dies in the middle of its next file operations.
-                let disk = self.machines[machine].log_disk();
-                disk.stop_after(disk.operations() + 1 + self.random.below(4));
-            }
-            3..=5 => {
-                for machine in 0..count {
-                    if !self.machines[machine].is_up() {
-                        self.start(machine)?;
-                        break;
-                    }
-                }
-            }
-            6 => {
-                // One side against the other, in one or both directions.
-                let both = self.random.below(2) == 0;
-                let side: Vec<bool> = (0..count).map(|_| self.random.below(2) == 0).collect();
-                self.note(format!("cut {side:?}, both ways: {both}"));
-                for a in 0..count {
-                    for b in 0..count {
-                        if side[a] && !side[b] {
-                            self.cuts.push((node(a), node(b)));
-                            if both {
-                                self.cuts.push((node(b), node(a)));
-                            }
-                        }
-                    }
-                }
-            }
-            7 | 8 => {
-                self.note("healed".into());
-                self.cuts.clear();
-            }
-            9 => self.loss = [0, 0, 50, 200][self.random.below(4) as usize],
-            10 => self.duplication = [0, 100, 300][self.random.below(3) as usize],
-            _ => self.slow[machine] = [0, 0, 5_000, 50_000][self.random.below(4) as usize],
+        for group in self.machines[machine].groups() {
+            self.judges.stepped(&Seen { node, life, group })?;
         }
-        let pause = Duration::from_millis(20 + self.random.below(700));
-        self.after(pause, Event::Fault);
+        Ok(())
+    }
+
+    /// The end of a process: `power` as in [`Machine::stop`].
+    fn stop(&mut self, machine: usize, power: Option<u64>) {
+        let now = self.schedule.now();
+        self.tell(|| match power {
+            Some(_) => format!("node {} loses power", machine + 1),
+            None => format!("node {} is dead", machine + 1),
+        });
+        let Machine { node, life, .. } = self.machines[machine];
+        self.machines[machine].counters().for_each(|c| self.coverage.count(c));
+        self.coverage.events(coverage::Event::Rotation, self.machines[machine].rotations());
+        self.judges.ended(node, life);
+        self.machines[machine].stop(power);
+        for client in 0..self.clients.len() {
+            if self.clients[client].at == Some((machine, life)) {
+                let ended = self.clients[client].hang_up(now);
+                self.coverage.events(coverage::Event::Unanswered, ended.len() as u64);
+                self.answered(client, &ended);
+            }
+        }
+    }
+
+    fn stop_for(&mut self, machine: usize, power: Option<u64>, down: Duration) {
+        if self.machines[machine].is_up() {
+            self.stop(machine, power);
+            self.schedule.after(down, Event::Restart { machine });
+        }
+    }
+
+    /// Directions between a side and the rest.
+    fn between(&self, side: u32, both: bool) -> Vec<Direction> {
+        let within = |n: usize| side >> n & 1 == 1;
+        let machines = 0..self.machines.len();
+        machines
+            .clone()
+            .flat_map(|a| machines.clone().map(move |b| (a, b)))
+            .filter(|(a, b)| (within(*a) && !within(*b)) || (both && within(*b) && !within(*a)))
+            .collect()
+    }
+
+    fn begin(&mut self, index: usize) -> Result<(), String> {
+        let (number, fault) = (self.plan.faults[index].number, self.plan.faults[index].fault.clone());
+        // A disk that is lost before everybody is born takes the whole birth with it.
+        if self.calm || (fault.ends().is_some() && !self.machines.iter().all(Machine::is_born)) {
+            return Ok(());
+        }
+        let now = self.schedule.now();
+        self.tell(|| format!("fault {number}: {fault}"));
+        self.story.mix(number as u64);
+        self.coverage.fault(fault.kind());
+        if let Some(length) = fault.length() {
+            self.schedule.after(length, Event::FaultEnds { index });
+        }
+        match fault {
+            Fault::Kill { node, down } => self.stop_for(node, None, down),
+            Fault::PowerLoss { node, operations, down } => self.stop_for(node, Some(operations), down),
+            Fault::Blackout { operations, down } => {
+                for node in 0..self.machines.len() {
+                    self.stop_for(node, Some(operations), down);
+                }
+            }
+            Fault::Midway { node, operations } => {
+                let disk = self.machines[node].log_disk();
+                disk.stop_after(disk.operations() + operations);
+            }
+            Fault::MidwayStart { node, operations, log } => {
+                self.stop_for(node, None, Duration::from_millis(20));
+                self.machines[node].arm_start(operations, log);
+            }
+            Fault::Pause { node, length } => {
+                self.paused[node] = self.paused[node].max(now + length);
+            }
+            Fault::Drift { node, millionths, .. } => self.machines[node].set_clock(millionths, now),
+            Fault::Cut { side, both, .. } => {
+                let directions = self.between(side, both);
+                self.network.begin(index, Effect::Cut(directions), now);
+            }
+            Fault::PartialCut { a, b, .. } => {
+                self.network.begin(index, Effect::Cut(vec![(a, b), (b, a)]), now);
+            }
+            Fault::Mute { node, hears, .. } => {
+                let others = (0..self.machines.len()).filter(|n| *n != node);
+                let directions = others.map(|n| if hears { (node, n) } else { (n, node) }).collect();
+                self.network.begin(index, Effect::Cut(directions), now);
+            }
+            Fault::Flap { side, period, .. } => {
+                let directions = self.between(side, true);
+                self.network.begin(index, Effect::Flap(directions, period), now);
+            }
+            Fault::Loss { share, .. } => self.network.begin(index, Effect::Loss(share), now),
+            Fault::Duplication { share, .. } => self.network.begin(index, Effect::Duplication(share), now),
+            Fault::Reorder { share, by, .. } => self.network.begin(index, Effect::Reorder(share, by), now),
+            Fault::SlowLink { from, to, by, .. } => {
+                self.network.begin(index, Effect::Slow((from, to), by), now);
+            }
+            Fault::Disconnect { a, b } => self.network.disconnect(a, b),
+            Fault::SlowDisk { node, micros, share, .. } => {
+                self.machines[node].log_disk().set_sync_micros(micros);
+                self.machines[node].log_disk().set_slow_syncs(share);
+            }
+            Fault::WriteError { node, after } => self.machines[node].log_disk().fail_write(after),
+            Fault::SyncError { node, after } => self.machines[node].log_disk().fail_sync(after),
+            Fault::NoSpace { node, spare, .. } => {
+                let disk = self.machines[node].log_disk();
+                let used: usize = disk.image().files().values().map(Vec::len).sum();
+                disk.set_capacity(Some(used as u64 + spare));
+            }
+            Fault::Damage { node, rot, place } => {
+                if self.machines[node].is_up() {
+                    self.stop(node, None);
+                }
+                self.machines[node].damage(rot, place);
+                self.start(node)?;
+            }
+            Fault::EmptyDisk { node } => {
+                if self.machines[node].is_up() {
+                    self.stop(node, None);
+                }
+                self.machines[node].exchange_disks();
+                self.judges.gone(self.machines[node].node);
+                self.coverage.event(coverage::Event::Stranger);
+                self.start(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, index: usize) {
+        if self.calm {
+            return;
+        }
+        let now = self.schedule.now();
+        let (number, fault) = (self.plan.faults[index].number, self.plan.faults[index].fault.clone());
+        self.tell(|| format!("fault {number} is over"));
+        match fault {
+            Fault::Drift { node, .. } => self.machines[node].set_clock(1_000_000, now),
+            Fault::SlowDisk { node, .. } => {
+                self.machines[node].log_disk().set_sync_micros(0);
+                self.machines[node].log_disk().set_slow_syncs(0);
+            }
+            Fault::NoSpace { node, .. } => self.machines[node].log_disk().set_capacity(None),
+            _ => self.network.end(index),
+        }
+    }
+
+    /// Looks which groups have a majority of members that all reach each other, and how far the
+    /// ballots have gone.
+    fn census(&mut self) -> Result<(), String> {
+        let now = self.schedule.now();
+        let millis = now.nanos() / 1_000_000;
+        for group in (0..self.plan.cluster.groups).map(GroupId) {
+            let members = self.layout.members(group);
+            let usable = |n: &NodeId| {
+                let index = n.0 as usize - 1;
+                !self.machines[index].shards().is_empty()
+            };
+            let reaches = |a: &NodeId, b: &NodeId| {
+                let (a, b) = (a.0 as usize - 1, b.0 as usize - 1);
+                a == b || !(self.network.is_cut((a, b)) || self.network.is_cut((b, a)))
+            };
+            // Some member exchanges words with a majority: that is what a candidate needs.
+            let connected = members.nodes().iter().filter(|a| usable(a)).any(|a| {
+                members.nodes().iter().filter(|b| usable(b) && reaches(a, b)).count() >= members.majority()
+            });
+            let index = group.0 as usize;
+            if self.majorities[index] != connected {
+                self.majorities[index] = connected;
+                self.coverage.event(if connected {
+                    coverage::Event::MajorityBack
+                } else {
+                    coverage::Event::NoMajority
+                });
+            }
+            self.judges.majority(group, connected, millis)?;
+            if !connected {
+                let seats = self.machines.iter().flat_map(Machine::groups);
+                let round = seats
+                    .filter(|g| g.replica.group() == group)
+                    .map(|g| g.replica.promised().round)
+                    .chain(self.judges.ledger().group(group).shadows().map(|(_, disk)| disk.promised.round))
+                    .max();
+                self.judges.round(group, round.unwrap_or(0), millis)?;
+            }
+        }
         Ok(())
     }
 
     fn act(&mut self, client: usize) {
-        if self.clients[client].call.is_some() {
+        if self.quiet || !self.clients[client].is_idle() {
             return;
         }
-        let up: Vec<usize> =
-            (0..self.machines.len()).filter(|m| !self.machines[*m].shards().is_empty()).collect();
-        if up.is_empty() {
-            return self.after(Duration::from_millis(50), Event::Act { client });
-        }
-        let machine = up[self.random.below(up.len() as u64) as usize];
-        let key_number = self.random.below(self.plan.keys);
-        let key = Bytes::from(format!("k{key_number}"));
-        let group = GroupId((key_number % u64::from(self.plan.cluster.groups)) as u32);
-        self.unique += 1;
-        let value = format!("v{}", self.unique).into_bytes();
-        let (action, command) = match self.random.below(12) {
-            0..=3 => (Action::Get, kv::Command::Get { key: key.clone() }),
-            4..=6 => (Action::Put(value.clone()), put(&key, value, kv::Condition::None, kv::Want::Done)),
-            7 => (Action::Delete, kv::Command::Delete { keys: vec![key.clone()] }),
-            8 => (Action::SetNx(value.clone()), put(&key, value, kv::Condition::Absent, kv::Want::Done)),
-            9 => (Action::GetSet(value.clone()), put(&key, value, kv::Condition::None, kv::Want::Previous)),
-            10 => {
-                let tail = Bytes::from(format!("+{}", self.unique % 10));
-                let action = Action::Append(tail.to_vec());
-                (action, kv::Command::Append { key: key.clone(), value: tail, max: 60 })
-            }
-            _ => (Action::GetDel, kv::Command::Take { key: key.clone() }),
-        };
-        let now = self.now.nanos();
+        let up: Vec<(usize, u64)> = self
+            .machines
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| !m.shards().is_empty())
+            .map(|(index, m)| (index, m.life))
+            .collect();
+        let now = self.schedule.now();
         let c = &mut self.clients[client];
-        c.calls += 1;
-        let number = c.calls;
-        let call = c.log.invoke(&key, now, action.clone());
-        c.call = Some((call, number, machine, action));
-        let request = Request {
-            token: Token { connection: client as u64, request: number },
-            group,
-            read: command.is_read(),
-            ordered: false,
-            command: command.to_bytes(),
+        let connected = c.connect(&up);
+        let Some((machine, life)) = c.at.filter(|_| connected) else {
+            return self.schedule.after(Duration::from_millis(50), Event::Act { client });
         };
-        let now = self.now;
-        match self.machines[machine].request(request, now) {
-            Some(wishes) => {
-                self.after(Duration::from_secs(4), Event::GiveUp { client, call: number });
-                self.fulfil(machine, wishes);
-            }
-            None => self.answer(client, Outcome::NotApplied),
-        }
+        let requests = c.pipeline(&self.keys, now, &mut self.order, &mut self.coverage);
+        let last = c.calls();
+        let delay = Duration::from_micros(50 + self.random.below(400));
+        self.schedule.after(delay, Event::Requests { machine, life, requests });
+        self.schedule.after(PATIENCE, Event::GiveUp { client, last });
     }
 
-    fn complete(&mut self, machine: usize, completion: Completion) {
-        let client = completion.token.connection as usize;
-        let Some((_, number, m, action)) = &self.clients[client].call else { return };
-        if *number != completion.token.request || *m != machine {
-            return;
-        }
-        let outcome = match (completion.result, action) {
-            (Err(Refusal::InDoubt), _) => Outcome::Unknown,
-            (Err(_) | Ok(kv::Outcome::Failed(_) | kv::Outcome::Retired), _) => Outcome::NotApplied,
-            (Ok(kv::Outcome::Done), Action::SetNx(_)) => Outcome::Flag(true),
-            (Ok(kv::Outcome::Unmet), _) => Outcome::Flag(false),
-            (Ok(kv::Outcome::Done), _) => Outcome::Done,
-            (Ok(kv::Outcome::Integer(n)), Action::Delete) => Outcome::Flag(n == 1),
-            (Ok(kv::Outcome::Integer(n)), _) => Outcome::Number(n),
-            (Ok(kv::Outcome::Value(v)), _) => Outcome::Value(v.map(|(v, _)| v.to_vec())),
-            (Ok(other), _) => panic!("no such answer: {other:?}"),
-        };
-        self.answer(client, outcome);
-    }
-
-    fn answer(&mut self, client: usize, outcome: Outcome) {
-        let now = self.now.nanos();
+    fn complete(&mut self, machine: usize, life: u64, completion: Completion) -> Result<(), String> {
+        let client = Client::of(completion.token.connection);
+        let now = self.schedule.now();
         let c = &mut self.clients[client];
-        let Some((call, number, machine, action)) = c.call.take() else { return };
-        let refused = matches!(outcome, Outcome::Unknown | Outcome::NotApplied);
-        if !refused {
-            c.done_since_heal += 1;
+        if c.at != Some((machine, life)) {
+            return Ok(());
         }
-        let line = format!("client {client} call {number} at node {}: {action:?} = {outcome:?}", machine + 1);
-        c.log.respond(call, now, outcome);
-        self.note(line);
-        let pause = if refused { 20 } else { self.random.below(30) };
-        self.after(Duration::from_millis(1 + pause), Event::Act { client });
-    }
-
-    /// Invariants 1, 3, 5 and 11: whoever has reached an instance has the same chosen values and
-    /// the same state there; states hash to what they hold.
-    fn judge(&mut self) -> Result<(), String> {
-        for machine in &self.machines {
-            for shard in machine.shards() {
-                for group in shard.host().groups() {
-                    if let Some(halt) = group.replica.halted() {
-                        return Err(format!("node {}: {halt}", machine.node));
-                    }
-                    let mark = group.replica.mark();
-                    let state = group.state();
-                    if state.applied() != mark.instance {
-                        return Err(format!("node {}: applied is not the chosen prefix", machine.node));
-                    }
-                    let key = (group.replica.group(), mark.instance);
-                    let found = (mark.chain, state.hash().to_bytes());
-                    let first = *self.chains.entry(key).or_insert(found);
-                    if first != found {
-                        return Err(format!(
-                            "node {} diverges in group {} at instance {}",
-                            machine.node, key.0, key.1
-                        ));
-                    }
-                }
-            }
+        if let Some(ended) = c.complete(completion, now, &mut self.order, &mut self.coverage)? {
+            self.answered(client, &[ended]);
         }
         Ok(())
     }
+
+    fn answered(&mut self, client: usize, ended: &[Answered]) {
+        let Some(last) = ended.last() else { return };
+        for one in ended {
+            self.story.mix(client as u64 ^ one.number << 8);
+            self.tell(|| {
+                format!("client {client} call {}: {} of k{} -> {}", one.number, one.action, one.key, one.outcome)
+            });
+        }
+        if self.clients[client].is_idle() {
+            let pause = self.clients[client].pause(last.refused);
+            self.schedule.after(pause, Event::Act { client });
+        }
+    }
 }
 
-fn put(key: &Bytes, value: Vec<u8>, condition: kv::Condition, want: kv::Want) -> kv::Command {
-    kv::Command::Put { key: key.clone(), value: value.into(), condition, want }
-}
-
-/// Adds counters up.
-pub fn add(sum: &mut groups::paxos::Counters, c: &groups::paxos::Counters) {
-    sum.probes += c.probes;
-    sum.candidacies += c.candidacies;
-    sum.elected += c.elected;
-    sum.deposed += c.deposed;
-    sum.isolated += c.isolated;
-    sum.transfers += c.transfers;
-    sum.adopted += c.adopted;
-    sum.gaps += c.gaps;
-    sum.resent += c.resent;
-    sum.learned += c.learned;
-    sum.log_reads += c.log_reads;
-    sum.sticky += c.sticky;
-    sum.too_far += c.too_far;
+/// One line for a frame; `None` for heartbeats, of which there are too many.
+fn describe(frame: &Frame) -> Option<String> {
+    use groups::paxos::Message as M;
+    use server::node::wire;
+    let group = frame.group;
+    let text = match frame.kind {
+        wire::HEARTBEAT => return None,
+        wire::BIRTH => "a word of birth".into(),
+        wire::SUBMIT => format!("group {group} submissions, {} bytes", frame.body.len()),
+        wire::ANSWER => format!("group {group} answers, {} bytes", frame.body.len()),
+        kind => match codec::decode(kind, frame.body.clone()) {
+            Err(e) => format!("unreadable: {e}"),
+            Ok(message) => {
+                let name = message.name();
+                let rest = match &message {
+                    M::Probe(m) => format!("chosen {}", m.chosen),
+                    M::ProbeReply(m) => format!("granted {}, promised {}", m.granted, m.promised),
+                    M::Prepare(m) => format!("{} from {}, transfer {}", m.ballot, m.from, m.transfer),
+                    M::Promise(m) => format!(
+                        "{} chosen {}, part {} of {}, reports {:?}",
+                        m.ballot,
+                        m.chosen,
+                        m.part + 1,
+                        m.parts,
+                        m.entries.iter().map(|e| (e.instance.0, e.ballot)).collect::<Vec<_>>()
+                    ),
+                    M::Accept(m) => format!(
+                        "{} instance {}, {} bytes, chosen {}",
+                        m.ballot,
+                        m.instance,
+                        m.value.len(),
+                        m.mark.instance
+                    ),
+                    M::Accepted(m) => format!("{} instances {}..={}, chosen {}", m.ballot, m.first, m.last, m.chosen),
+                    M::Reject(m) => format!("{} for {}", m.refused, m.promised),
+                    M::Advance(m) => format!("{} chosen {}, barrier {}", m.ballot, m.mark.instance, m.barrier),
+                    M::AdvanceReply(m) => format!("{} chosen {}, barrier {}", m.ballot, m.chosen, m.barrier),
+                    M::Learn(m) => format!("from {}", m.from),
+                    M::Values(m) => format!(
+                        "{} values from {:?}, chosen {}",
+                        m.entries.len(),
+                        m.entries.first().map(|e| e.instance.0),
+                        m.chosen
+                    ),
+                    M::Transfer(m) => format!("{}", m.ballot),
+                };
+                format!("group {group} {name} {rest}")
+            }
+        },
+    };
+    Some(text)
 }

@@ -87,6 +87,16 @@ impl Outcome {
         }
     }
 
+    /// About how many bytes it takes.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Outcome::Value(Some((value, _))) => value.len() + 16,
+            Outcome::Values(values) => values.iter().flatten().map(|v| v.len() + 8).sum::<usize>() + 8,
+            _ => 16,
+        }
+    }
+
     /// Reads exactly one outcome; `None` when the bytes are anything else.
     #[must_use]
     pub fn decode(mut bytes: Bytes) -> Option<Outcome> {

@@ -183,6 +183,7 @@ impl Replica {
         }
         if ballot.node != self.me && self.leader != Some(ballot.node) {
             self.leader = Some(ballot.node);
+            self.leader_since = now;
             self.role = Role::Follower;
         }
     }

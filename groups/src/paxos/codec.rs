@@ -20,13 +20,15 @@ const PROBE: u8 = FIRST_KIND;
 const PROBE_REPLY: u8 = FIRST_KIND + 1;
 const PREPARE: u8 = FIRST_KIND + 2;
 const PROMISE: u8 = FIRST_KIND + 3;
-const ACCEPT: u8 = FIRST_KIND + 4;
+/// The frame kind of an accept.
+pub const ACCEPT: u8 = FIRST_KIND + 4;
 const ACCEPTED: u8 = FIRST_KIND + 5;
 const REJECT: u8 = FIRST_KIND + 6;
 const ADVANCE: u8 = FIRST_KIND + 7;
 const ADVANCE_REPLY: u8 = FIRST_KIND + 8;
 const LEARN: u8 = FIRST_KIND + 9;
-const VALUES: u8 = FIRST_KIND + 10;
+/// The frame kind of chosen values.
+pub const VALUES: u8 = FIRST_KIND + 10;
 const TRANSFER: u8 = FIRST_KIND + 11;
 
 /// Frame kinds up to this one belong to Paxos messages.

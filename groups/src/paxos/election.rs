@@ -54,11 +54,17 @@ struct Parts {
 const MAX_PARTS: u32 = 1 << 16;
 
 impl Replica {
-    /// Whether a leader is known and its node is heard.
+    /// Whether a leader is known, heard, and hears this node. A leader that hears nobody has
+    /// stepped down, and who follows it for its heartbeats alone would wait for ever. A new one
+    /// gets the time of one election timeout to be heard and to answer.
     pub(super) fn has_live_leader(&self, now: Time, peers: &Peers) -> bool {
         match self.leader {
             Some(leader) if leader == self.me => self.is_leader(),
-            Some(leader) => peers.alive(leader, self.group, now),
+            Some(leader) => {
+                peers.alive(leader, self.group, now)
+                    && (peers.reachable(leader, self.group, now)
+                        || now.since(self.leader_since) < self.tuning.election_timeout)
+            }
             None => false,
         }
     }
@@ -84,8 +90,10 @@ impl Replica {
         match &mut self.role {
             Role::Follower => {
                 if let Some(leader) = self.leader {
-                    if peers.alive(leader, self.group, now) {
-                        return false;
+                    if self.has_live_leader(now, peers) {
+                        // Looked at again until words pass in both directions; what changes after
+                        // that is noticed by the peers.
+                        return !peers.reachable(leader, self.group, now);
                     }
                     self.leader_lost(leader, now, peers, random);
                 } else if now >= self.election_due {
@@ -142,7 +150,10 @@ impl Replica {
         }
         // Nor does it follow: a leader that thought so was told by a late word of an earlier life.
         self.peer_up(from);
-        let granted = !self.has_live_leader(now, peers);
+        // Nor is a node far behind a good leader while there are others: it would serve nothing
+        // before it has learned everything.
+        let behind = m.chosen.plus(self.tuning.ahead as u64) < self.chosen;
+        let granted = !self.has_live_leader(now, peers) && !behind;
         let reply = ProbeReply { attempt: m.attempt, granted, promised: self.promised };
         self.send(from, Message::ProbeReply(reply), ready);
     }
@@ -181,7 +192,7 @@ impl Replica {
 
     /// Raises the ballot above `highest` and begins phase 1. The ballot is on the own disk
     /// before anybody hears of it: it is never used twice, whatever happens.
-    fn campaign(&mut self, highest: Ballot, transfer: bool, now: Time, ready: &mut Ready) {
+    pub(super) fn campaign(&mut self, highest: Ballot, transfer: bool, now: Time, ready: &mut Ready) {
         self.counters.candidacies += 1;
         let ballot = Ballot { round: highest.max(self.promised).max(self.seen).round + 1, node: self.me };
         self.promised = ballot;
@@ -246,6 +257,14 @@ impl Replica {
             return;
         }
         let Some(parts) = candidacy.parts.remove(&from) else { return };
+        // An acceptor holds little beyond what it knows to be chosen. A report from far outside is
+        // damage; believing it would mean to fill everything up to there with no-ops.
+        let known = parts.chosen.max(candidacy.chosen.0).max(self.chosen);
+        let limit = known.plus(4 * (self.tuning.ahead + self.tuning.window) as u64);
+        if parts.parts.iter().flatten().flatten().any(|entry| entry.instance > limit) {
+            tracing::error!(group = self.group.0, node = from.0, "a promise reports instances far from any other");
+            return;
+        }
         candidacy.promised.add(&self.members, from);
         if parts.chosen > candidacy.chosen.0 {
             candidacy.chosen = (parts.chosen, from);

@@ -68,6 +68,8 @@ pub struct Leadership {
     handover: Option<Handover>,
     next_handover: Time,
     since: Time,
+    /// While values below `first` are still being learned: how far, and since when.
+    learned: (InstanceId, Time),
 }
 
 /// Barriers waiting for answers at one time; more reads join the next one.
@@ -94,6 +96,7 @@ impl Leadership {
             handover: None,
             next_handover: now,
             since: now,
+            learned: (InstanceId::ZERO, now),
         }
     }
 
@@ -340,6 +343,17 @@ impl Replica {
             self.acks = None;
             self.schedule_election(now, peers, random);
             return true;
+        }
+        if chosen.next() < leadership.first {
+            // Values below the open range are known to be chosen, but whoever knew it may be gone
+            // with it. Phase 1 once more, over what a majority that is here reports.
+            if leadership.learned.0 != chosen {
+                leadership.learned = (chosen, now);
+            } else if now.since(leadership.learned.1) >= self.tuning.election_timeout * 2 {
+                self.learning = None;
+                self.campaign(self.promised, true, now, ready);
+                return true;
+            }
         }
         let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty();
 

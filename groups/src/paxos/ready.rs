@@ -23,7 +23,8 @@ pub struct LogRead {
 /// 2. hands `records` to the log,
 /// 3. sends `send_after_sync` once those records, and all records of earlier turns, are synced;
 ///    envelopes to the node itself come back to it then as received messages,
-/// 4. does `log_reads` when it has time and hands the results back.
+/// 4. does `log_reads` once those records are written (an older value of the same instance may
+///    still be the newest on the disk before), when it has time, and hands the results back.
 #[derive(Debug, Default)]
 pub struct Ready {
     /// Promises nothing that a crash could take back.
@@ -32,7 +33,7 @@ pub struct Ready {
     pub records: Vec<Record>,
     /// True only once the records are on the disk.
     pub send_after_sync: Vec<Envelope>,
-    /// Served from the log, off the hot path.
+    /// Served from the log after this turn's records, off the hot path.
     pub log_reads: Vec<LogRead>,
 }
 

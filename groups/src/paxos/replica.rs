@@ -52,9 +52,9 @@ impl Default for Tuning {
             election_timeout: Duration::from_millis(400),
             retry: Duration::from_millis(150),
             window: 256,
-            window_bytes: 32 << 20,
+            window_bytes: 8 << 20,
             ahead: 2048,
-            ahead_bytes: 96 << 20,
+            ahead_bytes: 24 << 20,
             recent: 1024,
             recent_bytes: 4 << 20,
             chunk_bytes: 1 << 20,
@@ -193,6 +193,8 @@ pub struct Replica {
     pub(super) role: Role,
     /// The leader this replica follows; itself when it leads.
     pub(super) leader: Option<NodeId>,
+    /// Since when it follows that one.
+    pub(super) leader_since: Time,
     /// When a follower without a leader begins to probe.
     pub(super) election_due: Time,
     pub(super) learning: Option<Learning>,
@@ -250,6 +252,7 @@ impl Replica {
             delivery: VecDeque::new(),
             role: Role::Follower,
             leader: None,
+            leader_since: now,
             election_due: now + wait,
             learning: None,
             acks: None,
@@ -332,6 +335,8 @@ impl Replica {
         self.leader = None;
         self.acks = None;
         self.learning = None;
+        // What was chosen behind the value that cannot be applied is not applied either.
+        self.delivery.clear();
     }
 
     /// Takes the next chosen value for the state machine.

@@ -80,7 +80,7 @@ fn table() -> Vec<Key> {
         key(
             "storage",
             "segment_size",
-            Kind::Size(|c| &mut c.storage.segment_size, Size::mib(1), Size::gib(4)),
+            Kind::Size(|c| &mut c.storage.segment_size, Size::mib(1), Size::gib(1)),
             "One file of the log, preallocated and recycled. The largest record must fit twice.",
         ),
         key(
@@ -116,7 +116,7 @@ fn table() -> Vec<Key> {
         key(
             "paxos",
             "max_batch_bytes",
-            Kind::Size(|c| &mut c.paxos.max_batch_bytes, Size::kib(1), Size::gib(1)),
+            Kind::Size(|c| &mut c.paxos.max_batch_bytes, Size::kib(1), Size::mib(8)),
             "Client commands packed into one instance. A larger command has an instance of its own.",
         ),
         key(
@@ -158,7 +158,7 @@ fn table() -> Vec<Key> {
         key(
             "limits",
             "max_value",
-            Kind::Size(|c| &mut c.limits.max_value, Size(1), Size::mib(512)),
+            Kind::Size(|c| &mut c.limits.max_value, Size(1), Size::mib(14)),
             "The longest value; a longer one is answered with TOOBIG.",
         ),
         key(

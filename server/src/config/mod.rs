@@ -209,7 +209,9 @@ impl Config {
     pub fn request_limits(&self) -> RequestLimits {
         let record = Size((self.storage.segment_size.0 / 2).saturating_sub(check::RECORD_OVERHEAD.0));
         let SizeLimits { max_key, max_value } = self.sizes();
-        RequestLimits::new(max_key, max_value, self.limits.max_inflight_bytes.min(record).as_usize())
+        // A request travels between nodes in one frame, and frames have an upper bound.
+        let most = self.limits.max_inflight_bytes.min(record).min(Size::mib(15));
+        RequestLimits::new(max_key, max_value, most.as_usize())
     }
 
     /// See [`Fingerprint`]. The same for equal configurations whatever version of Pelago, order

@@ -11,7 +11,7 @@ pub mod node_commands;
 pub mod plan;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,8 +101,11 @@ impl Shared {
 /// Bits of a request's number that stay free, so that it can never run over.
 const FIRST_REQUEST: u64 = 1;
 
-/// A client with this many unanswered requests is not read further.
-const MAX_PENDING: usize = 16_384;
+/// A client with this many unanswered requests, or parts of them at groups, is not read further.
+const MAX_PENDING: usize = 4_096;
+
+/// Commands that are taken from one client before others have their turn.
+const COMMANDS_PER_TURN: usize = 512;
 
 /// Nor is one that leaves this many bytes of replies unread.
 const MAX_UNREAD: usize = 1 << 20;
@@ -118,14 +121,15 @@ enum Slot {
 #[derive(Debug)]
 struct Pending {
     slot: Slot,
+    /// About how many bytes of outcomes it holds.
+    bytes: usize,
     /// Set once the reply is known: `HELLO` changes the protocol for itself and what follows.
     version: Version,
 }
 
 /// Unanswered pieces of this connection at one group.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Open {
-    group: GroupId,
     reads: u32,
     writes: u32,
 }
@@ -136,8 +140,23 @@ struct State {
     pending: VecDeque<Pending>,
     /// The number of `pending[0]`.
     first: u64,
-    open: Vec<Open>,
+    open: HashMap<GroupId, Open, foldhash::fast::FixedState>,
+    /// Pieces at groups that are not answered.
+    pieces: usize,
+    /// Bytes of replies that wait for earlier ones.
+    ready_bytes: usize,
+    /// A node command is being answered.
+    asking: bool,
     out: ReplyBuffer,
+}
+
+impl State {
+    /// Whether no more requests are taken for now.
+    fn is_full(&self) -> bool {
+        self.pending.len() >= MAX_PENDING
+            || self.pieces >= MAX_PENDING
+            || self.ready_bytes + self.out.len() >= MAX_UNREAD
+    }
 }
 
 /// One client.
@@ -150,11 +169,15 @@ pub struct Connection {
     broken: Cell<bool>,
     /// The task waits for replies to be written, not only for the client to send more.
     awaits_progress: Cell<bool>,
+    /// The client's bytes make no sense any more: the error is said once, then the end.
+    out_of_step: Cell<bool>,
     max_value: u64,
 }
 
 enum Flow {
     NeedMore,
+    /// There is more to do after the others.
+    Again,
     /// The request waits for earlier ones.
     Wait,
     Close,
@@ -179,12 +202,16 @@ impl Connection {
                 session,
                 pending: VecDeque::new(),
                 first: FIRST_REQUEST,
-                open: Vec::new(),
+                open: HashMap::default(),
+                pieces: 0,
+                ready_bytes: 0,
+                asking: false,
                 out: ReplyBuffer::new(),
             }),
             moved: Notify::new(),
             broken: Cell::new(false),
             awaits_progress: Cell::new(false),
+            out_of_step: Cell::new(false),
             max_value: shared.config.limits.max_value.0,
         }))
     }
@@ -210,8 +237,7 @@ impl Connection {
             }
             let (full, idle) = {
                 let state = self.state.borrow();
-                let full = state.pending.len() >= MAX_PENDING || state.out.len() >= MAX_UNREAD;
-                (full, state.pending.is_empty() && state.out.is_empty())
+                (state.is_full(), state.pending.is_empty() && state.out.is_empty())
             };
             let blocked = !self.state.borrow().out.is_empty();
             self.awaits_progress.set(full || eof || !matches!(flow, Flow::NeedMore));
@@ -225,6 +251,7 @@ impl Connection {
                 Flow::Wait => {
                     self.wait(false, blocked).await;
                 }
+                Flow::Again => tokio::task::yield_now().await,
                 Flow::NeedMore => {
                     if eof && idle {
                         return;
@@ -283,13 +310,13 @@ impl Connection {
             return Flow::Wait;
         }
         let sizes = shared.config.sizes();
-        loop {
+        for _ in 0..COMMANDS_PER_TURN {
             {
                 let state = self.state.borrow();
-                if state.session.is_closing() {
+                if state.session.is_closing() || self.out_of_step.get() {
                     return Flow::Close;
                 }
-                if state.pending.len() >= MAX_PENDING || state.out.len() >= MAX_UNREAD {
+                if state.is_full() || state.asking {
                     return Flow::Wait;
                 }
                 parser.set_authenticated(state.session.is_authenticated());
@@ -299,6 +326,7 @@ impl Connection {
                 Ok(None) => return Flow::NeedMore,
                 Err(e) => {
                     self.push(Slot::Ready(ErrorReply::err(e.to_string()).into()));
+                    self.out_of_step.set(true);
                     return Flow::Close;
                 }
             };
@@ -322,6 +350,8 @@ impl Connection {
                 }
                 Ok(Command::Node(command)) => {
                     let number = self.push(Slot::Later);
+                    // One at a time: each is small to ask and may be large to answer.
+                    self.state.borrow_mut().asking = true;
                     let (connection, worker) = (Rc::clone(self), Rc::clone(worker));
                     tokio::task::spawn_local(async move {
                         let reply = node_commands::answer(command, &worker).await;
@@ -337,6 +367,7 @@ impl Connection {
                 }
             }
         }
+        Flow::Again
     }
 
     /// Hands a data command to its groups, or back when it has to wait for earlier reads.
@@ -350,7 +381,7 @@ impl Connection {
             return Ok(());
         }
         if write
-            && self.state.borrow().open.iter().any(|o| o.reads > 0)
+            && self.state.borrow().open.values().any(|o| o.reads > 0)
             && self.follows_a_read(&command, shared)
         {
             return Err(command);
@@ -375,7 +406,7 @@ impl Connection {
         let state = self.state.borrow();
         let reads = |key: &[u8]| {
             let group = shared.layout.group_of(crate::protocol::slot_of(key));
-            state.open.iter().any(|o| o.group == group && o.reads > 0)
+            state.open.get(&group).is_some_and(|o| o.reads > 0)
         };
         match command {
             DataCommand::One(one) => reads(&one.key),
@@ -387,14 +418,8 @@ impl Connection {
     /// Notes an unanswered piece. Returns whether writes to the same group are unanswered.
     fn open_piece(&self, group: GroupId, write: bool) -> bool {
         let mut state = self.state.borrow_mut();
-        let index = match state.open.iter().position(|o| o.group == group) {
-            Some(index) => index,
-            None => {
-                state.open.push(Open { group, reads: 0, writes: 0 });
-                state.open.len() - 1
-            }
-        };
-        let open = &mut state.open[index];
+        state.pieces += 1;
+        let open = state.open.entry(group).or_default();
         if write {
             open.writes += 1;
         } else {
@@ -407,12 +432,13 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let number = state.first + state.pending.len() as u64;
         let version = state.session.version();
-        state.pending.push_back(Pending { slot, version });
+        state.pending.push_back(Pending { slot, bytes: 0, version });
         number
     }
 
     fn fill(&self, number: u64, reply: Reply) {
         let mut state = self.state.borrow_mut();
+        state.asking = false;
         let first = state.first;
         if let Some(pending) = state.pending.get_mut((number - first) as usize) {
             pending.slot = Slot::Ready(reply);
@@ -426,13 +452,17 @@ impl Connection {
         let index = completion.token.request.wrapping_sub(state.first) as usize;
         let Some(pending) = state.pending.get_mut(index) else { return false };
         let Slot::Waiting(join) = &mut pending.slot else { return false };
-        if let Some(position) = state.open.iter().position(|o| o.group == completion.group) {
-            let open = &mut state.open[position];
+        state.pieces = state.pieces.saturating_sub(1);
+        if let Some(open) = state.open.get_mut(&completion.group) {
             let count = if join.is_write() { &mut open.writes } else { &mut open.reads };
             *count = count.saturating_sub(1);
             if open.reads == 0 && open.writes == 0 {
-                state.open.swap_remove(position);
+                state.open.remove(&completion.group);
             }
+        }
+        if let Ok(outcome) = &completion.result {
+            state.ready_bytes += outcome.size();
+            pending.bytes += outcome.size();
         }
         if join.take(completion.group, completion.result) {
             let Slot::Waiting(join) = std::mem::replace(&mut pending.slot, Slot::Later) else { return false };
@@ -456,6 +486,7 @@ impl Connection {
         let state = &mut *state;
         while let Some(pending) = state.pending.pop_front_if(|p| matches!(p.slot, Slot::Ready(_))) {
             state.first += 1;
+            state.ready_bytes -= pending.bytes;
             if let Slot::Ready(reply) = pending.slot {
                 reply.encode(&mut state.out, pending.version);
             }

@@ -9,7 +9,7 @@ use groups::kv::{self, Failure, Outcome, Want};
 use crate::node::layout::Layout;
 use crate::node::requests::Refusal;
 use crate::protocol::{
-    Combine, Condition, DataCommand, ErrorReply, KeyOperation, ManyKeys, Operation, PutAnswer, Reply, slot_of,
+    Combine, Condition, DataCommand, ErrorClass, ErrorReply, KeyOperation, ManyKeys, Operation, PutAnswer, Reply, slot_of,
 };
 
 /// One group's part of a command.
@@ -219,7 +219,11 @@ fn shaped(shape: Shape, outcome: Outcome) -> Reply {
         // A leader of another version answered something else: the write may be applied.
         (shape, _) => {
             tracing::error!(?shape, "an outcome of the wrong kind");
-            ErrorReply::err("the leader gave an answer that this node does not understand").into()
+            ErrorReply::new(
+                ErrorClass::InDoubt,
+                "the leader gave an answer that this node does not understand; read the key back",
+            )
+            .into()
         }
     }
 }
@@ -252,7 +256,7 @@ fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
         Refusal::Busy => {
-            ErrorReply::busy("this node or the group's leader is over limits.max_inflight_bytes")
+            ErrorReply::busy("this node or the group's leader has too much in flight (limits.max_inflight_bytes)")
         }
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }

@@ -53,6 +53,9 @@ pub struct Manifest {
     pub replication: u32,
     /// How far the birth has come.
     pub stage: Stage,
+    /// Whether this disk has begun a log. From then on a directory without one has lost its
+    /// memory of promises and votes, and must not vote as if there had never been any.
+    pub log_begun: bool,
 }
 
 /// Why a manifest cannot be used. Nothing was changed.
@@ -87,6 +90,7 @@ struct Body {
     stage: u8,
     cluster: u128,
     founders: Vec<(u32, u128)>,
+    log_begun: bool,
 }
 
 fn codec() -> impl Options {
@@ -112,6 +116,7 @@ impl Manifest {
             stage,
             cluster: cluster.0,
             founders: founders.iter().map(|(n, s)| (n.0, s.0)).collect(),
+            log_begun: self.log_begun,
         };
         let body = codec().serialize(&body).expect("a manifest is far below its limit");
         let mut out = Vec::with_capacity(HEAD + body.len() + 4);
@@ -162,6 +167,7 @@ impl Manifest {
             groups: body.groups,
             replication: body.replication,
             stage,
+            log_begun: body.log_begun,
         })
     }
 
@@ -198,6 +204,7 @@ mod tests {
             groups: 16,
             replication: 3,
             stage,
+            log_begun: true,
         }
     }
 

@@ -44,6 +44,9 @@ pub enum Refused {
     /// It belongs to another node or cluster, or was born otherwise.
     #[error("{0}")]
     Foreign(String),
+    /// The log that was once begun is gone.
+    #[error("the log of this node is gone ({0} is empty), and with it what the node has promised and voted. It must not vote without that memory. Nothing was changed. Put the directory back, or wait for a version that takes in an empty replacement")]
+    LogLost(String),
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -91,6 +94,7 @@ pub fn open_manifest<D: Disk>(
                 groups: role.groups,
                 replication: role.replication,
                 stage: Stage::Empty,
+                log_begun: false,
             }
         }
     };
@@ -166,13 +170,24 @@ pub struct Opened<D: Disk> {
 ///
 /// # Errors
 /// When the log is damaged or foreign; then nothing in it was changed.
-pub fn open_log<D: Disk>(
+pub fn open_log<D: Disk, M: Disk>(
     disk: D,
     options: LogOptions,
-    node: NodeId,
-    cluster: ClusterId,
+    manifest: &mut Manifest,
+    manifest_disk: &M,
     layout: &Layout,
 ) -> Result<Opened<D>, Refused> {
+    let Stage::Born(cluster, _) = manifest.stage else {
+        return Err(Refused::Foreign("the cluster is not born yet, so there is no log".to_owned()));
+    };
+    let node = manifest.node;
+    if manifest.log_begun {
+        let names =
+            disk.list().map_err(|source| Refused::Io { doing: "list the log's directory", source })?;
+        if !names.iter().any(|name| name.starts_with("log")) {
+            return Err(Refused::LogLost("its folder log".to_owned()));
+        }
+    }
     let mut replays: BTreeMap<GroupId, Replay> = (0..layout.groups())
         .map(GroupId)
         .filter(|g| layout.members(*g).contains(node))
@@ -189,6 +204,11 @@ pub fn open_log<D: Disk>(
             None => strange += 1,
         }
     })?;
+    if !manifest.log_begun {
+        // Before anything is promised on the strength of this log.
+        manifest.log_begun = true;
+        manifest.store(manifest_disk)?;
+    }
     if strange > 0 {
         tracing::warn!(records = strange, "the log holds records of groups that this node is no member of");
     }

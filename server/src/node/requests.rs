@@ -90,6 +90,9 @@ impl Default for Patience {
     }
 }
 
+/// At most about this many bytes of one group's commands are sent in one go.
+const FLUSH_BYTES: usize = 2 << 20;
+
 /// What a request costs beside its bytes: so many empty ones are bounded too.
 const REQUEST_COST: usize = 128;
 
@@ -112,11 +115,14 @@ struct Line {
     pending: VecDeque<Option<Pending>>,
     /// `low <= cursor <= low + pending.len()`: the next number to send to the target.
     cursor: u64,
+    /// When `low` last rose, or was last sent: a head that stands still is sent again, however
+    /// many behind it are answered.
+    moved: Time,
 }
 
 impl Line {
     fn new() -> Line {
-        Line { low: 1, pending: VecDeque::new(), cursor: 1 }
+        Line { low: 1, pending: VecDeque::new(), cursor: 1, moved: Time::ZERO }
     }
 
     fn end(&self) -> u64 {
@@ -152,8 +158,8 @@ struct Queue {
     hint: Option<NodeId>,
     /// Rotates over the members when nobody knows.
     guess: usize,
-    /// When an answer last came, or everything was last sent again.
-    moved: Time,
+    /// How often in a row it was refused by a node that does not lead.
+    refusals: u32,
     /// Nothing is sent before this: a refusal is not answered by an instant repetition.
     hold: Time,
     retries: u32,
@@ -218,7 +224,7 @@ impl Requests {
                 target: None,
                 hint: None,
                 guess: 0,
-                moved: Time::ZERO,
+                refusals: 0,
                 hold: Time::ZERO,
                 retries: 0,
                 dirty: false,
@@ -279,7 +285,6 @@ impl Requests {
         let index = self.index(group);
         let cost = command.len() + REQUEST_COST;
         let queue = &mut self.queues[index];
-        let was_empty = queue.is_empty();
         if self.bytes + cost > self.patience.max_bytes
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
         {
@@ -298,9 +303,8 @@ impl Requests {
                 after = end - 1 - back as u64;
             }
         }
-        if was_empty {
-            queue.moved = now;
-            queue.retries = 0;
+        if queue.line(read).pending.is_empty() {
+            queue.line(read).moved = now;
         }
         self.bytes += cost;
         let pending = Pending { token, command, after, begun: now, exposed: 0 };
@@ -330,26 +334,40 @@ impl Requests {
             if target != queue.target {
                 queue.target = target;
                 queue.go_back();
-                queue.moved = now;
                 queue.retries = 0;
             }
             let Some(target) = target else { continue };
             let (me, boot, group) = (self.me, self.boot, queue.group);
+            let mut bytes = 0;
             for read in [false, true] {
+                if bytes >= FLUSH_BYTES {
+                    continue;
+                }
                 let line = queue.line(read);
                 let low = line.low;
+                if line.cursor == low {
+                    line.moved = now;
+                }
                 let skip = (line.cursor - low) as usize;
                 for (number, pending) in (line.cursor..).zip(line.pending.iter_mut().skip(skip)) {
                     let Some(pending) = pending else { continue };
                     pending.exposed += 1;
                     let copies =
                         if planted::is(Bug::RetryRenumbers) { u64::from(pending.exposed) - 1 } else { 0 };
-                    let number = number + copies * 1000;
-                    let ticket = Ticket { node: me, boot, number, behind: (number - low) as u32 };
+                    let shown = number + copies * 1000;
+                    let ticket = Ticket { node: me, boot, number: shown, behind: (shown - low) as u32 };
                     let (after, command) = (pending.after, pending.command.clone());
+                    bytes += command.len();
+                    line.cursor = number + 1;
                     send(target, group, Submission { ticket, read, after, command });
+                    if bytes >= FLUSH_BYTES {
+                        break;
+                    }
                 }
-                line.cursor = line.end();
+                // The rest, if any, goes with the next tick.
+                if bytes < FLUSH_BYTES {
+                    line.cursor = line.end();
+                }
             }
         }
     }
@@ -366,12 +384,11 @@ impl Requests {
             Reply::Outcome(Outcome::Failed(Failure::OutOfOrder | Failure::SessionFull)) => {
                 // That copy was refused by the state machine; the command itself goes again,
                 // behind its predecessors.
-                if let Some(pending) = queue.line(read).get(number) {
-                    pending.exposed = pending.exposed.saturating_sub(1);
-                    if now >= queue.hold {
-                        queue.hold = now + Duration::from_millis(5);
-                        queue.go_back();
-                    }
+                // The leader and the own replica may both say so of one copy: it is not counted
+                // as taken back.
+                if queue.line(read).get(number).is_some() && now >= queue.hold {
+                    queue.hold = now + Duration::from_millis(5);
+                    queue.go_back();
                 }
                 return;
             }
@@ -386,7 +403,10 @@ impl Requests {
                     queue.target = None;
                     queue.hint = leader.filter(|l| *l != from);
                     queue.guess += 1;
-                    queue.hold = now + Duration::from_millis(5);
+                    // Views of who leads may differ for a while: each refusal in a row is answered
+                    // with more patience.
+                    queue.hold = now + Duration::from_millis(5) * (1 << queue.refusals.min(5));
+                    queue.refusals += 1;
                 }
                 return;
             }
@@ -409,9 +429,14 @@ impl Requests {
                 _ => Err(Refusal::Halted),
             },
         };
-        if let Some(pending) = queue.line(read).take(number) {
-            queue.moved = now;
-            queue.retries = 0;
+        let line = queue.line(read);
+        let head = line.low;
+        if let Some(pending) = line.take(number) {
+            if line.low != head {
+                line.moved = now;
+                queue.retries = 0;
+            }
+            queue.refusals = 0;
             self.bytes -= pending.command.len() + REQUEST_COST;
             completions.push(Completion { token: pending.token, group, result });
         }
@@ -434,8 +459,10 @@ impl Requests {
             let seen = view(queue.group, queue.guess);
             let quorum = seen.alive > seen.members / 2;
             let retry = self.patience.retry * (1 << queue.retries.min(2));
-            if now.since(queue.moved) >= retry {
-                queue.moved = now;
+            let stuck = |line: &Line| !line.pending.is_empty() && now.since(line.moved) >= retry;
+            if stuck(&queue.writes) || stuck(&queue.reads) {
+                queue.writes.moved = now;
+                queue.reads.moved = now;
                 queue.retries += 1;
                 queue.guess += 1;
                 queue.hint = None;

@@ -3,13 +3,14 @@
 //! A shard is a deterministic object. Frames, synced batches, requests and time go in; one
 //! [`Effects`] per turn comes out. Threads and sockets are around it, never in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use groups::group::{Answer, Group, Seat, Submission};
+use groups::group::{Answer, Group, Reply, Seat, Submission};
 use groups::host::{Host, HostConfig};
 use groups::ids::{Boot, GroupId, InstanceId, NodeId};
+use groups::kv::{Failure, Outcome};
 use groups::log::Record;
 use groups::paxos::message::Entry;
 use groups::paxos::{Envelope, LogRead, codec};
@@ -25,13 +26,29 @@ use super::wire;
 /// Frames for peers, a batch per peer and lane.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    batches: BTreeMap<(NodeId, bool), FrameBatch>,
+    /// Heartbeats, in a batch of their own and before all else: whatever does not fit a queue,
+    /// liveness does.
+    beats: BTreeMap<NodeId, FrameBatch>,
+    batches: BTreeMap<(NodeId, bool), Vec<FrameBatch>>,
     head: Vec<u8>,
 }
 
+/// A batch is closed when it has grown to this many bytes: a queue takes or refuses a batch as
+/// a whole, and much must not be refused because it is much.
+const BATCH_BYTES: usize = 512 << 10;
+
 impl Outbox {
     fn batch(&mut self, to: NodeId, lane: Lane) -> &mut FrameBatch {
-        self.batches.entry((to, lane == Lane::Bulk)).or_default()
+        let batches = self.batches.entry((to, lane == Lane::Bulk)).or_default();
+        if batches.last().is_none_or(|batch| batch.bytes() >= BATCH_BYTES) {
+            batches.push(FrameBatch::new());
+        }
+        let last = batches.len() - 1;
+        &mut batches[last]
+    }
+
+    fn beat(&mut self, to: NodeId, body: &[u8]) {
+        self.beats.entry(to).or_default().push(NO_GROUP, wire::HEARTBEAT, body, &Bytes::new());
     }
 
     fn push(&mut self, to: NodeId, lane: Lane, group: GroupId, kind: u8, body: &[u8]) {
@@ -50,14 +67,16 @@ impl Outbox {
     /// Whether there is nothing to send.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.batches.is_empty()
+        self.beats.is_empty() && self.batches.is_empty()
     }
 
     /// The batches, by peer.
     pub fn into_batches(self) -> impl Iterator<Item = (NodeId, Lane, FrameBatch)> {
-        self.batches
-            .into_iter()
-            .map(|((node, bulk), batch)| (node, if bulk { Lane::Bulk } else { Lane::Consensus }, batch))
+        let beats = self.beats.into_iter().map(|(node, batch)| (node, Lane::Consensus, batch));
+        beats.chain(self.batches.into_iter().flat_map(|((node, bulk), batches)| {
+            let lane = if bulk { Lane::Bulk } else { Lane::Consensus };
+            batches.into_iter().map(move |batch| (node, lane, batch))
+        }))
     }
 }
 
@@ -114,6 +133,11 @@ pub struct Shard {
     requests: Requests,
     completions: Vec<Completion>,
     outbox: Outbox,
+    /// Submissions refused in this turn.
+    refused: Vec<Answer>,
+    /// Bytes of records handed to the log and not synced yet, by batch.
+    unsynced: VecDeque<(u64, usize)>,
+    unsynced_bytes: usize,
     /// The sequence of the last stamped frame sent.
     sequence: u64,
     /// The newest stamped frame of each peer's shard: its life and sequence.
@@ -137,6 +161,9 @@ impl Shard {
             host: Host::new(host, seats, now),
             completions: Vec::new(),
             outbox: Outbox::default(),
+            refused: Vec::new(),
+            unsynced: VecDeque::new(),
+            unsynced_bytes: 0,
             sequence: 0,
             stamped: BTreeMap::new(),
             counters: ShardCounters::default(),
@@ -168,8 +195,10 @@ impl Shard {
             wire::HEARTBEAT => {
                 wire::decode_heartbeat(body).map(|beat| self.host.on_heartbeat(from, &beat, now))
             }
-            wire::SUBMIT => self.on_submissions(from, group, body),
+            wire::SUBMIT => self.on_submissions(from, group, body, now),
             wire::ANSWER => self.on_answers(from, group, body, now),
+            // What a disk that is behind could not take is not even looked at; it is sent again.
+            codec::ACCEPT | codec::VALUES if self.is_clogged() => Some(()),
             codec::FIRST_KIND..=codec::LAST_KIND => match codec::decode(kind, body) {
                 Ok(message) => {
                     self.host.on_message(from, group, message, now);
@@ -194,12 +223,12 @@ impl Shard {
         }
     }
 
-    fn on_submissions(&mut self, from: NodeId, group: GroupId, mut body: Bytes) -> Option<()> {
+    fn on_submissions(&mut self, from: NodeId, group: GroupId, mut body: Bytes, now: Time) -> Option<()> {
         let stamp = wire::take_stamp(&mut body)?;
         let submissions = wire::decode_submissions(from, stamp.from_boot, body)?;
         if self.is_fresh(from, stamp)? {
             for submission in submissions {
-                self.host.submit(group, submission);
+                self.submit_here(group, submission, now);
             }
         }
         Some(())
@@ -248,6 +277,9 @@ impl Shard {
 
     /// Everything up to `batch` is synced.
     pub fn on_synced(&mut self, batch: u64, now: Time) {
+        while let Some((_, bytes)) = self.unsynced.pop_front_if(|(b, _)| *b <= batch) {
+            self.unsynced_bytes -= bytes;
+        }
         self.host.on_synced(batch, now);
     }
 
@@ -282,17 +314,22 @@ impl Shard {
             for (to, beat) in &output.beats {
                 let mut body = Vec::with_capacity(64);
                 wire::encode_heartbeat(beat, &mut body);
-                self.outbox.push(*to, Lane::Consensus, NO_GROUP, wire::HEARTBEAT, &body);
+                self.outbox.beat(*to, &body);
             }
             records.extend(output.ready.records);
             effects.log_reads.extend(output.ready.log_reads);
             batch = output.batch.or(batch);
-            self.deliver(output.answers, now);
+            let mut answers = output.answers;
+            answers.append(&mut self.refused);
+            self.deliver(answers, now);
             if !self.requests.is_dirty() {
                 break;
             }
         }
         if let Some(batch) = batch {
+            let bytes = records.iter().map(Record::encoded_len).sum();
+            self.unsynced.push_back((batch, bytes));
+            self.unsynced_bytes += bytes;
             effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
         }
         effects.send_now = std::mem::take(&mut self.outbox);
@@ -324,8 +361,24 @@ impl Shard {
             }
         }
         for (group, submission) in own {
-            self.host.submit(group, submission);
+            self.submit_here(group, submission, now);
         }
+    }
+
+    /// Hands a submission to an own group, unless the disk is too far behind to take more.
+    fn submit_here(&mut self, group: GroupId, submission: Submission, now: Time) {
+        if self.is_clogged() && !submission.read {
+            let Submission { ticket, read, .. } = submission;
+            let (to, boot, number) = (ticket.node, ticket.boot, ticket.number);
+            self.refused.push(Answer { group, to, boot, read, number, reply: Reply::Busy });
+        } else {
+            self.host.submit(group, submission, now);
+        }
+    }
+
+    /// Whether more records wait for the disk than memory should hold.
+    fn is_clogged(&self) -> bool {
+        self.unsynced_bytes >= MAX_UNSYNCED
     }
 
     /// Answers of own groups: to own requests, and to peers in one frame per group.
@@ -335,6 +388,13 @@ impl Shard {
             if answer.to == self.me {
                 self.requests.answer(self.me, answer, now, &mut self.completions);
             } else {
+                let mut answer = answer;
+                if let Reply::Outcome(outcome) = &answer.reply
+                    && outcome.size() > MAX_ANSWER
+                {
+                    // No frame takes it. Only reads answer so much.
+                    answer.reply = Reply::Outcome(Outcome::Failed(Failure::TooLong(MAX_ANSWER as u32)));
+                }
                 let bodies = frames.entry((answer.to, answer.group, answer.boot)).or_default();
                 wire::put_answer(&answer, open_body(bodies));
             }
@@ -346,6 +406,12 @@ impl Shard {
         }
     }
 }
+
+/// Records of this many bytes may wait for the disk; beyond it nothing new is taken in.
+const MAX_UNSYNCED: usize = 96 << 20;
+
+/// The most that one answer to another node may hold; a frame takes it.
+const MAX_ANSWER: usize = 15 << 20;
 
 /// The body that takes the next item: a new one when the last has grown large.
 fn open_body(bodies: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
@@ -364,7 +430,8 @@ const SPLIT_BYTES: usize = 256 << 10;
 
 fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -> View {
     match host.group(group) {
-        Some(seat) => {
+        // A halted replica knows nothing any more: others are asked as if this node had no seat.
+        Some(seat) if seat.replica.halted().is_none() => {
             let members = seat.replica.members().nodes();
             View {
                 leader: seat.replica.leader(),
@@ -373,12 +440,13 @@ fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -
                 alive: alive(host, members, group, now),
             }
         }
-        None => {
-            let members = layout.preference(group);
+        _ => {
+            let mut members = layout.preference(group);
+            members.retain(|n| *n != host.peers().me());
             View {
                 leader: None,
-                guess: members.get(guess % members.len()).copied(),
-                members: members.len(),
+                guess: members.get(guess % members.len().max(1)).copied(),
+                members: layout.replication(),
                 alive: alive(host, &members, group, now),
             }
         }

@@ -134,6 +134,9 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         replication: config.cluster.replication,
     };
     let mut disk = RealDisk::open(&directory).map_err(io("open the data directory"))?;
+    if directory.join("log").exists() && !directory.join(crate::node::manifest::FILE).exists() {
+        return Err(data(Refused::NotOurs("log".to_owned())));
+    }
     let mut manifest = open_manifest(&mut disk, &role, StorageId(random_id()?)).map_err(data)?;
 
     let listener = listen_for_clients(&entry.client_addr)?;
@@ -196,7 +199,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     };
     let log_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
     let opening = std::time::Instant::now();
-    let opened = open_log(log_disk, log_options, node, cluster, &layout).map_err(data)?;
+    let opened = open_log(log_disk, log_options, &mut manifest, &disk, &layout).map_err(data)?;
     tracing::info!(
         node = node.0,
         %cluster,
@@ -239,6 +242,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         net.clone(),
         gauge,
         shared.config.limits.min_free_disk.0,
+        Arc::clone(&stop),
     );
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
 
@@ -306,6 +310,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32) -> Result<ShardConfig,
             tuning: Tuning {
                 election_timeout: config.paxos.election_timeout,
                 window: config.paxos.window as usize,
+                ahead: (config.paxos.window as usize * 8).max(2048),
                 ..Tuning::default()
             },
             limits: GroupLimits {
@@ -414,11 +419,16 @@ fn watch_for_the_end(options: ServeOptions, stop: &Arc<AtomicBool>) -> Result<()
             else {
                 return;
             };
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
+            loop {
+                tokio::select! {
+                    _ = term.recv() => {}
+                    _ = int.recv() => {}
+                }
+                if flag.swap(true, Ordering::Relaxed) {
+                    // Asked twice: whatever it still waits for, nothing acknowledged depends on it.
+                    std::process::exit(130);
+                }
             }
-            flag.store(true, Ordering::Relaxed);
         });
     })?;
     if options.exit_with_stdin {

@@ -66,8 +66,9 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
             return Ok(None);
         }
         let mut stage = birth.advance();
+        let pulse = Instant::now() + PULSE;
         while stage.is_none()
-            && let Ok((from, word)) = switchboard.words().recv_timeout(PULSE)
+            && let Ok((from, word)) = switchboard.words().recv_deadline(pulse)
         {
             stage = birth.hear(from, word);
         }

@@ -16,7 +16,7 @@ use groups::ids::{GroupId, NodeId};
 use groups::paxos::LogRead;
 use groups::paxos::message::Entry;
 use groups::time::Time;
-use netio::{Frame, NetHandle};
+use netio::{Frame, NetHandle, SendError};
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::Clock;
@@ -193,8 +193,11 @@ impl Worker {
         let Effects { send_now, job, log_reads, completions } =
             self.shard.borrow_mut().turn(self.clock.now());
         for (to, lane, batch) in send_now.into_batches() {
-            // What cannot be sent is as good as lost, and loss is what retries are for.
-            let _ = self.net.send(to, lane, batch);
+            // What cannot be sent is as good as lost, and loss is what retries are for. Only a
+            // frame that is too large would be refused for ever.
+            if let Err(e @ SendError::TooLarge { .. }) = self.net.send(to, lane, batch) {
+                tracing::error!(node = to.0, "a frame cannot be sent: {e}");
+            }
         }
         if let Some(job) = job {
             self.write(job);

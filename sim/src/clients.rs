@@ -1,0 +1,338 @@
+//! The clients: each on a connection to one node at a time, on which it sends a pipeline of
+//! commands, waits for the answers, and sends the next. What they saw is judged at the end.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use groups::ids::GroupId;
+use groups::kv;
+use groups::kv::{Command, Condition, Want};
+use groups::random::Random;
+use groups::time::Time;
+use server::node::requests::{Completion, Refusal, Request, Token};
+
+use crate::coverage::{Coverage, Event};
+use crate::history::{Action, Call, ClientLog, Outcome};
+use crate::judges::ReadOrder;
+
+/// The longest pipeline.
+const PIPELINE: u64 = 5;
+
+/// What a key is used for. Numbers, growing texts and plain values have commands of their own;
+/// a steady key is never removed, so that a read behind a write has something to see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Use {
+    Plain,
+    Steady,
+    Number,
+    Text,
+}
+
+/// The keys of a run.
+#[derive(Clone, Debug)]
+pub struct Keys {
+    count: u64,
+    groups: u64,
+}
+
+impl Keys {
+    /// So many keys, dealt out to the groups.
+    #[must_use]
+    pub fn new(count: u64, groups: u32) -> Keys {
+        Keys { count, groups: u64::from(groups) }
+    }
+
+    fn used_for(number: u64) -> Use {
+        [Use::Plain, Use::Steady, Use::Number, Use::Text][(number % 4) as usize]
+    }
+
+    /// Spread so that every group has keys of several uses.
+    fn group(&self, number: u64) -> GroupId {
+        GroupId(((number + number / 4) % self.groups) as u32)
+    }
+}
+
+struct Flight {
+    call: Call,
+    action: Action,
+    key: u64,
+    group: GroupId,
+    /// A write whose revision a later read of the same pipeline has to see.
+    shows: bool,
+    write: bool,
+}
+
+/// One client.
+pub struct Client {
+    /// Its part of the history.
+    pub log: ClientLog,
+    /// The machine it is connected to, and that machine's life.
+    pub at: Option<(usize, u64)>,
+    /// Answers since the faults stopped.
+    pub content: u64,
+    index: u64,
+    /// Numbers the connections of all time.
+    connection: u64,
+    random: Random,
+    flights: BTreeMap<u64, Flight>,
+    calls: u64,
+    /// What it last saw of each key.
+    seen: BTreeMap<u64, (Vec<u8>, u64)>,
+}
+
+impl Client {
+    /// A client that is not connected yet.
+    #[must_use]
+    pub fn new(index: u64, seed: u64) -> Client {
+        Client {
+            log: ClientLog::new(index),
+            at: None,
+            content: 0,
+            index,
+            connection: 0,
+            random: Random::new(seed),
+            flights: BTreeMap::new(),
+            calls: 0,
+            seen: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it waits for nothing.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.flights.is_empty()
+    }
+
+    /// The name of its connection: client and number, so that late answers find nobody.
+    #[must_use]
+    pub fn connection(&self) -> u64 {
+        self.index << 32 | self.connection
+    }
+
+    /// The client that a connection belongs to.
+    #[must_use]
+    pub fn of(connection: u64) -> usize {
+        (connection >> 32) as usize
+    }
+
+    /// Chooses a machine among those that take connections, now and then another than before.
+    pub fn connect(&mut self, up: &[(usize, u64)]) -> bool {
+        if up.is_empty() {
+            return false;
+        }
+        let stays = self.at.is_some_and(|at| up.contains(&at)) && self.random.below(8) > 0;
+        if !stays {
+            self.connection += 1;
+            self.at = Some(up[self.random.below(up.len() as u64) as usize]);
+        }
+        true
+    }
+
+    /// How long it thinks before the next pipeline.
+    pub fn pause(&mut self, refused: bool) -> Duration {
+        // Now and then there is a long silence, so that idle logs are sealed and idle groups rest.
+        let most = match (refused, self.random.below(20)) {
+            (false, 0) => 2_000,
+            (false, _) => 160,
+            (true, _) => 200,
+        };
+        Duration::from_millis(1 + self.random.below(most))
+    }
+
+    /// The number of the last call, and the next pipeline.
+    pub fn pipeline(&mut self, keys: &Keys, now: Time, order: &mut ReadOrder, coverage: &mut Coverage) -> Vec<Request> {
+        let length = if self.random.below(2) == 0 { 1 } else { 2 + self.random.below(PIPELINE - 1) };
+        let mut requests = Vec::with_capacity(length as usize);
+        // A pipeline often stays with one key: only then does its own order matter.
+        let favourite = self.random.below(keys.count);
+        for _ in 0..length {
+            let key = if self.random.below(3) == 0 { self.random.below(keys.count) } else { favourite };
+            requests.push(self.request(key, keys, now, order, coverage));
+        }
+        requests
+    }
+
+    fn request(
+        &mut self,
+        key: u64,
+        keys: &Keys,
+        now: Time,
+        order: &mut ReadOrder,
+        coverage: &mut Coverage,
+    ) -> Request {
+        self.calls += 1;
+        let number = self.calls;
+        let name = Bytes::from(format!("k{key}"));
+        let group = keys.group(key);
+        let (action, command) = self.command(key, &name);
+        let read = command.is_read();
+        // As the server's connections do it: a read waits for the writes before it.
+        let ordered = read && self.flights.values().any(|f| f.write && f.group == group);
+        if ordered {
+            coverage.event(Event::OrderedRead);
+            for (write, _) in self.flights.iter().filter(|(_, f)| f.shows && f.key == key) {
+                order.behind(self.connection(), *write, number);
+            }
+        }
+        let shows = Keys::used_for(key) == Use::Steady && matches!(action, Action::Put(_));
+        let call = self.log.invoke(&name, now.nanos(), action.clone());
+        self.flights.insert(number, Flight { call, action, key, group, shows, write: !read });
+        Request {
+            token: Token { connection: self.connection(), request: number },
+            group,
+            read,
+            ordered,
+            command: command.to_bytes(),
+        }
+    }
+
+    fn command(&mut self, key: u64, name: &Bytes) -> (Action, Command) {
+        let value = format!("v{}.{}", self.index, self.calls).into_bytes();
+        let put = |value: Vec<u8>, condition, want| Command::Put {
+            key: name.clone(),
+            value: value.into(),
+            condition,
+            want,
+        };
+        let get = || (Action::Get, Command::Get { key: name.clone() });
+        let delete = || (Action::Delete, Command::Delete { keys: vec![name.clone()] });
+        let take = || (Action::GetDel, Command::Take { key: name.clone() });
+        match (Keys::used_for(key), self.random.below(12)) {
+            (_, 0..=3) => get(),
+            (Use::Steady, 4..=9) => {
+                (Action::Put(value.clone()), put(value, Condition::None, Want::Revision))
+            }
+            (Use::Plain, 4 | 5) => (Action::Put(value.clone()), put(value, Condition::None, Want::Done)),
+            (Use::Plain, 6) => delete(),
+            (Use::Plain, 7) => (Action::SetNx(value.clone()), put(value, Condition::Absent, Want::Done)),
+            (Use::Plain, 8) => {
+                (Action::GetSet(value.clone()), put(value, Condition::None, Want::Previous))
+            }
+            (Use::Plain, 9) => take(),
+            (Use::Plain | Use::Steady, _) if self.random.below(2) == 0 => {
+                let (old, _) = self.seen.get(&key).cloned().unwrap_or_default();
+                let command = Command::Cas {
+                    key: name.clone(),
+                    old: old.clone().into(),
+                    new: value.clone().into(),
+                };
+                (Action::Cas { old, new: value }, command)
+            }
+            (Use::Plain | Use::Steady, _) => {
+                let revision = self.seen.get(&key).map_or(0, |(_, revision)| *revision);
+                let command = put(value.clone(), Condition::Revision(revision), Want::Revision);
+                (Action::PutIfRev { revision, value }, command)
+            }
+            (Use::Number, 4..=10) => {
+                let delta = self.random.below(7) as i64 - 2;
+                (Action::Add(delta), Command::Add { key: name.clone(), delta })
+            }
+            (Use::Text, 4..=8) => {
+                let tail = Bytes::from(format!("+{}", self.calls % 10));
+                let action = Action::Append(tail.to_vec());
+                (action, Command::Append { key: name.clone(), value: tail, max: 40 })
+            }
+            (Use::Number, _) => delete(),
+            (Use::Text, 9) => (Action::GetSet(value.clone()), put(value, Condition::None, Want::Previous)),
+            (Use::Text, _) => take(),
+        }
+    }
+
+    /// An answer of the node. Returns what it was, or `None` when nobody waits for it.
+    ///
+    /// # Errors
+    /// When a pipelined read has not seen its own write.
+    pub fn complete(
+        &mut self,
+        completion: Completion,
+        now: Time,
+        order: &mut ReadOrder,
+        coverage: &mut Coverage,
+    ) -> Result<Option<Answered>, String> {
+        let number = completion.token.request;
+        if completion.token.connection != self.connection() {
+            return Ok(None);
+        }
+        let Some(flight) = self.flights.get(&number) else { return Ok(None) };
+        let revision = match &completion.result {
+            Ok(kv::Outcome::Revision(revision)) => Some(Some(*revision)),
+            Ok(kv::Outcome::Value(found)) => Some(found.as_ref().map(|(_, revision)| *revision)),
+            _ => None,
+        };
+        if let (Ok(kv::Outcome::Value(Some((value, revision)))), Action::Get) = (&completion.result, &flight.action)
+        {
+            self.seen.insert(flight.key, (value.to_vec(), *revision));
+        }
+        let outcome = match (completion.result, &flight.action) {
+            (Err(Refusal::InDoubt), _) => {
+                coverage.event(Event::InDoubt);
+                Outcome::Unknown
+            }
+            (Err(_) | Ok(kv::Outcome::Failed(_) | kv::Outcome::Retired), _) => {
+                coverage.event(Event::NotApplied);
+                Outcome::NotApplied
+            }
+            (Ok(kv::Outcome::Done), Action::SetNx(_)) => Outcome::Flag(true),
+            (Ok(kv::Outcome::Unmet), _) => {
+                coverage.event(Event::Unmet);
+                Outcome::Flag(false)
+            }
+            (Ok(kv::Outcome::Done), _) => Outcome::Done,
+            (Ok(kv::Outcome::Revision(revision)), _) => Outcome::Revision(revision),
+            (Ok(kv::Outcome::Integer(n)), Action::Delete | Action::Cas { .. }) => Outcome::Flag(n == 1),
+            (Ok(kv::Outcome::Integer(n)), _) => Outcome::Number(n),
+            (Ok(kv::Outcome::Value(v)), Action::Get) => Outcome::Versioned(v.map(|(v, r)| (v.to_vec(), r))),
+            (Ok(kv::Outcome::Value(v)), _) => Outcome::Value(v.map(|(v, _)| v.to_vec())),
+            (Ok(other), _) => return Err(format!("no such answer: {other:?}")),
+        };
+        order.answered(self.connection(), number, revision)?;
+        Ok(self.end(number, now, outcome))
+    }
+
+    /// Gives up what is unanswered of a pipeline that ended with call `last`, and the connection.
+    pub fn give_up(&mut self, last: u64, now: Time) -> Vec<Answered> {
+        if !self.flights.keys().any(|n| *n <= last) {
+            return Vec::new();
+        }
+        self.hang_up(now)
+    }
+
+    /// The connection is gone: nobody knows what becomes of the rest.
+    pub fn hang_up(&mut self, now: Time) -> Vec<Answered> {
+        self.at = None;
+        let open: Vec<u64> = self.flights.keys().copied().collect();
+        open.into_iter().filter_map(|n| self.end(n, now, Outcome::Unknown)).collect()
+    }
+
+    /// The number of its last call.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.calls
+    }
+
+    fn end(&mut self, number: u64, now: Time, outcome: Outcome) -> Option<Answered> {
+        let Flight { call, action, key, .. } = self.flights.remove(&number)?;
+        let refused = matches!(outcome, Outcome::Unknown | Outcome::NotApplied);
+        if !refused {
+            self.content += 1;
+        }
+        self.log.respond(call, now.nanos(), outcome.clone());
+        Some(Answered { number, key, action, outcome, refused })
+    }
+}
+
+/// The end of a call.
+#[derive(Clone, Debug)]
+pub struct Answered {
+    /// Its number.
+    pub number: u64,
+    /// Its key.
+    pub key: u64,
+    /// What was asked.
+    pub action: Action,
+    /// What came.
+    pub outcome: Outcome,
+    /// Whether it says nothing.
+    pub refused: bool,
+}

@@ -1,0 +1,137 @@
+//! How often what happened. An event that never occurs in a whole swarm is reported: a fault
+//! that is never injected and a branch that is never taken prove nothing.
+
+use groups::paxos::Counters;
+
+use crate::fault::{KINDS, Kind};
+
+/// Everything worth counting that is no fault and has no counter in the product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names say it; see `EVENTS`")]
+pub enum Event {
+    Start,
+    Death,
+    TornTail,
+    Rotation,
+    SpaceAwaited,
+    DamageRefused,
+    Stranger,
+    LongPromise,
+    LateEvents,
+    NoMajority,
+    MajorityBack,
+    DecidedAgain,
+    InDoubt,
+    NotApplied,
+    Unanswered,
+    Unmet,
+    OrderedRead,
+    Undecided,
+}
+
+/// The events and what they are called in the report.
+pub const EVENTS: &[(Event, &str)] = &[
+    (Event::Start, "processes started"),
+    (Event::Death, "processes ended by a failing disk"),
+    (Event::TornTail, "torn tails cut"),
+    (Event::Rotation, "segments begun"),
+    (Event::SpaceAwaited, "commits that waited for space"),
+    (Event::DamageRefused, "damaged logs refused"),
+    (Event::Stranger, "empty disks kept out"),
+    (Event::LongPromise, "promises in several parts"),
+    (Event::LateEvents, "events that met a paused process"),
+    (Event::NoMajority, "times a group lost its connected majority"),
+    (Event::MajorityBack, "times it came back"),
+    (Event::DecidedAgain, "values proposed again after they were chosen"),
+    (Event::InDoubt, "operations in doubt"),
+    (Event::NotApplied, "operations refused"),
+    (Event::Unanswered, "operations never answered"),
+    (Event::Unmet, "conditions not met"),
+    (Event::OrderedRead, "reads behind a write of their own pipeline"),
+    (Event::Undecided, "histories too hard to judge (not counted as failures)"),
+];
+
+/// Counts of one run, or of many.
+#[derive(Clone, Debug)]
+pub struct Coverage {
+    faults: Vec<u64>,
+    events: Vec<u64>,
+    /// The product's own.
+    pub counters: Counters,
+}
+
+impl Default for Coverage {
+    fn default() -> Coverage {
+        Coverage {
+            faults: vec![0; KINDS.len()],
+            events: vec![0; EVENTS.len()],
+            counters: Counters::default(),
+        }
+    }
+}
+
+impl Coverage {
+    /// Counts a fault.
+    pub fn fault(&mut self, kind: Kind) {
+        self.faults[kind as usize] += 1;
+    }
+
+    /// Counts an event.
+    pub fn event(&mut self, event: Event) {
+        self.events(event, 1);
+    }
+
+    /// Counts several alike.
+    pub fn events(&mut self, event: Event, count: u64) {
+        self.events[event as usize] += count;
+    }
+
+    /// Adds the product's counters of one replica's life.
+    pub fn count(&mut self, c: &Counters) {
+        let sum = &mut self.counters;
+        sum.probes += c.probes;
+        sum.candidacies += c.candidacies;
+        sum.elected += c.elected;
+        sum.deposed += c.deposed;
+        sum.isolated += c.isolated;
+        sum.transfers += c.transfers;
+        sum.adopted += c.adopted;
+        sum.gaps += c.gaps;
+        sum.resent += c.resent;
+        sum.learned += c.learned;
+        sum.log_reads += c.log_reads;
+        sum.sticky += c.sticky;
+        sum.too_far += c.too_far;
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Coverage) {
+        self.faults.iter_mut().zip(&other.faults).for_each(|(a, b)| *a += b);
+        self.events.iter_mut().zip(&other.events).for_each(|(a, b)| *a += b);
+        self.count(&other.counters);
+    }
+
+    /// Every count with its name: faults, then the simulator's events, then the product's.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(&'static str, u64)> {
+        let c = &self.counters;
+        let faults = KINDS.iter().map(|k| (k.name, self.faults[k.kind as usize]));
+        let events = EVENTS.iter().map(|(event, name)| (*name, self.events[*event as usize]));
+        let product = [
+            ("probe rounds", c.probes),
+            ("ballots raised", c.candidacies),
+            ("leaderships won", c.elected),
+            ("leaderships lost", c.deposed),
+            ("leaderships given up without a majority", c.isolated),
+            ("leaderships handed over", c.transfers),
+            ("values adopted", c.adopted),
+            ("gaps filled", c.gaps),
+            ("accepts repeated", c.resent),
+            ("values learned", c.learned),
+            ("fetches served from the log", c.log_reads),
+            ("prepares ignored for a live leader", c.sticky),
+            ("accepts refused as too far ahead", c.too_far),
+        ];
+        faults.chain(events).chain(product).collect()
+    }
+}

@@ -1,0 +1,250 @@
+//! What is on the disks, group by group, and what has been chosen by that.
+//!
+//! A value is chosen in an instance once a majority has durably accepted it at one ballot
+//! (Lamport, "Paxos Made Simple", section 2.2). The ledger finds that out from the records that
+//! commits report, keeps the chosen values, and applies them to a state machine of its own. What
+//! replicas say is never taken in here.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use groups::ids::{Ballot, GroupId, InstanceId, NodeId};
+use groups::kv::{Outcome, State, Ticket};
+use groups::log::Record;
+use groups::paxos::{Members, Replica, chain};
+use server::node::layout::Layout;
+
+/// All groups.
+#[derive(Debug)]
+pub struct Ledger {
+    groups: Vec<GroupLedger>,
+}
+
+/// One group.
+#[derive(Debug)]
+pub struct GroupLedger {
+    /// Its members.
+    pub members: Members,
+    acceptors: BTreeMap<NodeId, Shadow>,
+    /// Who has accepted what, for instances beyond the chosen prefix and for those within it
+    /// that somebody still accepts at higher ballots.
+    votes: BTreeMap<InstanceId, Vec<Vote>>,
+    /// Chosen by a majority and not taken over yet.
+    found: BTreeMap<InstanceId, Bytes>,
+    /// The chosen prefix, from instance 1.
+    prefix: Vec<Decided>,
+    state: State,
+    /// What the commands of the last chosen value answered.
+    pub answers: Vec<(Ticket, Outcome)>,
+    conflict: Option<String>,
+}
+
+#[derive(Debug)]
+struct Vote {
+    ballot: Ballot,
+    value: Bytes,
+    nodes: Vec<NodeId>,
+}
+
+/// One chosen value and what the state is with it.
+#[derive(Clone, Debug)]
+pub struct Decided {
+    /// The value.
+    pub value: Bytes,
+    /// The chained checksum up to here.
+    pub chain: u64,
+    /// The hash of the state with it.
+    pub state: [u8; 32],
+    /// The state's revision with it.
+    pub revision: u64,
+}
+
+/// What one acceptor certainly has on its disk.
+#[derive(Debug, Default)]
+pub struct Shadow {
+    /// The highest ballot promised or accepted at.
+    pub promised: Ballot,
+    /// The newest accepted value of each instance.
+    pub accepted: BTreeMap<InstanceId, (Ballot, Bytes)>,
+    /// Instances whose chosen value was written as learned.
+    pub learned: BTreeMap<InstanceId, Bytes>,
+    /// Everything up to here was in the log at the last start.
+    pub recovered: InstanceId,
+    /// What the log calls chosen.
+    pub marked: InstanceId,
+}
+
+impl Shadow {
+    /// Whether some value of that instance is on the disk.
+    #[must_use]
+    pub fn holds(&self, instance: InstanceId) -> bool {
+        instance <= self.recovered
+            || self.accepted.contains_key(&instance)
+            || self.learned.contains_key(&instance)
+    }
+}
+
+impl Ledger {
+    /// Empty disks.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Ledger {
+        let groups = (0..layout.groups())
+            .map(|g| {
+                let members = layout.members(GroupId(g));
+                let acceptors = members.nodes().iter().map(|n| (*n, Shadow::default())).collect();
+                GroupLedger {
+                    members,
+                    acceptors,
+                    votes: BTreeMap::new(),
+                    found: BTreeMap::new(),
+                    prefix: Vec::new(),
+                    state: State::default(),
+                    answers: Vec::new(),
+                    conflict: None,
+                }
+            })
+            .collect();
+        Ledger { groups }
+    }
+
+    /// One group.
+    #[must_use]
+    pub fn group(&self, group: GroupId) -> &GroupLedger {
+        &self.groups[group.0 as usize]
+    }
+
+    /// Takes in a durable record; `true` when something may have been chosen by it.
+    pub(super) fn durable(&mut self, node: NodeId, record: &Record) -> bool {
+        let ledger = &mut self.groups[record.group().0 as usize];
+        let Some(shadow) = ledger.acceptors.get_mut(&node) else { return false };
+        match record {
+            Record::Promise { ballot, .. } => {
+                shadow.promised = shadow.promised.max(*ballot);
+                false
+            }
+            Record::Accept { instance, ballot, value, .. } => {
+                ledger.accept(node, *instance, *ballot, value);
+                true
+            }
+            Record::Chosen { instance, value, .. } => {
+                shadow.learned.insert(*instance, value.clone());
+                false
+            }
+            Record::Watermark { instance, .. } => {
+                shadow.marked = shadow.marked.max(*instance);
+                false
+            }
+        }
+    }
+
+    /// Takes in what a replica has found on its disk.
+    pub(super) fn resume(&mut self, node: NodeId, replica: &Replica) {
+        let ledger = &mut self.groups[replica.group().0 as usize];
+        for (instance, accepted) in replica.open() {
+            ledger.accept(node, *instance, accepted.ballot, &accepted.value);
+        }
+        if let Some(shadow) = ledger.acceptors.get_mut(&node) {
+            shadow.promised = shadow.promised.max(replica.promised());
+            shadow.recovered = shadow.recovered.max(replica.mark().instance);
+        }
+    }
+
+    /// Moves the next chosen value into the prefix.
+    pub(super) fn settle(&mut self, group: GroupId) -> Result<Option<&GroupLedger>, String> {
+        let ledger = &mut self.groups[group.0 as usize];
+        if let Some(conflict) = ledger.conflict.take() {
+            return Err(format!("group {group}: {conflict}"));
+        }
+        let next = ledger.end().next();
+        let Some(value) = ledger.found.remove(&next) else { return Ok(None) };
+        let before = ledger.prefix.last().map_or(0, |d| d.chain);
+        let GroupLedger { state, answers, .. } = ledger;
+        answers.clear();
+        state
+            .apply(next, value.clone(), &mut |ticket, outcome| answers.push((ticket, outcome)))
+            .map_err(|e| format!("group {group}: the value chosen in instance {next} cannot be applied: {e}"))?;
+        let decided = Decided {
+            chain: chain(before, &value),
+            value,
+            state: ledger.state.hash().to_bytes(),
+            revision: ledger.state.revision(),
+        };
+        ledger.prefix.push(decided);
+        Ok(Some(ledger))
+    }
+}
+
+impl GroupLedger {
+    /// What a member certainly has on its disk.
+    #[must_use]
+    pub fn shadow(&self, node: NodeId) -> Option<&Shadow> {
+        self.acceptors.get(&node)
+    }
+
+    /// All members with what they have on their disks.
+    pub fn shadows(&self) -> impl Iterator<Item = (NodeId, &Shadow)> {
+        self.acceptors.iter().map(|(n, s)| (*n, s))
+    }
+
+    /// The end of the chosen prefix.
+    #[must_use]
+    pub fn end(&self) -> InstanceId {
+        InstanceId(self.prefix.len() as u64)
+    }
+
+    /// A chosen value of the prefix.
+    #[must_use]
+    pub fn decided(&self, instance: InstanceId) -> Option<&Decided> {
+        self.prefix.get((instance.0 as usize).checked_sub(1)?)
+    }
+
+    /// The value chosen in an instance, also beyond the prefix.
+    #[must_use]
+    pub fn chosen(&self, instance: InstanceId) -> Option<&Bytes> {
+        self.decided(instance).map(|d| &d.value).or_else(|| self.found.get(&instance))
+    }
+
+    fn accept(&mut self, node: NodeId, instance: InstanceId, ballot: Ballot, value: &Bytes) {
+        if let Some(shadow) = self.acceptors.get_mut(&node) {
+            shadow.promised = shadow.promised.max(ballot);
+            match shadow.accepted.get(&instance) {
+                Some((held, _)) if *held > ballot => {}
+                _ => {
+                    shadow.accepted.insert(instance, (ballot, value.clone()));
+                }
+            }
+        }
+        let votes = self.votes.entry(instance).or_default();
+        let index = match votes.iter().position(|v| v.ballot == ballot) {
+            Some(index) => index,
+            None => {
+                votes.push(Vote { ballot, value: value.clone(), nodes: Vec::new() });
+                votes.len() - 1
+            }
+        };
+        let vote = &mut votes[index];
+        if vote.value != *value {
+            self.conflict = Some(format!(
+                "two values were accepted in instance {instance} at ballot {ballot}, the second by node {node}"
+            ));
+            return;
+        }
+        if !vote.nodes.contains(&node) {
+            vote.nodes.push(node);
+        }
+        if vote.nodes.len() < self.members.majority() {
+            return;
+        }
+        match self.chosen(instance) {
+            None => {
+                self.found.insert(instance, value.clone());
+            }
+            Some(chosen) if chosen == value => {}
+            Some(_) => {
+                self.conflict = Some(format!(
+                    "two values are chosen in instance {instance}, the second at ballot {ballot}"
+                ));
+            }
+        }
+    }
+}

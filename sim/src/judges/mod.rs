@@ -1,0 +1,226 @@
+//! The judges: one rule per file, each with its source named.
+//!
+//! They see what leaves a machine, what its log has made durable, what its replicas say after a
+//! step and what they remember after a start. What they have in common stands in [`Ledger`]: for
+//! every group, what each acceptor has on its disk, and what follows from that. So they judge by
+//! the definition of Paxos and not by what the product believes.
+//!
+//! To add one: a file with a struct that implements [`Judge`], and a line in [`Judges::new`].
+
+mod applied;
+mod at_most_once;
+mod ballots;
+mod chosen;
+mod durable_first;
+mod equal_state;
+mod last_words;
+mod ledger;
+mod memory;
+mod one_value;
+mod promise;
+mod read_order;
+mod report;
+mod strangers;
+
+pub use ledger::{GroupLedger, Ledger, Shadow};
+pub use read_order::ReadOrder;
+
+use groups::group::Group;
+use groups::ids::{GroupId, NodeId};
+use groups::log::Record;
+use groups::paxos::Message;
+use server::node::layout::Layout;
+
+use crate::coverage::{Coverage, Event};
+
+/// `Err` is what is wrong, for people.
+pub type Verdict = Result<(), String>;
+
+/// A message that leaves a machine.
+#[derive(Debug)]
+pub struct Sent<'a> {
+    /// The sender.
+    pub from: NodeId,
+    /// The sender's life.
+    pub life: u64,
+    /// The receiver.
+    pub to: NodeId,
+    /// The group.
+    pub group: GroupId,
+    /// What is said.
+    pub message: &'a Message,
+}
+
+/// A group on a machine, after a step of that machine or right after its start.
+#[derive(Debug)]
+pub struct Seen<'a> {
+    /// The machine.
+    pub node: NodeId,
+    /// Its life.
+    pub life: u64,
+    /// The group there.
+    pub group: &'a Group,
+}
+
+/// What a rule may look at. Every method is a moment; a rule overrides those it cares about.
+pub trait Judge: Send {
+    /// A message leaves. The ledger holds what was durable before.
+    fn sent(&mut self, _sent: &Sent<'_>, _ledger: &Ledger) -> Verdict {
+        Ok(())
+    }
+
+    /// A machine has made a step.
+    fn stepped(&mut self, _seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
+        Ok(())
+    }
+
+    /// A group was rebuilt from the log. The ledger holds what was known to be durable before.
+    fn started(&mut self, _seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
+        Ok(())
+    }
+
+    /// A value has become chosen: the ledger has a new entry at the end of this group's prefix.
+    fn decided(&mut self, _group: GroupId, _ledger: &GroupLedger) -> Verdict {
+        Ok(())
+    }
+
+    /// A group has no majority of members that reach each other, or has one again.
+    fn majority(&mut self, _group: GroupId, _connected: bool, _now_millis: u64) -> Verdict {
+        Ok(())
+    }
+
+    /// A process has ended.
+    fn ended(&mut self, _node: NodeId, _life: u64) {}
+
+    /// A machine has lost its disk for good.
+    fn gone(&mut self, _node: NodeId) {}
+
+    /// Time has passed; the round of the highest ballot promised in each group.
+    fn round(&mut self, _group: GroupId, _round: u64, _now_millis: u64) -> Verdict {
+        Ok(())
+    }
+}
+
+/// All rules and what they share.
+pub struct Judges {
+    ledger: Ledger,
+    rules: Vec<Box<dyn Judge>>,
+}
+
+impl Judges {
+    /// The judges of a cluster.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Judges {
+        let rules: Vec<Box<dyn Judge>> = vec![
+            Box::new(last_words::LastWords::default()),
+            Box::new(strangers::Strangers::default()),
+            Box::new(durable_first::DurableFirst),
+            Box::new(report::CompleteReport::default()),
+            Box::new(ballots::Ballots::default()),
+            Box::new(one_value::OneValue::default()),
+            Box::new(promise::PromiseRises::default()),
+            Box::new(memory::Memory),
+            Box::new(chosen::ChosenByMajority),
+            Box::new(applied::Applied::default()),
+            Box::new(equal_state::EqualState::default()),
+            Box::new(at_most_once::AtMostOnce::default()),
+        ];
+        Judges { ledger: Ledger::new(layout), rules }
+    }
+
+    /// What they share.
+    #[must_use]
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    /// A commit has made a record durable.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn durable(&mut self, node: NodeId, record: &Record) -> Verdict {
+        let group = record.group();
+        if self.ledger.durable(node, record) {
+            self.settle(group)?;
+        }
+        Ok(())
+    }
+
+    /// Takes over what has become chosen, one instance at a time.
+    fn settle(&mut self, group: GroupId) -> Verdict {
+        while let Some(ledger) = self.ledger.settle(group)? {
+            for rule in &mut self.rules {
+                rule.decided(group, ledger)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message leaves a machine.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn sent(&mut self, sent: &Sent<'_>, coverage: &mut Coverage) -> Verdict {
+        match sent.message {
+            Message::Promise(m) if m.parts > 1 && m.part == 0 => coverage.event(Event::LongPromise),
+            Message::Accept(m) if self.ledger.group(sent.group).chosen(m.instance).is_some() => {
+                coverage.event(Event::DecidedAgain);
+            }
+            _ => {}
+        }
+        self.rules.iter_mut().try_for_each(|rule| rule.sent(sent, &self.ledger))
+    }
+
+    /// A machine has made a step.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn stepped(&mut self, seen: &Seen<'_>) -> Verdict {
+        if let Some(halt) = seen.group.replica.halted() {
+            return Err(format!("node {}: {halt}", seen.node));
+        }
+        self.rules.iter_mut().try_for_each(|rule| rule.stepped(seen, &self.ledger))
+    }
+
+    /// A machine has rebuilt its groups from its log.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn started(&mut self, seen: &Seen<'_>) -> Verdict {
+        if let Some(halt) = seen.group.replica.halted() {
+            return Err(format!("node {}: {halt}", seen.node));
+        }
+        self.rules.iter_mut().try_for_each(|rule| rule.started(seen, &self.ledger))?;
+        // More may be on the disk than any commit has reported: the last one was cut short
+        // behind its sync.
+        let group = seen.group.replica.group();
+        self.ledger.resume(seen.node, &seen.group.replica);
+        self.settle(group)
+    }
+
+    /// A process has ended.
+    pub fn ended(&mut self, node: NodeId, life: u64) {
+        self.rules.iter_mut().for_each(|rule| rule.ended(node, life));
+    }
+
+    /// A machine has lost its disk for good.
+    pub fn gone(&mut self, node: NodeId) {
+        self.rules.iter_mut().for_each(|rule| rule.gone(node));
+    }
+
+    /// A group has lost its connected majority, or has one again.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn majority(&mut self, group: GroupId, connected: bool, now_millis: u64) -> Verdict {
+        self.rules.iter_mut().try_for_each(|rule| rule.majority(group, connected, now_millis))
+    }
+
+    /// Time has passed.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn round(&mut self, group: GroupId, round: u64, now_millis: u64) -> Verdict {
+        self.rules.iter_mut().try_for_each(|rule| rule.round(group, round, now_millis))
+    }
+}

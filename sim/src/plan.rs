@@ -1,0 +1,114 @@
+//! What a run is, derived from its seed, or cut down from that by `shrink`.
+
+use std::time::Duration;
+
+use groups::random::Random;
+
+use crate::fault::{Fault, KINDS, Kind};
+use crate::machine::Cluster;
+
+/// A fault and when it begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Planned {
+    /// Its number in the seed's full plan, by which `--only` names it.
+    pub number: usize,
+    /// When it begins.
+    pub at: Duration,
+    /// What it is.
+    pub fault: Fault,
+}
+
+/// What a run is.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    /// Other luck of the network and the clients under the same plan; 0 as a rule. A plan that
+    /// was cut down needs some to fail again.
+    pub salt: u64,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Clients, each on a connection of its own.
+    pub clients: u64,
+    /// Keys that they fight over.
+    pub keys: u64,
+    /// How long faults happen.
+    pub turmoil: Duration,
+    /// In how long after them everything must be well again.
+    pub recovery: Duration,
+    /// Whether more machines may be lost than a quorum can spare. Then nothing need come back;
+    /// only nothing wrong may happen.
+    pub beyond_repair: bool,
+    /// The faults, in order of time.
+    pub faults: Vec<Planned>,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    #[must_use]
+    pub fn from_seed(seed: u64) -> Plan {
+        let mut random = Random::new(seed ^ 0x5EED);
+        let nodes = [1, 3, 3, 3, 3, 3, 5, 5][random.below(8) as usize];
+        let replication = if nodes == 5 && random.below(2) == 0 { 3 } else { nodes as usize };
+        let beyond_repair = random.below(24) == 0;
+        let turmoil = Duration::from_millis(2_000 + random.below(12_000));
+        let cluster = Cluster {
+            nodes,
+            groups: 1 + random.below(4) as u32,
+            replication,
+            shards: 1 + random.below(2) as u32,
+        };
+        let clients = 1 + random.below(5);
+        let keys = 4 + random.below(9);
+        let faults = faults(&cluster, turmoil, beyond_repair, &mut random);
+        let recovery = Duration::from_secs(15);
+        Plan { seed, salt: 0, cluster, clients, keys, turmoil, recovery, beyond_repair, faults }
+    }
+
+    /// The same plan with only those of its faults.
+    #[must_use]
+    pub fn only(mut self, numbers: &[usize]) -> Plan {
+        self.faults.retain(|f| numbers.contains(&f.number));
+        self
+    }
+}
+
+/// Draws the faults. Every seed leaves about half of the kinds out, so that some have long runs
+/// of few kinds and rare combinations come about (Groce et al., "Swarm Testing", 2012).
+fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mut Random) -> Vec<Planned> {
+    let nodes = cluster.nodes as usize;
+    let drawn: Vec<(Kind, u64)> =
+        KINDS.iter().filter(|_| random.below(2) == 0).map(|k| (k.kind, k.weight)).collect();
+    let total: u64 = drawn.iter().map(|(_, weight)| weight).sum();
+    let spare = if beyond_repair { nodes } else { (cluster.replication - 1) / 2 };
+    let mut gone = Vec::new();
+    let mut planned = Vec::new();
+    // The calmest seeds have a fault every two seconds, the wildest ten in one.
+    let pace = [100, 300, 800, 2_000][random.below(4) as usize];
+    let mut at = Duration::from_millis(if random.below(8) == 0 { 0 } else { 300 });
+    while at < turmoil && total > 0 {
+        let mut pick = random.below(total);
+        for (kind, weight) in &drawn {
+            if pick < *weight {
+                if let Some(fault) = Fault::random(*kind, nodes, random) {
+                    let spared = match fault.ends() {
+                        Some(node) if gone.contains(&node) => false,
+                        Some(_) if gone.len() >= spare => false,
+                        Some(node) => {
+                            gone.push(node);
+                            true
+                        }
+                        None => true,
+                    };
+                    if spared {
+                        planned.push(Planned { number: planned.len() + 1, at, fault });
+                    }
+                }
+                break;
+            }
+            pick -= weight;
+        }
+        at += Duration::from_millis(1 + random.below(2 * pace));
+    }
+    planned
+}
