@@ -218,7 +218,9 @@ fn disk_of(image: &DiskImage) -> SimDisk {
     disk.clone()
 }
 
-fn open(disk: &SimDisk) -> (Result<(Log<SimDisk>, Recovered), OpenError>, Vec<Record>) {
+type Opened = Result<(Log<SimDisk>, Recovered), OpenError>;
+
+fn open(disk: &SimDisk) -> (Opened, Vec<Record>) {
     let mut records = Vec::new();
     let opened = Log::open(disk.clone(), options(), &mut |record| records.push(record));
     (opened, records)

@@ -251,11 +251,21 @@ impl Group {
                 return answers.push(self.answer(ticket, true, Reply::Busy));
             }
             match Command::decode(command) {
-                Ok(command) if command.is_read() => self.reads.push(WaitingRead { ticket, after, since: now, command }),
+                Ok(command) if command.is_read() => {
+                    self.reads.push(WaitingRead { ticket, after, since: now, command })
+                }
                 // Its checksum was right, so a peer of another version wrote it: it gets no
                 // answer and says INDOUBT in the end.
                 _ => tracing::warn!(group = self.replica.group().0, from = ticket.node.0, "not a read"),
             }
+        } else if Command::decode(command.clone()).is_err() {
+            // Once chosen it would halt the group on every replica. A peer of another version
+            // wrote it; it gets no answer and says INDOUBT in the end.
+            tracing::warn!(
+                group = self.replica.group().0,
+                from = ticket.node.0,
+                "not a command of this version"
+            );
         } else if self.queue_bytes + command.len() > self.limits.max_queue_bytes {
             answers.push(self.answer(ticket, false, Reply::Busy));
         } else {

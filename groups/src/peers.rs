@@ -226,3 +226,98 @@ impl Peers {
         if node == self.me { self.boot } else { self.peer(node).map_or(Boot(0), |p| p.boot) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(400);
+    const G: GroupId = GroupId(0);
+
+    fn at(millis: u64) -> Time {
+        Time::from_nanos(millis * 1_000_000)
+    }
+
+    fn peers(me: u32, boot: u64) -> Peers {
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes)
+    }
+
+    #[test]
+    fn a_peer_is_alive_while_it_is_heard_and_reachable_while_it_echoes() {
+        let (mut a, mut b) = (peers(1, 1), peers(2, 1));
+        assert!(a.alive(NodeId(1), G, at(1)) && a.reachable(NodeId(1), G, at(1)), "to itself, always");
+        assert!(!a.alive(NodeId(2), G, at(1)));
+        // b speaks first: a hears it, and cannot know yet whether b hears a.
+        assert_eq!(a.heard(NodeId(2), &b.beat(NodeId(1), at(7)), at(10)), Heard::Up);
+        assert!(a.alive(NodeId(2), G, at(10)) && !a.reachable(NodeId(2), G, at(10)));
+        // a's answer carries b's own stamp back.
+        assert_eq!(b.heard(NodeId(1), &a.beat(NodeId(2), at(20)), at(30)), Heard::Up);
+        assert!(b.reachable(NodeId(1), G, at(30)));
+        assert_eq!(a.heard(NodeId(2), &b.beat(NodeId(1), at(40)), at(50)), Heard::Again);
+        assert!(a.reachable(NodeId(2), G, at(50)));
+        // What a knows is as old as the heartbeat of its own that was echoed: sent at 20.
+        assert!(a.reachable(NodeId(2), G, at(419)) && !a.reachable(NodeId(2), G, at(420)));
+        assert!(a.alive(NodeId(2), G, at(449)) && !a.alive(NodeId(2), G, at(450)));
+    }
+
+    #[test]
+    fn an_outsider_and_an_impossible_shard_are_not_heard() {
+        let mut a = peers(1, 1);
+        let mut beat = peers(2, 1).beat(NodeId(1), at(1));
+        assert_eq!(a.heard(NodeId(9), &beat, at(1)), Heard::Late);
+        for (shard, shards) in [(1, 1), (0, 0), (0, MAX_SHARDS + 1)] {
+            (beat.shard, beat.shards) = (shard, shards);
+            assert_eq!(a.heard(NodeId(2), &beat, at(1)), Heard::Late);
+        }
+        assert!(!a.alive(NodeId(2), G, at(1)));
+    }
+
+    #[test]
+    fn a_new_life_is_noticed_and_the_old_one_is_heard_no_more() {
+        let mut a = peers(1, 1);
+        let (old, new) = (peers(2, 3), peers(2, 4));
+        assert_eq!(a.heard(NodeId(2), &old.beat(NodeId(1), at(1)), at(1)), Heard::Up);
+        assert_eq!(a.heard(NodeId(2), &new.beat(NodeId(1), at(1)), at(2)), Heard::Restarted);
+        assert_eq!(a.boot_of(NodeId(2)), Boot(4));
+        assert_eq!(a.heard(NodeId(2), &old.beat(NodeId(1), at(9)), at(3)), Heard::Late);
+        assert_eq!(a.up_for(NodeId(2), at(12)), Duration::from_millis(10), "counted from the new life on");
+    }
+
+    #[test]
+    fn an_echo_for_an_earlier_life_or_from_the_future_is_no_echo() {
+        let mut a = peers(1, 2);
+        let mut beat = peers(2, 1).beat(NodeId(1), at(1));
+        (beat.echo_boot, beat.echoes) = (Boot(1), vec![at(5)]);
+        a.heard(NodeId(2), &beat, at(10));
+        assert!(!a.reachable(NodeId(2), G, at(10)), "meant for an earlier life of this node");
+        (beat.echo_boot, beat.echoes) = (Boot(2), vec![at(11)]);
+        a.heard(NodeId(2), &beat, at(10));
+        assert!(!a.reachable(NodeId(2), G, at(10)), "this node has not sent that yet");
+        beat.echoes = vec![at(9)];
+        a.heard(NodeId(2), &beat, at(10));
+        assert!(a.reachable(NodeId(2), G, at(10)));
+    }
+
+    #[test]
+    fn a_shard_that_hangs_is_not_covered_by_its_neighbour() {
+        let mut a = peers(1, 1);
+        let nodes = [NodeId(1), NodeId(2)];
+        let shard = |s| Peers::new(NodeId(2), Boot(1), s, 2, TIMEOUT, &nodes);
+        a.heard(NodeId(2), &shard(0).beat(NodeId(1), at(1)), at(1));
+        assert!(a.alive(NodeId(2), GroupId(4), at(1)) && !a.alive(NodeId(2), GroupId(5), at(1)));
+    }
+
+    #[test]
+    fn what_changed_is_told_once() {
+        let mut a = peers(1, 1);
+        let b = peers(2, 1);
+        assert!(a.changed(at(1)).is_empty());
+        a.heard(NodeId(2), &b.beat(NodeId(1), at(1)), at(10));
+        assert_eq!(a.changed(at(10)), [NodeId(2)]);
+        assert!(a.changed(at(409)).is_empty());
+        assert_eq!(a.changed(at(410)), [NodeId(2)]);
+        assert!(a.changed(at(900)).is_empty());
+        assert_eq!(a.up_for(NodeId(3), at(900)), Duration::ZERO);
+    }
+}

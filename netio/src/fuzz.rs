@@ -153,7 +153,7 @@ fn judged(common: u8, hello: &Hello) {
         protocol_min: 2,
         protocol_max: 4,
     };
-    let knows = |node: NodeId| node.0 % 4 != 0;
+    let knows = |node: NodeId| !node.0.is_multiple_of(4);
     for part in [Part::Dial, Part::Answer(NodeId(1))] {
         match handshake::judge(&me, knows, hello, part) {
             Ok(version) => {

@@ -77,6 +77,8 @@ pub struct Client {
     random: Random,
     flights: BTreeMap<u64, Flight>,
     calls: u64,
+    /// The longest plain value it writes.
+    value_bytes: u64,
     /// What it last saw of each key.
     seen: BTreeMap<u64, (Vec<u8>, u64)>,
 }
@@ -84,7 +86,7 @@ pub struct Client {
 impl Client {
     /// A client that is not connected yet.
     #[must_use]
-    pub fn new(index: u64, seed: u64) -> Client {
+    pub fn new(index: u64, value_bytes: u64, seed: u64) -> Client {
         Client {
             log: ClientLog::new(index),
             at: None,
@@ -94,6 +96,7 @@ impl Client {
             random: Random::new(seed),
             flights: BTreeMap::new(),
             calls: 0,
+            value_bytes,
             seen: BTreeMap::new(),
         }
     }
@@ -141,7 +144,13 @@ impl Client {
     }
 
     /// The number of the last call, and the next pipeline.
-    pub fn pipeline(&mut self, keys: &Keys, now: Time, order: &mut ReadOrder, coverage: &mut Coverage) -> Vec<Request> {
+    pub fn pipeline(
+        &mut self,
+        keys: &Keys,
+        now: Time,
+        order: &mut ReadOrder,
+        coverage: &mut Coverage,
+    ) -> Vec<Request> {
         let length = if self.random.below(2) == 0 { 1 } else { 2 + self.random.below(PIPELINE - 1) };
         let mut requests = Vec::with_capacity(length as usize);
         // A pipeline often stays with one key: only then does its own order matter.
@@ -188,7 +197,11 @@ impl Client {
     }
 
     fn command(&mut self, key: u64, name: &Bytes) -> (Action, Command) {
-        let value = format!("v{}.{}", self.index, self.calls).into_bytes();
+        let mut value = format!("v{}.{}", self.index, self.calls).into_bytes();
+        if self.value_bytes > 0 && Keys::used_for(key) != Use::Text {
+            let length = value.len() + self.random.below(self.value_bytes) as usize;
+            value.resize(length, b'.');
+        }
         let put = |value: Vec<u8>, condition, want| Command::Put {
             key: name.clone(),
             value: value.into(),
@@ -200,23 +213,16 @@ impl Client {
         let take = || (Action::GetDel, Command::Take { key: name.clone() });
         match (Keys::used_for(key), self.random.below(12)) {
             (_, 0..=3) => get(),
-            (Use::Steady, 4..=9) => {
-                (Action::Put(value.clone()), put(value, Condition::None, Want::Revision))
-            }
+            (Use::Steady, 4..=9) => (Action::Put(value.clone()), put(value, Condition::None, Want::Revision)),
             (Use::Plain, 4 | 5) => (Action::Put(value.clone()), put(value, Condition::None, Want::Done)),
             (Use::Plain, 6) => delete(),
             (Use::Plain, 7) => (Action::SetNx(value.clone()), put(value, Condition::Absent, Want::Done)),
-            (Use::Plain, 8) => {
-                (Action::GetSet(value.clone()), put(value, Condition::None, Want::Previous))
-            }
+            (Use::Plain, 8) => (Action::GetSet(value.clone()), put(value, Condition::None, Want::Previous)),
             (Use::Plain, 9) => take(),
             (Use::Plain | Use::Steady, _) if self.random.below(2) == 0 => {
                 let (old, _) = self.seen.get(&key).cloned().unwrap_or_default();
-                let command = Command::Cas {
-                    key: name.clone(),
-                    old: old.clone().into(),
-                    new: value.clone().into(),
-                };
+                let command =
+                    Command::Cas { key: name.clone(), old: old.clone().into(), new: value.clone().into() };
                 (Action::Cas { old, new: value }, command)
             }
             (Use::Plain | Use::Steady, _) => {
@@ -260,7 +266,8 @@ impl Client {
             Ok(kv::Outcome::Value(found)) => Some(found.as_ref().map(|(_, revision)| *revision)),
             _ => None,
         };
-        if let (Ok(kv::Outcome::Value(Some((value, revision)))), Action::Get) = (&completion.result, &flight.action)
+        if let (Ok(kv::Outcome::Value(Some((value, revision)))), Action::Get) =
+            (&completion.result, &flight.action)
         {
             self.seen.insert(flight.key, (value.to_vec(), *revision));
         }

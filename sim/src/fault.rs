@@ -26,7 +26,10 @@ pub enum Rot {
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(missing_docs, reason = "`down`, `length`: how long; `node`, `side`: where; the rest stands on the variants")]
+#[allow(
+    missing_docs,
+    reason = "`down`, `length`: how long; `node`, `side`: where; the rest stands on the variants"
+)]
 pub enum Fault {
     /// The process dies, the machine does not.
     Kill { node: Node, down: Duration },
@@ -314,7 +317,11 @@ impl fmt::Display for Fault {
         match self {
             Fault::Kill { node, down } => write!(f, "node {} is killed, down {down:?}", node + 1),
             Fault::PowerLoss { node, operations, down } => {
-                write!(f, "power loss of node {}, {operations} operations into its write, down {down:?}", node + 1)
+                write!(
+                    f,
+                    "power loss of node {}, {operations} operations into its write, down {down:?}",
+                    node + 1
+                )
             }
             Fault::Blackout { operations, down } => {
                 write!(f, "power loss of all nodes, {operations} operations into their writes, down {down:?}")

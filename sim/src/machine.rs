@@ -272,7 +272,8 @@ impl Machine {
             max_record: 32 << 10,
             durability: Durability::Fsync,
         };
-        let opened = open_log(self.log_disk.clone(), options, &mut manifest, &self.node_disk.clone(), &self.layout)?;
+        let opened =
+            open_log(self.log_disk.clone(), options, &mut manifest, &self.node_disk.clone(), &self.layout)?;
         self.segments = opened.log.stats().segments;
         self.recovered = Some(opened.recovered);
         let clock = self.clock.at(now);

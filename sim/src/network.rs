@@ -151,7 +151,7 @@ impl Network {
     pub fn carry(&mut self, direction: Direction, now: Time) -> Fate {
         let link = &self.links[direction.0 * self.machines + direction.1];
         let flapping = |(since, period): &(Time, Duration)| {
-            now.since(*since).as_nanos() / period.as_nanos().max(1) % 2 == 0
+            (now.since(*since).as_nanos() / period.as_nanos().max(1)).is_multiple_of(2)
         };
         if link.cut || link.flaps.iter().any(flapping) || self.random.below(1000) < self.loss {
             return Fate::Lost;

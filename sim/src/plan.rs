@@ -32,6 +32,8 @@ pub struct Plan {
     pub clients: u64,
     /// Keys that they fight over.
     pub keys: u64,
+    /// Plain values are as long as this at most: longer ones fill batches, windows and segments.
+    pub value_bytes: u64,
     /// How long faults happen.
     pub turmoil: Duration,
     /// In how long after them everything must be well again.
@@ -60,9 +62,10 @@ impl Plan {
         };
         let clients = 1 + random.below(5);
         let keys = 4 + random.below(9);
+        let value_bytes = [0, 0, 500, 2_000][random.below(4) as usize];
         let faults = faults(&cluster, turmoil, beyond_repair, &mut random);
         let recovery = Duration::from_secs(15);
-        Plan { seed, salt: 0, cluster, clients, keys, turmoil, recovery, beyond_repair, faults }
+        Plan { seed, salt: 0, cluster, clients, keys, value_bytes, turmoil, recovery, beyond_repair, faults }
     }
 
     /// The same plan with only those of its faults.
@@ -81,6 +84,8 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
         KINDS.iter().filter(|_| random.below(2) == 0).map(|k| (k.kind, k.weight)).collect();
     let total: u64 = drawn.iter().map(|(_, weight)| weight).sum();
     let spare = if beyond_repair { nodes } else { (cluster.replication - 1) / 2 };
+    // Whoever gives every node an empty disk has made a new cluster: one keeps its own.
+    let mut emptied = 0;
     let mut gone = Vec::new();
     let mut planned = Vec::new();
     // The calmest seeds have a fault every two seconds, the wildest ten in one.
@@ -94,7 +99,9 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
                     let spared = match fault.ends() {
                         Some(node) if gone.contains(&node) => false,
                         Some(_) if gone.len() >= spare => false,
+                        Some(_) if *kind == Kind::EmptyDisk && emptied + 1 >= nodes => false,
                         Some(node) => {
+                            emptied += usize::from(*kind == Kind::EmptyDisk);
                             gone.push(node);
                             true
                         }

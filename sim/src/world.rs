@@ -112,7 +112,8 @@ impl World {
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
         let machines: Vec<Machine> =
             nodes.iter().map(|n| Machine::new(*n, &plan.cluster, random.next_u64())).collect();
-        let clients = (0..plan.clients).map(|c| Client::new(c, random.next_u64())).collect();
+        let clients =
+            (0..plan.clients).map(|c| Client::new(c, plan.value_bytes, random.next_u64())).collect();
         let layout = Layout::new(nodes, plan.cluster.groups, plan.cluster.replication);
         World {
             judges: Judges::new(&layout),
@@ -261,7 +262,8 @@ impl World {
             return Some(format!("client {client} still waits"));
         }
         for group in (0..self.plan.cluster.groups).map(GroupId) {
-            let seats = || self.machines.iter().flat_map(Machine::groups).filter(move |g| g.replica.group() == group);
+            let seats =
+                || self.machines.iter().flat_map(Machine::groups).filter(move |g| g.replica.group() == group);
             let most = seats().map(|g| g.replica.mark().instance).max();
             if let Some(behind) = seats().find(|g| Some(g.replica.mark().instance) != most) {
                 return Some(format!(
@@ -472,7 +474,8 @@ impl World {
             }
         }
         if log_begins {
-            let micros = 200 + self.random.below(1_000) + self.machines[machine].log_disk().next_sync_micros();
+            let micros =
+                200 + self.random.below(1_000) + self.machines[machine].log_disk().next_sync_micros();
             self.schedule.after(Duration::from_micros(micros), Event::LogDone { machine, life });
         }
         if log_waits {
@@ -726,7 +729,10 @@ impl World {
         for one in ended {
             self.story.mix(client as u64 ^ one.number << 8);
             self.tell(|| {
-                format!("client {client} call {}: {} of k{} -> {}", one.number, one.action, one.key, one.outcome)
+                format!(
+                    "client {client} call {}: {} of k{} -> {}",
+                    one.number, one.action, one.key, one.outcome
+                )
             });
         }
         if self.clients[client].is_idle() {
@@ -769,9 +775,13 @@ fn describe(frame: &Frame) -> Option<String> {
                         m.value.len(),
                         m.mark.instance
                     ),
-                    M::Accepted(m) => format!("{} instances {}..={}, chosen {}", m.ballot, m.first, m.last, m.chosen),
+                    M::Accepted(m) => {
+                        format!("{} instances {}..={}, chosen {}", m.ballot, m.first, m.last, m.chosen)
+                    }
                     M::Reject(m) => format!("{} for {}", m.refused, m.promised),
-                    M::Advance(m) => format!("{} chosen {}, barrier {}", m.ballot, m.mark.instance, m.barrier),
+                    M::Advance(m) => {
+                        format!("{} chosen {}, barrier {}", m.ballot, m.mark.instance, m.barrier)
+                    }
                     M::AdvanceReply(m) => format!("{} chosen {}, barrier {}", m.ballot, m.chosen, m.barrier),
                     M::Learn(m) => format!("from {}", m.from),
                     M::Values(m) => format!(

@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(h.to_string(), GOLDEN);
     }
 
-    const GOLDEN: &str = "?";
+    const GOLDEN: &str = "6cf14cfa43441880edb08b415b01865b3598ea408672befc6e5e727f18ad15f2";
 
     proptest! {
         #[test]

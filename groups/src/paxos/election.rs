@@ -262,7 +262,11 @@ impl Replica {
         let known = parts.chosen.max(candidacy.chosen.0).max(self.chosen);
         let limit = known.plus(4 * (self.tuning.ahead + self.tuning.window) as u64);
         if parts.parts.iter().flatten().flatten().any(|entry| entry.instance > limit) {
-            tracing::error!(group = self.group.0, node = from.0, "a promise reports instances far from any other");
+            tracing::error!(
+                group = self.group.0,
+                node = from.0,
+                "a promise reports instances far from any other"
+            );
             return;
         }
         candidacy.promised.add(&self.members, from);

@@ -201,6 +201,8 @@ pub struct Replica {
     /// Votes of this turn for the leader, joined into runs.
     pub(super) acks: Option<super::message::Accepted>,
     pub(super) halted: Option<Halt>,
+    /// When a leader that has halted next says so.
+    pub(super) resign_at: Option<Time>,
     /// Counts for status and coverage.
     pub counters: Counters,
 }
@@ -257,6 +259,7 @@ impl Replica {
             learning: None,
             acks: None,
             halted: None,
+            resign_at: None,
             counters: Counters::default(),
         }
     }
@@ -331,6 +334,9 @@ impl Replica {
     pub fn halt(&mut self, why: Halt) {
         tracing::error!(group = self.group.0, "group halted on this node: {why}");
         self.halted.get_or_insert(why);
+        if self.is_leader() {
+            self.resign_at = Some(Time::ZERO);
+        }
         self.role = Role::Follower;
         self.leader = None;
         self.acks = None;
@@ -377,7 +383,7 @@ impl Replica {
     /// with a confirmed leader does not.
     pub fn tick(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) -> bool {
         if self.halted.is_some() {
-            return false;
+            return self.resign(now, ready);
         }
         let busy = match self.role {
             Role::Leader(_) => self.tick_leader(now, peers, random, ready),
@@ -386,6 +392,23 @@ impl Replica {
         let learning = self.tick_learning(now, peers, ready);
         let marking = self.tick_mark(ready);
         busy || learning || marking
+    }
+
+    /// A leader that has halted says again and again that it looks for another: its node's
+    /// heartbeats go on, and its followers would take it for alive.
+    fn resign(&mut self, now: Time, ready: &mut Ready) -> bool {
+        let Some(at) = self.resign_at else { return false };
+        if now >= at {
+            self.resign_at = Some(now + self.tuning.election_timeout);
+            for node in self.others() {
+                self.send(
+                    node,
+                    Message::Probe(super::message::Probe { attempt: 0, chosen: self.chosen }),
+                    ready,
+                );
+            }
+        }
+        true
     }
 
     /// Ends a turn: counts votes, moves the prefix, sends what was joined over its messages.

@@ -9,7 +9,8 @@ use groups::kv::{self, Failure, Outcome, Want};
 use crate::node::layout::Layout;
 use crate::node::requests::Refusal;
 use crate::protocol::{
-    Combine, Condition, DataCommand, ErrorClass, ErrorReply, KeyOperation, ManyKeys, Operation, PutAnswer, Reply, slot_of,
+    Combine, Condition, DataCommand, ErrorClass, ErrorReply, KeyOperation, ManyKeys, Operation, PutAnswer,
+    Reply, slot_of,
 };
 
 /// One group's part of a command.
@@ -255,9 +256,9 @@ fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
         Refusal::InDoubt => {
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
-        Refusal::Busy => {
-            ErrorReply::busy("this node or the group's leader has too much in flight (limits.max_inflight_bytes)")
-        }
+        Refusal::Busy => ErrorReply::busy(
+            "this node or the group's leader has too much in flight (limits.max_inflight_bytes)",
+        ),
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }
 }

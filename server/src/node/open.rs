@@ -45,7 +45,9 @@ pub enum Refused {
     #[error("{0}")]
     Foreign(String),
     /// The log that was once begun is gone.
-    #[error("the log of this node is gone ({0} is empty), and with it what the node has promised and voted. It must not vote without that memory. Nothing was changed. Put the directory back, or wait for a version that takes in an empty replacement")]
+    #[error(
+        "the log of this node is gone ({0} is empty), and with it what the node has promised and voted. It must not vote without that memory. Nothing was changed. Put the directory back, or wait for a version that takes in an empty replacement"
+    )]
     LogLost(String),
     /// The log cannot be used.
     #[error(transparent)]

@@ -89,7 +89,17 @@ impl Logger {
         min_free: u64,
         stop: Arc<AtomicBool>,
     ) -> Logger {
-        Logger { log, tasks, posts, net, gauge, min_free, stop, next_look: Instant::now(), read_bytes: 1 << 20 }
+        Logger {
+            log,
+            tasks,
+            posts,
+            net,
+            gauge,
+            min_free,
+            stop,
+            next_look: Instant::now(),
+            read_bytes: 1 << 20,
+        }
     }
 
     /// Runs until told to end. An error of the disk ends the process: nothing is acknowledged
@@ -172,7 +182,9 @@ impl Logger {
                         );
                     }
                     if self.stop.load(Ordering::Relaxed) {
-                        tracing::error!("ending without space for the log: what waits for it was never acknowledged");
+                        tracing::error!(
+                            "ending without space for the log: what waits for it was never acknowledged"
+                        );
                         std::process::exit(EXIT_DISK);
                     }
                     std::thread::sleep(Duration::from_millis(100));

@@ -22,7 +22,9 @@ impl Judge for Applied {
         }
         let (life, before) = self.seen.entry((node, group)).or_insert((seen.life, applied));
         if *life == seen.life && applied < *before {
-            return Err(format!("node {node} goes back from instance {before} to {applied} in group {group}"));
+            return Err(format!(
+                "node {node} goes back from instance {before} to {applied} in group {group}"
+            ));
         }
         (*life, *before) = (seen.life, applied);
         Ok(())

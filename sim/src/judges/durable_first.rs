@@ -32,7 +32,7 @@ impl Judge for DurableFirst {
         for instance in (first.0..=last.0).map(InstanceId) {
             let voted = disk.accepted.get(&instance).is_some_and(|(held, _)| *held == ballot);
             // A vote within the chosen prefix is for the chosen value, whatever ballot it had.
-            if !voted && !(ledger.chosen(instance).is_some() && disk.holds(instance)) {
+            if !(voted || ledger.chosen(instance).is_some() && disk.holds(instance)) {
                 return Err(format!(
                     "a vote for instance {instance} of group {group} at ballot {ballot} leaves node {from}, \
                      whose log does not have it"

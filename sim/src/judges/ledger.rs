@@ -30,7 +30,7 @@ pub struct GroupLedger {
     /// that somebody still accepts at higher ballots.
     votes: BTreeMap<InstanceId, Vec<Vote>>,
     /// Chosen by a majority and not taken over yet.
-    found: BTreeMap<InstanceId, Bytes>,
+    found: BTreeMap<InstanceId, (Ballot, Bytes)>,
     /// The chosen prefix, from instance 1.
     prefix: Vec<Decided>,
     state: State,
@@ -49,6 +49,8 @@ struct Vote {
 /// One chosen value and what the state is with it.
 #[derive(Clone, Debug)]
 pub struct Decided {
+    /// The ballot at which a majority first had it.
+    pub ballot: Ballot,
     /// The value.
     pub value: Bytes,
     /// The chained checksum up to here.
@@ -156,14 +158,15 @@ impl Ledger {
             return Err(format!("group {group}: {conflict}"));
         }
         let next = ledger.end().next();
-        let Some(value) = ledger.found.remove(&next) else { return Ok(None) };
+        let Some((ballot, value)) = ledger.found.remove(&next) else { return Ok(None) };
         let before = ledger.prefix.last().map_or(0, |d| d.chain);
         let GroupLedger { state, answers, .. } = ledger;
         answers.clear();
-        state
-            .apply(next, value.clone(), &mut |ticket, outcome| answers.push((ticket, outcome)))
-            .map_err(|e| format!("group {group}: the value chosen in instance {next} cannot be applied: {e}"))?;
+        state.apply(next, value.clone(), &mut |ticket, outcome| answers.push((ticket, outcome))).map_err(
+            |e| format!("group {group}: the value chosen in instance {next} cannot be applied: {e}"),
+        )?;
         let decided = Decided {
+            ballot,
             chain: chain(before, &value),
             value,
             state: ledger.state.hash().to_bytes(),
@@ -201,7 +204,14 @@ impl GroupLedger {
     /// The value chosen in an instance, also beyond the prefix.
     #[must_use]
     pub fn chosen(&self, instance: InstanceId) -> Option<&Bytes> {
-        self.decided(instance).map(|d| &d.value).or_else(|| self.found.get(&instance))
+        self.chosen_at(instance).map(|(_, value)| value)
+    }
+
+    /// The same, with the ballot at which a majority first had it.
+    #[must_use]
+    pub fn chosen_at(&self, instance: InstanceId) -> Option<(Ballot, &Bytes)> {
+        let prefix = self.decided(instance).map(|d| (d.ballot, &d.value));
+        prefix.or_else(|| self.found.get(&instance).map(|(ballot, value)| (*ballot, value)))
     }
 
     fn accept(&mut self, node: NodeId, instance: InstanceId, ballot: Ballot, value: &Bytes) {
@@ -237,7 +247,7 @@ impl GroupLedger {
         }
         match self.chosen(instance) {
             None => {
-                self.found.insert(instance, value.clone());
+                self.found.insert(instance, (ballot, value.clone()));
             }
             Some(chosen) if chosen == value => {}
             Some(_) => {

@@ -12,7 +12,8 @@ impl Judge for Memory {
         let replica = &seen.group.replica;
         let (node, group) = (seen.node, replica.group());
         let Some(disk) = ledger.group(group).shadow(node) else { return Ok(()) };
-        let forgotten = |what: String| Err(format!("node {node} starts and has forgotten {what} of group {group}"));
+        let forgotten =
+            |what: String| Err(format!("node {node} starts and has forgotten {what} of group {group}"));
         if replica.promised() < disk.promised {
             return forgotten(format!("its promise {}", disk.promised));
         }

@@ -163,8 +163,11 @@ impl Judges {
     pub fn sent(&mut self, sent: &Sent<'_>, coverage: &mut Coverage) -> Verdict {
         match sent.message {
             Message::Promise(m) if m.parts > 1 && m.part == 0 => coverage.event(Event::LongPromise),
-            Message::Accept(m) if self.ledger.group(sent.group).chosen(m.instance).is_some() => {
-                coverage.event(Event::DecidedAgain);
+            Message::Accept(m) => {
+                let chosen = self.ledger.group(sent.group).chosen_at(m.instance);
+                if chosen.is_some_and(|(ballot, _)| m.ballot > ballot) {
+                    coverage.event(Event::DecidedAgain);
+                }
             }
             _ => {}
         }

@@ -1,8 +1,8 @@
 //! Invariant 1: one value per (group, instance), for ever.
 //!
 //! The ledger itself finds two values chosen in one instance. This rule sees it coming, at the
-//! first accept that asks for one: P2c of Lamport, "Paxos Made Simple", section 2.2. And one
-//! ballot proposes one value per instance.
+//! first accept of a higher ballot that asks for another value: P2b of Lamport, "Paxos Made
+//! Simple", section 2.2. And one ballot proposes one value per instance.
 
 use std::collections::BTreeMap;
 
@@ -28,8 +28,9 @@ impl Judge for OneValue {
                 sent.from, m.instance, sent.group, m.ballot
             ));
         }
-        match ledger.group(sent.group).chosen(m.instance) {
-            Some(chosen) if *chosen != m.value => Err(format!(
+        match ledger.group(sent.group).chosen_at(m.instance) {
+            // A leader that does not know yet that it is deposed may say what it likes.
+            Some((ballot, chosen)) if m.ballot >= ballot && *chosen != m.value => Err(format!(
                 "node {} proposes at ballot {} another value than the one chosen in instance {} of group {}",
                 sent.from, m.ballot, m.instance, sent.group
             )),

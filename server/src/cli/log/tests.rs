@@ -60,6 +60,7 @@ fn node(dir: &Path, records: &[Record]) {
         boot: Boot(1),
         groups: 16,
         replication: 3,
+        log_begun: true,
         stage: Stage::Empty,
     };
     manifest.store(&RealDisk::open(dir).expect("a directory")).expect("a manifest");

@@ -1,0 +1,4 @@
+//! The manifest of a data directory.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| server::fuzz::manifest(data));

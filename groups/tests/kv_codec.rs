@@ -1,0 +1,300 @@
+//! The bytes of commands, outcomes and chosen values. Commands and values stand in the log,
+//! outcomes in the session table: their bytes are format.
+
+use std::fmt::Write as _;
+
+use bytes::Bytes;
+use groups::ids::{Boot, NodeId};
+use groups::kv::value::{Batch, COMMAND_HEAD, Value, lead, noop};
+use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+fn config(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        rng_seed: RngSeed::Fixed(7),
+        ..ProptestConfig::default()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}
+
+fn b(text: &'static str) -> Bytes {
+    Bytes::from_static(text.as_bytes())
+}
+
+fn put(condition: Condition, want: Want) -> Command {
+    Command::Put { key: b("k"), value: b("vw"), condition, want }
+}
+
+#[test]
+fn the_bytes_of_every_command_stay_as_they_are() {
+    let golden = [
+        (Command::Get { key: b("k") }, "01 01000000 6b"),
+        (Command::GetMany { keys: vec![b("a"), b("")] }, "02 02000000 01000000 61 00000000"),
+        (Command::Exists { keys: vec![b("a")] }, "03 01000000 01000000 61"),
+        (Command::Count, "04"),
+        (Command::Length { key: b("k") }, "05 01000000 6b"),
+        (put(Condition::None, Want::Done), "10 00 00 01000000 6b 02000000 7677"),
+        (put(Condition::Absent, Want::Revision), "10 01 01 01000000 6b 02000000 7677"),
+        (put(Condition::Present, Want::Previous), "10 02 02 01000000 6b 02000000 7677"),
+        (put(Condition::Revision(258), Want::Done), "10 00 03 0201000000000000 01000000 6b 02000000 7677"),
+        (put(Condition::Value(b("o")), Want::Done), "10 00 04 01000000 6f 01000000 6b 02000000 7677"),
+        (
+            Command::PutMany { pairs: vec![(b("a"), b("1")), (b("b"), b(""))] },
+            "11 02000000 01000000 61 01000000 31 01000000 62 00000000",
+        ),
+        (Command::Delete { keys: vec![b("a")] }, "12 01000000 01000000 61"),
+        (Command::Take { key: b("k") }, "13 01000000 6b"),
+        (Command::Add { key: b("k"), delta: -2 }, "14 feffffffffffffff 01000000 6b"),
+        (Command::Append { key: b("k"), value: b("v"), max: 258 }, "15 02010000 01000000 6b 01000000 76"),
+        (Command::Cas { key: b("k"), old: b("o"), new: b("n") }, "16 01000000 6b 01000000 6f 01000000 6e"),
+    ];
+    for (command, text) in golden {
+        assert_eq!(hex(&command.to_bytes()), text.replace(' ', ""), "{command:?}");
+        assert_eq!(Command::decode(command.to_bytes()), Ok(command));
+    }
+}
+
+#[test]
+fn the_bytes_of_every_outcome_stay_as_they_are() {
+    let golden = [
+        (Outcome::Done, "00"),
+        (Outcome::Unmet, "01"),
+        (Outcome::Revision(258), "02 0201000000000000"),
+        (Outcome::Integer(-2), "03 feffffffffffffff"),
+        (Outcome::Value(None), "04"),
+        (Outcome::Value(Some((b("v"), 258))), "05 0201000000000000 76"),
+        (Outcome::Values(vec![None, Some(b("v")), Some(b(""))]), "06 03000000 ffffffff 01000000 76 00000000"),
+        (Outcome::Failed(Failure::NotAnInteger), "07"),
+        (Outcome::Failed(Failure::Overflow), "08"),
+        (Outcome::Failed(Failure::TooLong(258)), "09 02010000"),
+        (Outcome::Failed(Failure::SessionFull), "0a"),
+        (Outcome::Retired, "0b"),
+        (Outcome::Failed(Failure::OutOfOrder), "0c"),
+    ];
+    for (outcome, text) in golden {
+        let mut bytes = Vec::new();
+        outcome.encode(&mut bytes);
+        assert_eq!(hex(&bytes), text.replace(' ', ""), "{outcome:?}");
+        assert_eq!(Outcome::decode(bytes.into()), Some(outcome));
+    }
+}
+
+fn ticket() -> Ticket {
+    Ticket { node: NodeId(3), boot: Boot(2), number: 258, behind: 7 }
+}
+
+#[test]
+fn the_bytes_of_every_value_stay_as_they_are() {
+    assert_eq!(hex(&noop()), "00");
+    assert_eq!(hex(&lead(NodeId(258))), "0102010000");
+    let mut batch = Batch::new();
+    assert_eq!(batch.bytes(), 5);
+    batch.push(ticket(), b"cmd");
+    batch.push(ticket(), b"");
+    assert_eq!(batch.bytes(), 5 + 2 * COMMAND_HEAD + 3);
+    assert_eq!(
+        hex(&batch.finish()),
+        "02 02000000 03000000 0200000000000000 0201000000000000 07000000 03000000 636d64 \
+         03000000 0200000000000000 0201000000000000 07000000 00000000"
+            .replace(' ', "")
+    );
+    assert!(matches!(Value::decode(noop()), Ok(Value::Noop)));
+    assert!(matches!(Value::decode(lead(NodeId(258))), Ok(Value::Lead(NodeId(258)))));
+}
+
+#[test]
+fn shapes_that_nobody_writes_are_no_values() {
+    for bytes in
+        [&b""[..], b"\x00\x00", b"\x01", b"\x01\0\0\0", b"\x01\0\0\0\0\0", b"\x02", b"\x02\0\0\0", b"\x03"]
+    {
+        assert!(Value::decode(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
+    }
+}
+
+/// Iterates over a batch; `None` when it is damaged anywhere.
+fn commands(bytes: Bytes) -> Option<Vec<(Ticket, Bytes)>> {
+    match Value::decode(bytes).ok()? {
+        Value::Batch(commands) => commands.collect::<Result<_, _>>().ok(),
+        _ => None,
+    }
+}
+
+fn key() -> impl Strategy<Value = Bytes> {
+    proptest::collection::vec(any::<u8>(), 0..12).prop_map(Bytes::from)
+}
+
+fn keys() -> impl Strategy<Value = Vec<Bytes>> {
+    proptest::collection::vec(key(), 0..5)
+}
+
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
+        Just(Condition::None),
+        Just(Condition::Absent),
+        Just(Condition::Present),
+        any::<u64>().prop_map(Condition::Revision),
+        key().prop_map(Condition::Value),
+    ]
+}
+
+fn want() -> impl Strategy<Value = Want> {
+    prop_oneof![Just(Want::Done), Just(Want::Revision), Just(Want::Previous)]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        key().prop_map(|key| Command::Get { key }),
+        keys().prop_map(|keys| Command::GetMany { keys }),
+        keys().prop_map(|keys| Command::Exists { keys }),
+        Just(Command::Count),
+        key().prop_map(|key| Command::Length { key }),
+        (key(), key(), condition(), want()).prop_map(|(key, value, condition, want)| Command::Put {
+            key,
+            value,
+            condition,
+            want
+        }),
+        proptest::collection::vec((key(), key()), 0..5).prop_map(|pairs| Command::PutMany { pairs }),
+        keys().prop_map(|keys| Command::Delete { keys }),
+        key().prop_map(|key| Command::Take { key }),
+        (key(), any::<i64>()).prop_map(|(key, delta)| Command::Add { key, delta }),
+        (key(), key(), any::<u32>()).prop_map(|(key, value, max)| Command::Append { key, value, max }),
+        (key(), key(), key()).prop_map(|(key, old, new)| Command::Cas { key, old, new }),
+    ]
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![
+        Just(Outcome::Done),
+        Just(Outcome::Unmet),
+        any::<u64>().prop_map(Outcome::Revision),
+        any::<i64>().prop_map(Outcome::Integer),
+        proptest::option::of((key(), any::<u64>())).prop_map(Outcome::Value),
+        proptest::collection::vec(proptest::option::of(key()), 0..5).prop_map(Outcome::Values),
+        Just(Outcome::Failed(Failure::NotAnInteger)),
+        Just(Outcome::Failed(Failure::Overflow)),
+        any::<u32>().prop_map(|max| Outcome::Failed(Failure::TooLong(max))),
+        Just(Outcome::Failed(Failure::SessionFull)),
+        Just(Outcome::Failed(Failure::OutOfOrder)),
+        Just(Outcome::Retired),
+    ]
+}
+
+fn any_ticket() -> impl Strategy<Value = Ticket> {
+    (any::<u32>(), any::<u64>(), any::<u64>(), any::<u32>()).prop_map(|(node, boot, number, behind)| Ticket {
+        node: NodeId(node),
+        boot: Boot(boot),
+        number,
+        behind,
+    })
+}
+
+proptest! {
+    #![proptest_config(config(1000))]
+
+    #[test]
+    fn a_command_comes_back(command in command()) {
+        let read = command.is_read();
+        let decoded = Command::decode(command.to_bytes());
+        prop_assert_eq!(decoded.as_ref(), Ok(&command));
+        prop_assert_eq!(read, command.to_bytes()[0] < 16, "reads are the kinds below 16");
+    }
+
+    #[test]
+    fn a_command_that_is_cut_or_goes_on_is_refused(command in command(), cut in 1_usize..30, more in 1_usize..9) {
+        let bytes = command.to_bytes();
+        prop_assert!(Command::decode(bytes.slice(..bytes.len().saturating_sub(cut))).is_err());
+        let longer = [&bytes[..], &vec![0; more][..]].concat();
+        prop_assert!(Command::decode(longer.into()).is_err());
+    }
+
+    #[test]
+    fn random_bytes_are_a_command_or_an_error(kind in 0..24_u8, body in proptest::collection::vec(0..6_u8, 0..60)) {
+        let bytes = Bytes::from([&[kind][..], &body[..]].concat());
+        if let Ok(command) = Command::decode(bytes.clone()) {
+            prop_assert_eq!(command.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn an_outcome_comes_back(outcome in outcome()) {
+        let mut bytes = Vec::new();
+        outcome.encode(&mut bytes);
+        prop_assert_eq!(Outcome::decode(bytes.into()), Some(outcome));
+    }
+
+    #[test]
+    fn an_outcome_that_is_cut_or_goes_on_is_another_or_none(outcome in outcome(), cut in 1_usize..20, more in 1_usize..9) {
+        let mut bytes = Vec::new();
+        outcome.encode(&mut bytes);
+        let shorter = bytes[..bytes.len().saturating_sub(cut)].to_vec();
+        let longer = [&bytes[..], &vec![0; more][..]].concat();
+        // The value of a get is whatever follows its revision.
+        let open = matches!(outcome, Outcome::Value(Some(_)));
+        for other in [shorter, longer] {
+            match Outcome::decode(other.into()) {
+                None => {}
+                Some(Outcome::Value(Some(_))) if open => {}
+                Some(decoded) => prop_assert!(false, "{decoded:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn random_bytes_are_an_outcome_or_none(kind in 0..14_u8, body in proptest::collection::vec(0..4_u8, 0..40)) {
+        let bytes = [&[kind][..], &body[..]].concat();
+        if let Some(outcome) = Outcome::decode(bytes.clone().into()) {
+            let mut again = Vec::new();
+            outcome.encode(&mut again);
+            prop_assert_eq!(again, bytes);
+        }
+    }
+
+    #[test]
+    fn a_batch_comes_back(list in proptest::collection::vec((any_ticket(), key()), 0..8)) {
+        let mut batch = Batch::with_capacity(100);
+        for (ticket, command) in &list {
+            batch.push(*ticket, command);
+        }
+        let size = batch.bytes();
+        let bytes = batch.finish();
+        prop_assert_eq!(bytes.len(), size);
+        prop_assert_eq!(commands(bytes), Some(list));
+    }
+
+    #[test]
+    fn a_batch_that_is_cut_or_goes_on_is_refused(
+        list in proptest::collection::vec((any_ticket(), key()), 1..5),
+        cut in 1_usize..200,
+        more in 1_usize..40,
+    ) {
+        let mut batch = Batch::new();
+        for (ticket, command) in &list {
+            batch.push(*ticket, command);
+        }
+        let bytes = batch.finish();
+        prop_assert_eq!(commands(bytes.slice(..bytes.len().saturating_sub(cut))), None);
+        prop_assert_eq!(commands([&bytes[..], &vec![0; more][..]].concat().into()), None);
+    }
+
+    #[test]
+    fn random_bytes_are_a_value_or_an_error(kind in 0..4_u8, body in proptest::collection::vec(0..3_u8, 0..100)) {
+        let bytes = Bytes::from([&[kind][..], &body[..]].concat());
+        if let Ok(Value::Batch(commands)) = Value::decode(bytes) {
+            // A damaged batch ends after its first error.
+            let list: Vec<_> = commands.take(1000).collect();
+            prop_assert!(list.len() < 1000);
+            let errors = list.iter().filter(|c| c.is_err()).count();
+            prop_assert!(errors <= 1 && (errors == 0 || list.last().is_some_and(Result::is_err)));
+        }
+    }
+}

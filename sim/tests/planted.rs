@@ -1,0 +1,70 @@
+//! Every planted bug is found: the proof that the simulator looks where it should.
+//!
+//! Run with `cargo test --release -p sim --features planted --test planted`.
+#![cfg(feature = "planted")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use groups::planted::{Bug, plant};
+use sim::world::{Plan, World};
+
+/// A bug that this many seeds do not show is not found.
+const SEEDS: u64 = 300;
+
+/// The first of the seeds that fails with the bug planted, and how.
+fn hunt(bug: Bug) -> Option<(u64, String)> {
+    plant(Some(bug));
+    let found = (1..=SEEDS).find_map(|seed| {
+        let run = catch_unwind(AssertUnwindSafe(|| World::new(Plan::from_seed(seed)).run()));
+        match run {
+            Ok(Ok(_)) => None,
+            Ok(Err(failure)) => Some((seed, failure.what.lines().next().unwrap_or_default().to_owned())),
+            Err(panic) => {
+                let text = panic.downcast_ref::<String>().cloned();
+                let text = text.or_else(|| panic.downcast_ref::<&str>().map(|t| (*t).to_owned()));
+                Some((seed, text.unwrap_or_default()))
+            }
+        }
+    });
+    plant(None);
+    found
+}
+
+#[test]
+fn every_planted_bug_is_found() {
+    // What the judges find is often an assertion of the product: its message is kept, not printed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let next = AtomicUsize::new(0);
+    let survivors = Mutex::new(Vec::new());
+    let seeds = AtomicU64::new(0);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..cores {
+            scope.spawn(|| {
+                while let Some(&bug) = Bug::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match hunt(bug) {
+                        Some((seed, how)) => {
+                            seeds.fetch_add(seed, Ordering::Relaxed);
+                            println!("{bug:?}: seed {seed}: {how}");
+                        }
+                        None => {
+                            println!("{bug:?}: NOT FOUND in {SEEDS} seeds");
+                            survivors.lock().expect("no thread panics with it").push(bug);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let _ = std::panic::take_hook();
+    let survivors = survivors.into_inner().expect("no thread panics with it");
+    println!(
+        "{} bugs, {} found, {} seeds",
+        Bug::ALL.len(),
+        Bug::ALL.len() - survivors.len(),
+        seeds.into_inner()
+    );
+    assert!(survivors.is_empty(), "not found: {survivors:?}");
+}
