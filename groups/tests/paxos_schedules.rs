@@ -163,7 +163,7 @@ fn the_schedules_find_planted_bugs() {
     let mut unfound = Vec::new();
     for bug in bugs {
         plant(Some(bug));
-        let found = (0..3000).find(|seed| {
+        let found = (0..3000_u64).find(|seed| {
             let nodes = if seed.is_multiple_of(3) { 5 } else { 3 };
             std::panic::catch_unwind(|| play(*seed, nodes, 600)).is_err()
         });

@@ -106,7 +106,7 @@ fn replay(seed: u64, cut: &Cut) -> ExitCode {
         println!("  {:>3}  at {:?}: {}", planned.number, planned.at, planned.fault);
     }
     // Aloud first: if the product stops itself, that is the only run.
-    match (World::new(plan.clone(), true).run(), World::new(plan, false).run()) {
+    match (World::aloud(plan.clone()).run(), World::new(plan).run()) {
         (Ok(first), Ok(second)) if first.hash == second.hash => {
             println!(
                 "seed {seed} passed twice alike: {} events, {} operations, {:.1} s simulated, event hash {:016x}",

@@ -45,7 +45,7 @@ pub fn run(seeds: u64, from: u64) -> Found {
     found.real = begun.elapsed();
     if let Some((seed, failure)) = &mut found.failure {
         // Once more, aloud.
-        if let Err(again) = World::new(Plan::from_seed(*seed), true).run() {
+        if let Err(again) = World::aloud(Plan::from_seed(*seed)).run() {
             *failure = again;
         }
     }
@@ -59,7 +59,7 @@ fn work(next: &AtomicU64, end: u64, stop: &AtomicBool, found: &Mutex<Found>) {
             return;
         }
         crate::shrink::name_panics(&format!("replay {seed}"));
-        let result = World::new(Plan::from_seed(seed), false).run();
+        let result = World::new(Plan::from_seed(seed)).run();
         let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         found.seeds += 1;
         match result {

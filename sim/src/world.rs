@@ -22,7 +22,7 @@ use crate::history::{self, History};
 use crate::judges::{Judges, ReadOrder, Seen, Sent};
 use crate::machine::{Machine, StartError, Wishes};
 use crate::network::{Direction, Effect, Fate, Network};
-use crate::plan::Plan;
+pub use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::story::{self, Story};
 
@@ -105,9 +105,19 @@ const SETTLE: Duration = Duration::from_secs(5);
 const CHECKER_STEPS: u64 = 2_000_000;
 
 impl World {
-    /// A world of switched-off machines. With `aloud`, its story is told in words.
+    /// A world of switched-off machines.
     #[must_use]
-    pub fn new(plan: Plan, aloud: bool) -> World {
+    pub fn new(plan: Plan) -> World {
+        World::with(plan, false)
+    }
+
+    /// The same world, which tells its story in words.
+    #[must_use]
+    pub fn aloud(plan: Plan) -> World {
+        World::with(plan, true)
+    }
+
+    fn with(plan: Plan, aloud: bool) -> World {
         let mut random = Random::new(plan.seed ^ plan.salt.rotate_left(40));
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
         let machines: Vec<Machine> =

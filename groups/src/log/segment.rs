@@ -113,6 +113,10 @@ impl SegmentHeader {
         if bytes[BLOCK..].iter().any(|&byte| byte != 0) {
             return Err(BadHeader::Damaged("bytes behind the segment header that are not zero"));
         }
+        // Both count up from 1, and never far enough to run over.
+        if [seq, first_commit].iter().any(|&n| n == 0 || n > u64::MAX / 2) {
+            return Err(BadHeader::Damaged("a segment header that makes no sense"));
+        }
         Ok(SegmentHeader { storage, seq: SegmentSeq(seq), first_commit: CommitId(first_commit), size })
     }
 }
