@@ -11,7 +11,7 @@ use groups::planted::{Bug, plant};
 use sim::world::{Plan, World};
 
 /// A bug that this many seeds do not show is not found.
-const SEEDS: u64 = 300;
+const SEEDS: u64 = 5_000;
 
 /// The first of the seeds that fails with the bug planted, and how.
 fn hunt(bug: Bug) -> Option<(u64, String)> {
