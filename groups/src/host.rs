@@ -79,8 +79,6 @@ pub struct Host {
     next_batch: u64,
     next_beat: Time,
     next_sweep: Time,
-    /// The highest `shard` batch known to be synced.
-    synced: u64,
 }
 
 const NONE: u32 = u32::MAX;
@@ -121,7 +119,6 @@ impl Host {
             next_batch: 1,
             next_beat: now,
             next_sweep: now,
-            synced: 0,
             config,
         }
     }
@@ -217,7 +214,6 @@ impl Host {
     /// Everything up to `batch` is on the disk: the own votes of those turns count now.
     pub fn on_synced(&mut self, batch: u64, now: Time) {
         assert!(batch < self.next_batch, "only what was handed out can be synced");
-        self.synced = self.synced.max(batch);
         while let Some((_, envelopes)) = self.own.pop_front_if(|(b, _)| *b <= batch) {
             for envelope in envelopes {
                 self.step(self.config.me, envelope.group, envelope.message, now);
