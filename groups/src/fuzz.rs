@@ -13,7 +13,8 @@ use crate::kv::{Command, Outcome, State};
 use crate::log::record::RECORD_HEADER;
 use crate::log::segment::{COMMIT_ALIGN, MANIFEST, SEGMENT_HEADER};
 use crate::log::{
-    At, DiskImage, Durability, Log, LogOptions, OpenError, Record, Recovered, SegmentSeq, SimDisk, inspect,
+    At, DiskImage, Durability, Log, LogOptions, OpenError, Pin, Record, Recovered, SegmentSeq, SimDisk,
+    inspect,
 };
 use crate::paxos::Message;
 use crate::paxos::codec::{self, ENTRY_HEAD};
@@ -172,7 +173,7 @@ struct Built {
     places: Vec<At>,
 }
 
-/// Writes up to a dozen commits over a few segments.
+/// Writes up to a dozen commits over a few segments, and drops some of them.
 fn build(input: &mut Input) -> Built {
     let disk = SimDisk::new(1);
     let (mut log, _) = Log::open(disk.clone(), options(), &mut |_| {}).expect("an empty disk");
@@ -189,12 +190,38 @@ fn build(input: &mut Input) -> Built {
             commits.push(records);
         }
     }
+    for _ in 0..input.u8() % 3 {
+        let Some(pinned) = log.pins(usize::MAX) else { break };
+        let anchors: Vec<Record> = pinned.groups.iter().map(anchor).collect();
+        for anchor in &anchors {
+            log.append(anchor).expect("a small record");
+        }
+        log.commit().expect("a disk without faults");
+        assert!(log.drop_oldest().expect("a disk without faults"), "anchors do not lift the pins");
+    }
     drop(log);
     disk.kill();
     let image = disk.image();
-    let mut places = Vec::new();
-    inspect(&disk.clone(), None, &mut |at, _| places.push(at)).expect("a log that was just written");
-    Built { image, commits, places }
+    let (mut places, mut left) = (Vec::<At>::new(), Vec::<Vec<Record>>::new());
+    let mut visit = |at: At, record| {
+        if places.last().is_none_or(|last| last.commit != at.commit) {
+            left.push(Vec::new());
+        }
+        left.last_mut().expect("pushed").push(record);
+        places.push(at);
+    };
+    let found = inspect(&disk.clone(), None, &mut visit).expect("a log that was just written");
+    let whole = found.commits == found.last_commit.0;
+    assert!(
+        !whole || left.concat().starts_with(&commits.concat()),
+        "a log has other records than were written"
+    );
+    Built { image, commits: left, places }
+}
+
+/// What brings a group forward, whatever it has.
+fn anchor(pin: &Pin) -> Record {
+    Record::Anchor { group: pin.group, instance: pin.instance, chain: 0, ballot: pin.promised }
 }
 
 fn record(input: &mut Input) -> Record {
@@ -204,11 +231,12 @@ fn record(input: &mut Input) -> Record {
     let ballot = Ballot { round: input.number(), node: NodeId(u32::from(kind)) };
     // Three of them and their header fit a segment, so a commit is never divided.
     let value = || Bytes::from(vec![kind; usize::from(kind) * 4]);
-    match kind % 4 {
+    match kind % 5 {
         0 => Record::Promise { group, ballot },
         1 => Record::Accept { group, instance, ballot, value: value() },
         2 => Record::Chosen { group, instance, ballot, value: value() },
-        _ => Record::Watermark { group, instance },
+        3 => Record::Watermark { group, instance },
+        _ => Record::Anchor { group, instance, chain: input.number(), ballot },
     }
 }
 

@@ -133,7 +133,7 @@ pub enum ReadError {
     /// The log begins further on; what is missing is in a checkpoint.
     #[error("the log begins with instance {first}")]
     NotHere {
-        /// The lowest instance of the group that the log holds.
+        /// Where the values of the group begin, see [`Log::first_instance`](crate::log::Log::first_instance).
         first: InstanceId,
     },
     /// The record is no longer what was written.

@@ -7,7 +7,7 @@
 //!                             commit: over the header crcs of its records, in order
 //!       8     4  payload length in bytes
 //!      12     1  version (1)
-//!      13     1  kind: 1 commit, 2 promise, 3 accept, 4 chosen, 5 watermark
+//!      13     1  kind: 1 commit, 2 promise, 3 accept, 4 chosen, 5 watermark, 6 anchor
 //!      14     2  zero
 //!      16     4  group        commit: zero
 //!      20     4  ballot node  commit, watermark: zero
@@ -15,6 +15,7 @@
 //!      32     8  instance     commit: number of records that follow; promise: zero
 //!      40     8  commit id
 //!      48     n  payload      the value of an accept or chosen record
+//!                             anchor: 8 bytes, the chained checksum
 //!    48+n   0-7  zeros up to the next multiple of 8
 //! ```
 //!
@@ -39,6 +40,9 @@ pub const RECORD_HEADER: usize = 48;
 
 /// Records begin at multiples of this, so that a search looks at an eighth of all offsets.
 pub const RECORD_ALIGN: usize = 8;
+
+/// Length of an anchor's payload, in bytes.
+pub(super) const ANCHOR_PAYLOAD: usize = 8;
 
 /// The version of the record format that this code writes and reads.
 pub const RECORD_VERSION: u8 = 1;
@@ -83,6 +87,23 @@ pub enum Record {
         /// The last instance of the chosen prefix.
         instance: InstanceId,
     },
+    /// Every instance up to and including this one is chosen and in the group's durable
+    /// checkpoint. It stands for every older record of the group except the values beyond
+    /// `instance`: those records may be missing from the log, and once all that lies in the
+    /// oldest segment is stood for, the segment may go (see `gc.rs`).
+    ///
+    /// It may say less than what it stands for only about watermarks: that the values between
+    /// `instance` and an older watermark are chosen may have to be learned again.
+    Anchor {
+        /// The group.
+        group: GroupId,
+        /// The last instance that the checkpoint covers; zero for a group without any.
+        instance: InstanceId,
+        /// The chained checksum of the values up to there.
+        chain: u64,
+        /// The promise of the group. An anchor below it does not stand for it.
+        ballot: Ballot,
+    },
 }
 
 impl Record {
@@ -93,21 +114,20 @@ impl Record {
             Record::Promise { group, .. }
             | Record::Accept { group, .. }
             | Record::Chosen { group, .. }
-            | Record::Watermark { group, .. } => *group,
+            | Record::Watermark { group, .. }
+            | Record::Anchor { group, .. } => *group,
         }
     }
 
     /// The bytes that the record takes in the log, padding included.
     #[must_use]
     pub fn encoded_len(&self) -> usize {
-        RECORD_HEADER + self.payload().len().next_multiple_of(RECORD_ALIGN)
-    }
-
-    fn payload(&self) -> &[u8] {
-        match self {
-            Record::Accept { value, .. } | Record::Chosen { value, .. } => value,
-            Record::Promise { .. } | Record::Watermark { .. } => &[],
-        }
+        let payload = match self {
+            Record::Accept { value, .. } | Record::Chosen { value, .. } => value.len(),
+            Record::Promise { .. } | Record::Watermark { .. } => 0,
+            Record::Anchor { .. } => ANCHOR_PAYLOAD,
+        };
+        RECORD_HEADER + payload.next_multiple_of(RECORD_ALIGN)
     }
 }
 
@@ -118,6 +138,7 @@ pub(super) enum Kind {
     Accept = 3,
     Chosen = 4,
     Watermark = 5,
+    Anchor = 6,
 }
 
 impl Kind {
@@ -128,12 +149,19 @@ impl Kind {
             3 => Kind::Accept,
             4 => Kind::Chosen,
             5 => Kind::Watermark,
+            6 => Kind::Anchor,
             _ => return None,
         })
     }
 
-    fn has_value(self) -> bool {
-        matches!(self, Kind::Accept | Kind::Chosen)
+    /// Whether a record of this kind may have a payload of this length and checksum.
+    fn takes_payload(self, length: u32, crc: u32) -> bool {
+        match self {
+            Kind::Accept | Kind::Chosen => true,
+            Kind::Commit => length == 0,
+            Kind::Promise | Kind::Watermark => length == 0 && crc == 0,
+            Kind::Anchor => length as usize == ANCHOR_PAYLOAD,
+        }
     }
 }
 
@@ -261,8 +289,7 @@ impl Place {
             instance: InstanceId(u64_at(raw, 32)),
             commit: CommitId(u64_at(raw, 40)),
         };
-        let bare = header.payload_len == 0 && (header.payload_crc == 0 || kind == Kind::Commit);
-        (kind.has_value() || bare).then_some(header)
+        kind.takes_payload(header.payload_len, header.payload_crc).then_some(header)
     }
 
     /// The record at `at` of `bytes` and the offset behind it. `bytes` is all that it may use.
@@ -288,6 +315,7 @@ impl Place {
             Kind::Accept => Record::Accept { group, instance, ballot, value: value() },
             Kind::Chosen => Record::Chosen { group, instance, ballot, value: value() },
             Kind::Watermark => Record::Watermark { group, instance },
+            Kind::Anchor => Record::Anchor { group, instance, chain: u64_at(payload, 0), ballot },
         };
         Ok(Found { header, record, next })
     }
@@ -329,8 +357,17 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Accept { group, instance, ballot, .. } => (Kind::Accept, *group, *instance, *ballot),
         Record::Chosen { group, instance, ballot, .. } => (Kind::Chosen, *group, *instance, *ballot),
         Record::Watermark { group, instance } => (Kind::Watermark, *group, *instance, Ballot::ZERO),
+        Record::Anchor { group, instance, ballot, .. } => (Kind::Anchor, *group, *instance, *ballot),
     };
-    let payload = record.payload();
+    let chain_bytes: [u8; ANCHOR_PAYLOAD];
+    let payload: &[u8] = match record {
+        Record::Accept { value, .. } | Record::Chosen { value, .. } => value,
+        Record::Promise { .. } | Record::Watermark { .. } => &[],
+        Record::Anchor { chain, .. } => {
+            chain_bytes = chain.to_le_bytes();
+            &chain_bytes
+        }
+    };
     let header = Header {
         payload_crc: crc32fast::hash(payload),
         payload_len: u32::try_from(payload.len()).expect("append refuses values above max_record"),
@@ -411,19 +448,64 @@ mod tests {
         "0900000000000000040000000000000068656c6c6f000000",
     );
 
+    fn anchor() -> Record {
+        Record::Anchor {
+            group: GroupId(7),
+            instance: InstanceId(9),
+            chain: 0x0807_0605_0403_0201,
+            ballot: Ballot { round: 3, node: NodeId(2) },
+        }
+    }
+
+    #[test]
+    fn golden_anchor() {
+        let hex: String = stamped(&anchor()).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, GOLDEN_ANCHOR);
+    }
+
+    const GOLDEN_ANCHOR: &str = concat!(
+        "4abffdc3c588ca3f080000000106000007000000020000000300000000000000",
+        "090000000000000004000000000000000102030405060708",
+    );
+
     #[test]
     fn every_bit_is_covered() {
         let place = Place::new(STORAGE, SegmentSeq(1));
-        let good = stamped(&accept());
-        let found = place.record_at(&good, 0, 560).expect("a record");
-        assert_eq!((found.record, found.next, found.header.commit), (accept(), 56, CommitId(4)));
-        for bit in 0..good.len() * 8 {
-            let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
-            assert!(place.record_at(&bad, 0, 560).is_err(), "bit {bit}");
+        for record in [accept(), anchor()] {
+            let good = stamped(&record);
+            let found = place.record_at(&good, 0, 560).expect("a record");
+            assert_eq!((&found.record, found.next, found.header.commit), (&record, 56, CommitId(4)));
+            assert_eq!(record.encoded_len(), 56);
+            for bit in 0..good.len() * 8 {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                assert!(place.record_at(&bad, 0, 560).is_err(), "bit {bit}");
+            }
+            for length in 0..good.len() {
+                assert!(place.record_at(&good[..length], 0, 560).is_err(), "cut to {length}");
+            }
         }
-        for length in 0..good.len() {
-            assert!(place.record_at(&good[..length], 0, 560).is_err(), "cut to {length}");
+    }
+
+    /// Checksums that hold do not make an anchor of something that has another length.
+    #[test]
+    fn an_anchor_has_one_length() {
+        let place = Place::new(STORAGE, SegmentSeq(1));
+        for length in (0..=24).filter(|&length| length != ANCHOR_PAYLOAD) {
+            let mut bytes = vec![0; RECORD_HEADER + length.next_multiple_of(RECORD_ALIGN)];
+            let payload = [0; 24];
+            let header = Header {
+                payload_crc: crc32fast::hash(&payload[..length]),
+                payload_len: length as u32,
+                kind: Kind::Anchor,
+                group: GroupId(7),
+                ballot: Ballot::ZERO,
+                instance: InstanceId(9),
+                commit: CommitId(4),
+            };
+            bytes[..RECORD_HEADER].copy_from_slice(&header.encode());
+            place.stamp(&mut bytes, 0, 560, CommitId(4));
+            assert_eq!(place.record_at(&bytes, 0, 560).map(|found| found.record), Err(Bad::Header));
         }
     }
 

@@ -24,7 +24,21 @@
 //! commit may have been acknowledged. [`Log::seal`](crate::log::Log::seal) closes that window
 //! with an empty commit behind it; opening a log does so too.
 //!
+//! The log may begin anywhere: what lay before the manifest's first segment was dropped when
+//! anchors stood for it (see `gc.rs`), and a file that is left of it is nobody's.
+//!
 //! The scan changes nothing. All changes happen after it has found the log sound.
+//!
+//! How long it takes, for 1 GiB in 16 segments that the kernel has in memory (2 cores of a
+//! virtual machine, release; one thread does it all; indexing included, what the records are
+//! for not):
+//!
+//! | values | records | |
+//! | --- | --- | --- |
+//! | 60 kB, one in each commit | 18 thousand | 0.18 s |
+//! | 1 kB, 8 in each commit | 1.0 million | 0.36 s |
+//! | 150 B, one in each commit | 2.1 million | 0.83 s |
+//! | 100 B, 64 in each commit | 6.7 million | 1.4 s |
 
 use crate::ids::{CommitId, GroupId, StorageId};
 use crate::log::disk::{Access, Disk, DiskFile};
@@ -35,7 +49,6 @@ use crate::log::segment::{
 };
 use crate::planted::{self, Bug};
 use std::io;
-use std::ops::Range;
 
 /// No segment is larger, and so nothing larger is ever read into memory.
 pub(super) const MAX_SEGMENT: u64 = 1 << 30;
@@ -116,7 +129,14 @@ pub(super) fn scan<D: Disk>(
     let headers = read_headers(disk, &present, &mut storage)?;
     check_complete(manifest, &present)?;
 
-    let mut walk = Walk { found: Recovered::default(), last_bytes: None, last_empty: true, visit };
+    let mut walk = Walk {
+        found: Recovered::default(),
+        last_bytes: None,
+        last_empty: true,
+        window: Vec::new(),
+        records: Vec::new(),
+        visit,
+    };
     walk.found.segments = headers.len() as u64;
     let Some(first) = headers.first() else {
         walk.found.fresh = true;
@@ -237,20 +257,65 @@ struct Walk<'a> {
     found: Recovered,
     last_bytes: Option<(u64, Vec<u8>)>,
     last_empty: bool,
+    /// Memory of the window and of the commit in hand, kept from one to the next.
+    window: Vec<u8>,
+    records: Vec<(At, Record)>,
     visit: &'a mut dyn FnMut(At, Record),
+}
+
+/// The part of a segment that is in memory. It moves towards the end and is as long as the
+/// longest commit needs: a piece that fits the cache is read and checked several times faster
+/// than a whole segment in memory that is new to the process.
+struct Window<'a, F> {
+    file: &'a F,
+    size: usize,
+    /// `bytes[..filled]` are those of the file from `start` on.
+    bytes: &'a mut Vec<u8>,
+    start: usize,
+    filled: usize,
+}
+
+/// What a window reads at once, in bytes.
+const WINDOW: usize = 512 << 10;
+
+impl<F: DiskFile> Window<'_, F> {
+    /// The bytes from `at` on: `length` at least, or fewer where the segment ends.
+    fn from(&mut self, at: usize, length: usize) -> io::Result<&[u8]> {
+        let wanted = length.min(self.size - at);
+        if at < self.start || at + wanted > self.start + self.filled {
+            let kept = (self.start + self.filled).checked_sub(at).filter(|_| at >= self.start).unwrap_or(0);
+            self.bytes.copy_within(self.filled - kept..self.filled, 0);
+            (self.start, self.filled) = (at, kept);
+            let room = wanted.max(WINDOW).min(self.size - at);
+            if self.bytes.len() < room {
+                self.bytes.resize(room, 0);
+            }
+            self.file.read_at(&mut self.bytes[kept..room], (at + kept) as u64)?;
+            self.filled = room;
+        }
+        Ok(&self.bytes[at - self.start..self.filled])
+    }
+
+    fn only_zeros_from(&mut self, mut at: usize) -> io::Result<bool> {
+        while at < self.size {
+            let bytes = self.from(at, WINDOW)?;
+            if !without_zeros(bytes).is_empty() {
+                return Ok(false);
+            }
+            at += bytes.len();
+        }
+        Ok(true)
+    }
 }
 
 /// Why a walk through a segment stopped.
 enum Stop {
+    /// The file system failed.
+    Io(io::Error),
     /// No header of the expected commit.
     NoCommit,
     /// The header is there, but at this offset something is wrong.
     Inside { offset: usize, why: &'static str, group: Option<GroupId> },
-}
-
-struct Commit {
-    end: usize,
-    records: Vec<(At, Record)>,
 }
 
 impl Walk<'_> {
@@ -275,84 +340,98 @@ impl Walk<'_> {
     ) -> Result<(u64, CommitId), OpenError> {
         let name = header.seq.file_name();
         let file = disk.open(&name, Access::Read).map_err(OpenError::io("open a segment"))?;
-        let mut bytes = vec![0; header.size as usize];
-        file.read_at(&mut bytes, 0).map_err(OpenError::io("read a segment"))?;
         let place = Place::new(header.storage, header.seq);
+        let size = header.size as usize;
+        let mut memory = std::mem::take(&mut self.window);
+        let mut window = Window { file: &file, size, bytes: &mut memory, start: 0, filled: 0 };
 
-        let mut last = None;
+        self.last_bytes = None;
         let mut at = SEGMENT_HEADER;
         let stop = loop {
-            match read_commit(&place, &bytes, at, header.seq, next) {
-                Ok(commit) => {
-                    self.found.commits += 1;
-                    self.found.records += commit.records.len() as u64;
-                    self.last_empty = commit.records.is_empty();
-                    last = Some(at..commit.end);
-                    for (at, record) in commit.records {
-                        (self.visit)(at, record);
-                    }
-                    at = commit.end;
-                    next = CommitId(next.0 + 1);
-                }
+            let bytes = match read_commit(&place, &mut window, at, header.seq, next, &mut self.records) {
+                Ok(bytes) => bytes,
                 Err(stop) => break stop,
+            };
+            self.found.commits += 1;
+            self.found.records += self.records.len() as u64;
+            self.last_empty = self.records.is_empty();
+            if later.is_none() {
+                let (offset, last) = self.last_bytes.get_or_insert_default();
+                *offset = at as u64;
+                last.clear();
+                last.extend_from_slice(bytes);
+            }
+            at += bytes.len();
+            next = CommitId(next.0 + 1);
+            for (at, record) in self.records.drain(..) {
+                (self.visit)(at, record);
             }
         };
-
-        self.last_bytes = last.map(|range| (range.start as u64, bytes[range].to_vec()));
-        let used = at + without_zeros(&bytes[at..]).len();
-        let evidence = match later {
+        self.records.clear();
+        let clean = later.is_none() && window.only_zeros_from(at).map_err(OpenError::io("read a segment"))?;
+        self.window = memory;
+        let (offset, why, group) = match stop {
+            Stop::Io(error) => return Err(OpenError::io("read a segment")(error)),
             // A later segment is only begun once everything before its first commit is synced.
-            Some(later) => match stop {
-                Stop::NoCommit => later.first_commit != next,
-                Stop::Inside { .. } => true,
-            },
-            None => has_later_commit(&place, &bytes, at..used, next),
+            Stop::NoCommit if later.is_some_and(|later| later.first_commit == next) => {
+                return Ok((at as u64, next));
+            }
+            Stop::NoCommit if clean => return Ok((at as u64, next)),
+            Stop::NoCommit => (at, "no valid commit header", None),
+            Stop::Inside { offset, why, group } => (offset, why, group),
         };
+
+        // The exception: what follows the last good commit, in memory as a whole.
+        let mut rest = vec![0; size - at];
+        file.read_at(&mut rest, at as u64).map_err(OpenError::io("read a segment"))?;
+        let rest = Rest { place: &place, bytes: &rest, base: at as u32 };
+        let used = without_zeros(rest.bytes).len();
+        let evidence = later.is_some() || rest.has_later_commit(used, next);
         if evidence && !planted::is(Bug::RotIsTornTail) {
-            let (offset, why, group) = match stop {
-                Stop::NoCommit => (at, "no valid commit header", None),
-                Stop::Inside { offset, why, group } => (offset, why, group),
-            };
-            let mut groups = groups_of(&place, &bytes, at..used, next);
+            let mut groups = rest.groups_of(used, next);
             groups.extend(group);
             groups.sort_unstable();
             groups.dedup();
             let why = format!("{why} in commit {next}, and a later commit is on the disk");
             return Err(Damage { file: name, offset: offset as u64, why, groups }.into());
         }
-        if later.is_none() && used > at {
-            let (segment, offset, bytes) = (header.seq, at as u64, (used - at) as u64);
+        if later.is_none() && used > 0 {
+            let (segment, offset, bytes) = (header.seq, at as u64, used as u64);
             self.found.torn = Some(TornTail { segment, offset, bytes });
         }
         Ok((at as u64, next))
     }
 }
 
-/// Reads the commit that should be at `at`, all of it or nothing.
-fn read_commit(
+/// Reads the commit that should be at `at`, all of it or nothing: its bytes, padding included,
+/// and its records into `records`.
+fn read_commit<'w, F: DiskFile>(
     place: &Place,
-    bytes: &[u8],
+    window: &'w mut Window<'_, F>,
     at: usize,
     segment: SegmentSeq,
     expected: CommitId,
-) -> Result<Commit, Stop> {
+    records: &mut Vec<(At, Record)>,
+) -> Result<&'w [u8], Stop> {
+    let base = at as u32;
+    let size = window.size;
     let header = place
-        .header_at(bytes, at, 0)
+        .header_at(window.from(at, RECORD_HEADER).map_err(Stop::Io)?, 0, base)
         .filter(|header| header.kind == Kind::Commit && header.commit == expected)
         .ok_or(Stop::NoCommit)?;
-    let inside = |offset, why, group| Stop::Inside { offset, why, group };
-    let end = usize::try_from(header.commit_bytes())
+    let inside = |offset, why, group| Stop::Inside { offset: at + offset, why, group };
+    let length = usize::try_from(header.commit_bytes())
         .ok()
-        .filter(|&length| length >= RECORD_HEADER)
-        .and_then(|length| at.checked_add(length))
-        .filter(|&end| end <= bytes.len())
-        .ok_or(inside(at, "a commit that is longer than its segment", None))?;
-    let within = &bytes[..end];
-    let mut records = Vec::new();
+        .filter(|&length| length >= RECORD_HEADER && length <= size - at)
+        .ok_or(inside(0, "a commit that is longer than its segment", None))?;
+    let aligned = length.next_multiple_of(COMMIT_ALIGN);
+    let bytes = window.from(at, aligned).map_err(Stop::Io)?;
+    let within = &bytes[..length];
     let mut crcs = crc32fast::Hasher::new();
-    let mut next = at + RECORD_HEADER;
-    while next < end {
-        let found = place.record_at(within, next, 0).map_err(|bad| {
+    let mut next = RECORD_HEADER;
+    records.clear();
+    while next < length {
+        let found = place.record_at(within, next, base).map_err(|bad| {
             let group = match bad {
                 Bad::Header => None,
                 Bad::Length { group } | Bad::Payload { group } | Bad::Padding { group } => Some(group),
@@ -362,18 +441,49 @@ fn read_commit(
         if found.header.commit != expected {
             return Err(inside(next, "a record of another commit", Some(found.header.group)));
         }
-        let length = (found.next - next) as u32;
-        crcs.update(&bytes[next..next + 4]);
-        records.push((At { segment, offset: next as u32, length, commit: expected }, found.record));
+        let place =
+            At { segment, offset: base + next as u32, length: (found.next - next) as u32, commit: expected };
+        crcs.update(&within[next..next + 4]);
+        records.push((place, found.record));
         next = found.next;
     }
     if records.len() as u64 != header.commit_records() || crcs.finalize() != header.commit_crc() {
-        return Err(inside(at, "records that are not those of the commit", None));
+        return Err(inside(0, "records that are not those of the commit", None));
     }
-    let aligned = end.next_multiple_of(COMMIT_ALIGN);
-    match bytes.get(end..aligned) {
-        Some(padding) if padding.iter().all(|&byte| byte == 0) => Ok(Commit { end: aligned, records }),
-        _ => Err(inside(end, "padding that is not zero", None)),
+    match bytes.get(length..aligned) {
+        Some(padding) if padding.iter().all(|&byte| byte == 0) => Ok(&bytes[..aligned]),
+        _ => Err(inside(length, "padding that is not zero", None)),
+    }
+}
+
+/// What follows the last good commit of a segment.
+struct Rest<'a> {
+    place: &'a Place,
+    bytes: &'a [u8],
+    /// Where in the segment it begins.
+    base: u32,
+}
+
+impl Rest<'_> {
+    /// Whether anything valid of a commit above `commit` begins in the first `used` bytes.
+    fn has_later_commit(&self, used: usize, commit: CommitId) -> bool {
+        self.headers(used).any(|(_, found)| found > commit)
+    }
+
+    /// The groups named by readable record headers of `commit` in the first `used` bytes.
+    fn groups_of(&self, used: usize, commit: CommitId) -> Vec<GroupId> {
+        let of_commit = self.headers(used).filter(|&(_, found)| found == commit);
+        of_commit.filter_map(|(group, _)| group).collect()
+    }
+
+    /// Record headers that begin in the first `used` bytes: the group, unless it is a commit's,
+    /// and the commit. A header may itself end in zeros, so it may reach beyond the last byte
+    /// that is not zero.
+    fn headers(&self, used: usize) -> impl Iterator<Item = (Option<GroupId>, CommitId)> {
+        (0..used).step_by(RECORD_ALIGN).filter_map(|at| {
+            let header = self.place.header_at(self.bytes, at, self.base)?;
+            Some(((header.kind != Kind::Commit).then_some(header.group), header.commit))
+        })
     }
 }
 
@@ -388,28 +498,4 @@ fn without_zeros(bytes: &[u8]) -> &[u8] {
     }
     let end = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     &bytes[..end]
-}
-
-/// Whether anything valid of a commit above `commit` begins in `range`.
-fn has_later_commit(place: &Place, bytes: &[u8], range: Range<usize>, commit: CommitId) -> bool {
-    headers_in(place, bytes, range).any(|(_, found)| found > commit)
-}
-
-/// The groups named by readable record headers of `commit` in `range`.
-fn groups_of(place: &Place, bytes: &[u8], range: Range<usize>, commit: CommitId) -> Vec<GroupId> {
-    let of_commit = headers_in(place, bytes, range).filter(|&(_, found)| found == commit);
-    of_commit.filter_map(|(group, _)| group).collect()
-}
-
-/// Record headers that begin in `range`: the group, unless it is a commit's, and the commit.
-/// A header may itself end in zeros, so it may reach beyond the last byte that is not zero.
-fn headers_in(
-    place: &Place,
-    bytes: &[u8],
-    range: Range<usize>,
-) -> impl Iterator<Item = (Option<GroupId>, CommitId)> {
-    range.step_by(RECORD_ALIGN).filter_map(move |at| {
-        let header = place.header_at(bytes, at, 0)?;
-        Some(((header.kind != Kind::Commit).then_some(header.group), header.commit))
-    })
 }

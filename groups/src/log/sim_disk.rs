@@ -67,6 +67,7 @@ struct Faults {
     stop_at: Option<u64>,
     writes_until_error: Option<u64>,
     syncs_until_error: Option<u64>,
+    removes_until_error: Option<u64>,
     capacity: Option<u64>,
 }
 
@@ -171,6 +172,11 @@ impl SimDisk {
     /// The `n`th sync from now on (the next is 1), of a file or the directory, fails with EIO.
     pub fn fail_sync(&self, n: u64) {
         self.world().faults.syncs_until_error = Some(n);
+    }
+
+    /// The `n`th removal of a file from now on (the next is 1) fails with EIO.
+    pub fn fail_remove(&self, n: u64) {
+        self.world().faults.removes_until_error = Some(n);
     }
 
     /// Files may take this many bytes together; more is ENOSPC.
@@ -540,6 +546,9 @@ impl Disk for SimDisk {
         let mut world = self.alive()?;
         if world.find(name).is_ok() {
             world.operate()?;
+            if due(&mut world.faults.removes_until_error) {
+                return Err(eio());
+            }
             world.change_name(NameChange::Remove { name: name.into() });
         }
         Ok(())

@@ -1,6 +1,10 @@
 //! What the tests of the log share.
 #![allow(dead_code)] // every test file uses a part of it
 
+pub mod member;
+pub mod memory;
+pub mod tape;
+
 use bytes::Bytes;
 use groups::ids::{Ballot, GroupId, InstanceId, NodeId, StorageId};
 use groups::log::{Disk, Durability, Log, LogOptions, OpenError, Record, Recovered};
@@ -32,6 +36,11 @@ pub fn chosen(group: u32, instance: u64, round: u64, value: impl Into<Bytes>) ->
 
 pub fn watermark(group: u32, instance: u64) -> Record {
     Record::Watermark { group: GroupId(group), instance: InstanceId(instance) }
+}
+
+pub fn anchor(group: u32, instance: u64, round: u64) -> Record {
+    let chain = instance.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Record::Anchor { group: GroupId(group), instance: InstanceId(instance), chain, ballot: ballot(round) }
 }
 
 pub struct Opened<D: Disk> {
