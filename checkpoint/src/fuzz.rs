@@ -1,15 +1,16 @@
-//! The entry point for the fuzz target: a pure function from bytes to nothing, which panics if a
-//! promise of the checkpoint format is broken.
+//! The entry points for the fuzz targets: pure functions from bytes to nothing, which panic if a
+//! promise of the checkpoint format or of the transfer's frames is broken.
 
 use std::io::{self, Read};
 
 use bytes::Bytes;
 use groups::fuzz::Input;
-use groups::ids::{ClusterId, GroupId, InstanceId};
+use groups::ids::{Boot, ClusterId, GroupId, InstanceId};
 use groups::kv::StateHash;
 
 use crate::format::{Decoder, Encoder, FormatError, Frame, Header, Reader};
-use crate::store::Position;
+use crate::mirror::wire::{self, Attempt, Chunk, Fetch, Has, Head, Nothing, Until, Why};
+use crate::store::{Position, PositionDigest};
 use crate::{Chain, Entry, StateDigest};
 
 /// Reads any bytes as a checkpoint, or a good checkpoint with one frame forged: changed where the
@@ -64,6 +65,90 @@ impl Read for Pieces<'_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let most = self.piece.min(into.len());
         self.rest.read(&mut into[..most])
+    }
+}
+
+/// Reads any bytes as a frame of a checkpoint transfer, or a good frame that was changed where
+/// the input says so.
+///
+/// # Panics
+/// If a frame that was taken is written as anything else, or has keys that do not ascend.
+pub fn transfer(data: &[u8]) {
+    let mut input = Input(data);
+    let (kind, body) = if input.u8().is_multiple_of(4) {
+        (wire::FETCH + input.u8() % 5, Bytes::copy_from_slice(input.rest()))
+    } else {
+        let (kind, body) = transfer_frame(&mut input).encode();
+        let sent = wire::Frame::decode(kind, &body).expect("what was written can be read");
+        assert_eq!(sent.encode(), (kind, body.clone()));
+        let mut body = body.to_vec();
+        for _ in 0..4 {
+            change_field(&mut body, &mut input);
+        }
+        (kind, Bytes::from(body))
+    };
+    match wire::Frame::decode(kind, &body) {
+        Ok(frame) => {
+            assert_eq!(frame.encode(), (kind, body), "two ways to write a frame");
+            if let wire::Frame::Chunk(chunk) = &frame {
+                assert!(chunk.entries.is_sorted_by(|a, b| a.key < b.key), "keys that do not ascend");
+            }
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+fn transfer_frame(input: &mut Input) -> wire::Frame {
+    let attempt = Attempt { boot: Boot(input.number()), count: input.number() };
+    let digest = PositionDigest(u128::from(input.number()));
+    let (cluster, sequence) = (ClusterId(u128::from(input.number())), input.number() as u32);
+    match input.u8() % 4 {
+        0 => {
+            let until = match input.u8() % 3 {
+                0 => Until::Sessions(input.number() as u32),
+                1 => Until::Key(None),
+                _ => Until::Key(Some(Bytes::copy_from_slice(input.bytes(9)))),
+            };
+            let has = (!input.u8().is_multiple_of(4)).then_some(Has { digest, until });
+            let (above, credit) = (InstanceId(input.number()), input.number() as u32);
+            let doubt = input.u8().is_multiple_of(2);
+            wire::Frame::Fetch(Fetch { attempt, cluster, above, next: sequence, credit, doubt, has })
+        }
+        1 => {
+            let (header, _) = build(input);
+            let length = usize::from(input.u8() % 32);
+            let piece = Bytes::from(vec![7; length]);
+            let offset = u32::from(length > 0) * u32::from(input.u8());
+            let sessions_bytes = offset + length as u32 * 2;
+            let position = header.position;
+            let head = Head { attempt, cluster, sequence, digest, position, sessions_bytes, offset, piece };
+            wire::Frame::Head(head)
+        }
+        2 => {
+            let (_, chunks) = build(input);
+            let entries: Vec<Entry> = chunks.concat();
+            let last = entries.is_empty() || input.u8().is_multiple_of(2);
+            let (total_keys, total_bytes) = (input.number(), input.number());
+            let chunk = Chunk { attempt, sequence, digest, total_keys, total_bytes, last, entries };
+            wire::Frame::Chunk(chunk)
+        }
+        _ => {
+            let all = [Why::Behind, Why::Damaged, Why::Busy, Why::Foreign, Why::Soon];
+            let (why, applied) = (all[input.below(all.len())], InstanceId(input.number()));
+            wire::Frame::Nothing(Nothing { attempt, why, applied })
+        }
+    }
+}
+
+/// As [`change`], with numbers that hurt in any field of the head.
+fn change_field(bytes: &mut Vec<u8>, input: &mut Input) {
+    if input.u8().is_multiple_of(2) {
+        return change(bytes, input);
+    }
+    let at = input.below(160) & !3;
+    let number = input.number().to_le_bytes();
+    if let Some(field) = bytes.get_mut(at..at + 4) {
+        field.copy_from_slice(&number[..4]);
     }
 }
 

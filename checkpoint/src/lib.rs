@@ -6,6 +6,8 @@
 //! * [`mod@format`] – the checkpoint file and stream: sorted chunks with checksums, resumable after
 //!   any complete chunk.
 //! * [`transfer`] – from one to the other.
+//! * [`mirror`] – the deterministic actor around the store: folds, durable points, checkpoints
+//!   from and to other nodes.
 //!
 //! The bytes of both are drawn in `docs/storage.md`.
 
@@ -14,7 +16,7 @@ pub mod entry;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzz;
-
+pub mod mirror;
 pub mod store;
 pub mod transfer;
 

@@ -11,6 +11,18 @@ use support::Entry;
 
 const CHECKPOINT: Entry = Entry { name: "checkpoint", run: fuzz::checkpoint, base: 64 << 10, times: 128 };
 
+const TRANSFER: Entry = Entry { name: "transfer", run: fuzz::transfer, base: 64 << 10, times: 128 };
+
+/// Good frames of every kind, changed and not, and plain bytes.
+#[test]
+fn transfer() {
+    let mut random = groups::random::Random::new(11);
+    for length in 0..100_000 {
+        let decisions: Vec<u8> = (0..length % 200).map(|_| random.next_u64() as u8).collect();
+        TRANSFER.check(&decisions);
+    }
+}
+
 #[test]
 fn checkpoint() {
     CHECKPOINT.drive(50_000);
@@ -33,4 +45,8 @@ fn write_seeds() {
         seeds.push([&[1, 3], &decisions[..]].concat());
     }
     CHECKPOINT.write_seeds(&seeds);
+    let seeds: Vec<Vec<u8>> = (0..12)
+        .map(|n| [&[1][..], &(0..50 + 10 * n).map(|_| random.next_u64() as u8).collect::<Vec<u8>>()].concat())
+        .collect();
+    TRANSFER.write_seeds(&seeds);
 }

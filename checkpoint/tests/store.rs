@@ -7,22 +7,28 @@ use std::io::Cursor;
 
 use bytes::Bytes;
 use checkpoint::format;
-use checkpoint::store::{self, Batch, ChunkLimit, Engine, MirrorStore, Position, StoreError};
+use checkpoint::store::{self, Batch, ChunkLimit, MirrorStore, Position, StoreError};
 use checkpoint::transfer::{self, TransferError};
 use checkpoint::{Entry, Generation, StateDigest};
 use groups::ids::{ClusterId, GroupId, InstanceId};
 use groups::kv::StateHash;
 
-use scratch::{Model, Random, Scratch, entry, small};
+use scratch::{Kind, Model, Random, Scratch, entry};
+
+macro_rules! of_kind {
+    ($name:ident, $kind:ident, $($test:ident),*) => {
+        mod $name {
+            $(#[test] fn $test() { super::$test(super::Kind::$kind); })*
+        }
+    };
+}
 
 macro_rules! every_engine {
     ($($test:ident),* $(,)?) => {
-        mod fjall {
-            $(#[test] fn $test() { super::$test(checkpoint::store::Engine::Fjall); })*
-        }
-        mod sled {
-            $(#[test] fn $test() { super::$test(checkpoint::store::Engine::Sled); })*
-        }
+        of_kind!(fjall, Fjall, $($test),*);
+        of_kind!(sled, Sled, $($test),*);
+        of_kind!(sim, Sim, $($test),*);
+        of_kind!(sim_without_snapshots, SimWithoutSnapshots, $($test),*);
     };
 }
 
@@ -47,11 +53,11 @@ every_engine!(
     a_checkpoint_file_carries_a_group_over,
 );
 
-fn open(dir: &std::path::Path, engine: Engine) -> MirrorStore {
-    MirrorStore::open(dir, engine, &small()).unwrap()
+fn open(dir: &std::path::Path, engine: Kind) -> MirrorStore {
+    engine.open(dir).unwrap()
 }
 
-fn data_and_position_move_together(engine: Engine) {
+fn data_and_position_move_together(engine: Kind) {
     let scratch = Scratch::new("together");
     let dir = scratch.path("mirror");
     let mut models = [Model::new(0), Model::new(1), Model::new(u32::MAX)];
@@ -92,7 +98,7 @@ const NASTY: [&[u8]; 12] = [
     b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff",
 ];
 
-fn nasty_keys_stay_in_their_group(engine: Engine) {
+fn nasty_keys_stay_in_their_group(engine: Kind) {
     let scratch = Scratch::new("nasty");
     let store = open(&scratch.path("mirror"), engine);
     let mut models: Vec<Model> =
@@ -118,7 +124,7 @@ fn nasty_keys_stay_in_their_group(engine: Engine) {
     }
 }
 
-fn scans_resume_behind_any_key(engine: Engine) {
+fn scans_resume_behind_any_key(engine: Kind) {
     let scratch = Scratch::new("scan");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(3);
@@ -150,7 +156,7 @@ fn scans_resume_behind_any_key(engine: Engine) {
     }
 }
 
-fn batches_apply_once_and_in_order(engine: Engine) {
+fn batches_apply_once_and_in_order(engine: Kind) {
     let scratch = Scratch::new("order");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(1);
@@ -172,7 +178,7 @@ fn batches_apply_once_and_in_order(engine: Engine) {
     model.check(&store);
 }
 
-fn a_reader_sees_one_instant(engine: Engine) {
+fn a_reader_sees_one_instant(engine: Kind) {
     let scratch = Scratch::new("instant");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(1);
@@ -219,7 +225,7 @@ fn holds(store: &MirrorStore, group: GroupId, position: &Position, entries: &[En
     assert_eq!((&image.position, &found[..]), (position, entries));
 }
 
-fn install_is_a_switch(engine: Engine) {
+fn install_is_a_switch(engine: Kind) {
     let scratch = Scratch::new("install");
     let dir = scratch.path("mirror");
     let store = open(&dir, engine);
@@ -258,7 +264,7 @@ fn install_is_a_switch(engine: Engine) {
     holds(&store, model.group, &next, &entries[1..]);
 }
 
-fn a_wrong_checkpoint_is_not_installed(engine: Engine) {
+fn a_wrong_checkpoint_is_not_installed(engine: Kind) {
     let scratch = Scratch::new("wrong");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(1);
@@ -292,7 +298,7 @@ fn a_wrong_checkpoint_is_not_installed(engine: Engine) {
     assert!(matches!(store.install(model.group, last), Err(StoreError::NotStaged { .. })));
 }
 
-fn staging_survives_a_restart(engine: Engine) {
+fn staging_survives_a_restart(engine: Kind) {
     let scratch = Scratch::new("staging");
     let dir = scratch.path("mirror");
     let group = GroupId(9);
@@ -313,7 +319,7 @@ fn staging_survives_a_restart(engine: Engine) {
     holds(&store, group, &position, &entries);
 }
 
-fn sweeping_is_bounded_and_complete(engine: Engine) {
+fn sweeping_is_bounded_and_complete(engine: Kind) {
     let scratch = Scratch::new("sweep");
     let dir = scratch.path("mirror");
     let store = open(&dir, engine);
@@ -343,7 +349,7 @@ fn sweeping_is_bounded_and_complete(engine: Engine) {
     holds(&store, group, &position, &entries);
 }
 
-fn discarded_groups_start_afresh(engine: Engine) {
+fn discarded_groups_start_afresh(engine: Kind) {
     let scratch = Scratch::new("discard");
     let dir = scratch.path("mirror");
     let store = open(&dir, engine);
@@ -374,7 +380,7 @@ fn discarded_groups_start_afresh(engine: Engine) {
     assert_ne!(store.sessions(gone.group).unwrap(), "old table");
 }
 
-fn lost_durable_data_is_noticed(engine: Engine) {
+fn lost_durable_data_is_noticed(engine: Kind) {
     let scratch = Scratch::new("lost");
     let (dir, older) = (scratch.path("mirror"), scratch.path("older"));
     let mut random = Random(5);
@@ -390,11 +396,25 @@ fn lost_durable_data_is_noticed(engine: Engine) {
         kept.step(&store, &mut random).unwrap();
         step(&store, &mut lost, &mut random);
     }
-    copy_dir(&dir.join("engine"), &older);
-    step(&open(&dir, engine), &mut lost, &mut random);
-    // The engine forgets what it had synced.
-    fs::remove_dir_all(dir.join("engine")).unwrap();
-    fs::rename(&older, dir.join("engine")).unwrap();
+    match engine.real() {
+        Some(_) => {
+            copy_dir(&dir.join("engine"), &older);
+            step(&open(&dir, engine), &mut lost, &mut random);
+            // The engine forgets what it had synced.
+            fs::remove_dir_all(dir.join("engine")).unwrap();
+            fs::rename(&older, dir.join("engine")).unwrap();
+        }
+        None => {
+            let simulated = engine.simulated(&dir);
+            let store = open(&dir, engine);
+            // A sync that reports success and does nothing.
+            simulated.fail_sync(1, std::io::ErrorKind::Other);
+            assert!(matches!(store.persist(), Err(StoreError::Poisoned { .. })));
+            drop(store);
+            step(&open(&dir, engine), &mut lost, &mut random);
+            simulated.crash(0);
+        }
+    }
     {
         let store = open(&dir, engine);
         assert!(matches!(store.position(lost.group), Err(StoreError::Damaged { .. })));
@@ -407,12 +427,15 @@ fn lost_durable_data_is_noticed(engine: Engine) {
         rebuilt.check(&store);
     }
     // All of it gone.
-    fs::remove_dir_all(dir.join("engine")).unwrap();
+    match engine.real() {
+        Some(_) => fs::remove_dir_all(dir.join("engine")).unwrap(),
+        None => engine.simulated(&dir).forget(),
+    }
     let store = open(&dir, engine);
     assert!(matches!(store.position(kept.group), Err(StoreError::Damaged { .. })));
 }
 
-fn only_verified_and_persisted_points_are_recorded(engine: Engine) {
+fn only_verified_and_persisted_points_are_recorded(engine: Kind) {
     let scratch = Scratch::new("record");
     let dir = scratch.path("mirror");
     let store = open(&dir, engine);
@@ -437,7 +460,7 @@ fn only_verified_and_persisted_points_are_recorded(engine: Engine) {
     assert_eq!(open(&dir, engine).durable(model.group), Some(late.point()));
 }
 
-fn content_that_does_not_match_is_damage(engine: Engine) {
+fn content_that_does_not_match_is_damage(engine: Kind) {
     let scratch = Scratch::new("mismatch");
     let dir = scratch.path("mirror");
     let mut model = Model::new(1);
@@ -454,7 +477,7 @@ fn content_that_does_not_match_is_damage(engine: Engine) {
     assert!(matches!(open(&dir, engine).verify(model.group), Err(StoreError::Damaged { .. })));
 }
 
-fn limits_hold(engine: Engine) {
+fn limits_hold(engine: Kind) {
     let scratch = Scratch::new("limits");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(1);
@@ -472,7 +495,7 @@ fn limits_hold(engine: Engine) {
     model.check(&store);
 }
 
-fn strange_directories_are_refused(engine: Engine) {
+fn strange_directories_are_refused(engine: Kind) {
     let scratch = Scratch::new("strange");
     let dir = scratch.path("mirror");
     {
@@ -482,8 +505,8 @@ fn strange_directories_are_refused(engine: Engine) {
         let persisted = store.persist().unwrap();
         store.record(&persisted, &[store.verify(model.group).unwrap()]).unwrap();
     }
-    let refused = |engine| MirrorStore::open(&dir, engine, &small()).err().unwrap();
-    let other = if engine == Engine::Fjall { Engine::Sled } else { Engine::Fjall };
+    let refused = |engine: Kind| engine.open(&dir).err().unwrap();
+    let other = if engine == Kind::Fjall { Kind::Sled } else { Kind::Fjall };
     assert!(matches!(refused(other), StoreError::OtherEngine { .. }));
     for file in ["format", "durable"] {
         let good = fs::read(dir.join(file)).unwrap();
@@ -498,7 +521,7 @@ fn strange_directories_are_refused(engine: Engine) {
     let good = fs::read(dir.join("format")).unwrap();
     fs::remove_file(dir.join("format")).unwrap();
     assert!(matches!(refused(engine), StoreError::Unusable { .. }));
-    let newer = format!("pelago-mirror 2 {engine}");
+    let newer = format!("pelago-mirror 2 {}", engine.name());
     let newer = format!("{newer} {:08x}\n", crc32fast::hash(newer.as_bytes()));
     fs::write(dir.join("format"), newer).unwrap();
     assert!(matches!(refused(engine), StoreError::NewerFormat { found: 2, .. }));
@@ -506,15 +529,15 @@ fn strange_directories_are_refused(engine: Engine) {
     assert!(open(&dir, engine).durable(GroupId(1)).is_some());
 }
 
-fn a_second_process_is_refused(engine: Engine) {
+fn a_second_process_is_refused(engine: Kind) {
     let scratch = Scratch::new("second");
     let dir = scratch.path("mirror");
     let _first = open(&dir, engine);
-    let second = MirrorStore::open(&dir, engine, &small());
+    let second = engine.open(&dir);
     assert!(matches!(second, Err(StoreError::Locked { .. })), "{:?}", second.err());
 }
 
-fn quarantine_makes_room(engine: Engine) {
+fn quarantine_makes_room(engine: Kind) {
     let scratch = Scratch::new("quarantine");
     let dir = scratch.path("mirror");
     for _ in 0..3 {
@@ -525,12 +548,19 @@ fn quarantine_makes_room(engine: Engine) {
         let persisted = store.persist().unwrap();
         store.record(&persisted, &[store.verify(model.group).unwrap()]).unwrap();
         drop(store);
+        if engine.real().is_none() {
+            let files = store::Directory::open(&dir).unwrap();
+            engine.simulated(&dir).destroy();
+            assert!(matches!(engine.open(&dir), Err(StoreError::Unusable { .. })));
+            store::sim::quarantine(&files, &engine.simulated(&dir)).unwrap();
+            continue;
+        }
         let aside = store::quarantine(&dir).unwrap();
         assert!(aside.join("engine").exists() && !aside.join("durable").exists() && !dir.exists());
     }
 }
 
-fn a_checkpoint_file_carries_a_group_over(engine: Engine) {
+fn a_checkpoint_file_carries_a_group_over(engine: Kind) {
     let scratch = Scratch::new("carry");
     let store = open(&scratch.path("mirror"), engine);
     let mut model = Model::new(5);
@@ -555,8 +585,8 @@ fn a_checkpoint_file_carries_a_group_over(engine: Engine) {
     assert_eq!(lines, 4 + summary.chunks + summary.entries + 1);
 
     let bytes = fs::read(&file).unwrap();
-    for to in Engine::ALL {
-        let target = open(&scratch.path(to.name()), to);
+    for to in Kind::ALL {
+        let target = open(&scratch.path(&format!("{to:?}")), to);
         // The connection breaks twice on the way; what was staged is not sent again.
         for cut in [bytes.len() / 3, bytes.len() - 10] {
             let broken = transfer::import(&target, cluster, model.group, Cursor::new(&bytes[..cut]));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId};
+use groups::planted::{self, Bug};
 
 use super::engine::Writes;
 use super::record::{self, Current, SessionStamp};
@@ -96,6 +97,9 @@ impl MirrorStore {
             writes.put(keys::sessions(group, generation), table.to_vec());
         }
         let next = Current { generation, position: to, sessions };
+        if planted::is(Bug::PositionApart) {
+            self.commit(std::mem::take(&mut writes))?;
+        }
         writes.put(keys::current(group), next.encode());
         self.commit(writes)?;
         state.current = Some(next);

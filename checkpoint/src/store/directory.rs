@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 use groups::ids::GroupId;
 
 use super::durable::{self, Point};
-use super::engine::{Engine, Store};
+use super::engine::{OpenEngine, Store};
 use super::error::{EngineError, StoreError};
+use super::files::{Directory, Files};
 use super::keys::{self, TableKey};
 use super::record::{Current, Staging};
 use super::{GroupState, point_of};
@@ -19,6 +20,11 @@ use crate::durably;
 
 /// The layout of the directory and of every key and record in the engine.
 const FORMAT: u32 = 1;
+
+const FORMAT_FILE: &str = "format";
+
+/// A format file is one short line.
+const MAX_FORMAT: usize = 128;
 
 /// Moves a store's directory aside for good, so that an empty one can be built in its place.
 /// One quarantined directory is kept, as evidence; an older one makes room.
@@ -35,34 +41,31 @@ pub fn quarantine(dir: &Path) -> io::Result<PathBuf> {
     }
     // The trust goes first: a half-finished quarantine must not leave points that log GC
     // would believe.
-    durable::remove(&durable_path(dir))?;
+    durable::remove(&Directory::at(dir))?;
     fs::rename(dir, &aside)?;
     durably::sync_dir(durably::parent(dir))?;
     Ok(aside)
 }
 
-pub(super) fn durable_path(dir: &Path) -> PathBuf {
-    dir.join("durable")
-}
-
-/// Checks the format file; a directory without one is new if it has no engine either.
-pub(super) fn check_format(dir: &Path, asked: Engine) -> Result<(), StoreError> {
-    let path = dir.join("format");
-    let found = match fs::read(&path) {
-        Ok(found) => found,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if dir.join("engine").exists() || durable_path(dir).exists() {
+/// Checks the format file; a place without one is new if it has no engine either.
+pub(super) fn check_format(files: &dyn Files, asked: &dyn OpenEngine) -> Result<(), StoreError> {
+    let place = || files.place().to_owned();
+    let reading = |source| StoreError::Io { what: "reading the format file", source };
+    let damaged = || StoreError::Unusable { dir: place(), reason: "its format file is damaged".into() };
+    let found = match files.read(FORMAT_FILE, MAX_FORMAT) {
+        Ok(Some(found)) => found,
+        Ok(None) => {
+            if asked.exists().map_err(reading)? || durable::exists(files).map_err(reading)? {
                 let reason = "its format file is missing".into();
-                return Err(StoreError::Unusable { dir: dir.to_owned(), reason });
+                return Err(StoreError::Unusable { dir: place(), reason });
             }
             let line = format_line(FORMAT, asked.name());
-            return durably::replace(&path, line.as_bytes())
-                .map_err(StoreError::io("writing the format file"));
+            let written = files.replace(FORMAT_FILE, line.as_bytes());
+            return written.map_err(StoreError::io("writing the format file"));
         }
-        Err(e) => return Err(StoreError::Io { what: "reading the format file", source: e }),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Err(damaged()),
+        Err(e) => return Err(reading(e)),
     };
-    let damaged =
-        || StoreError::Unusable { dir: dir.to_owned(), reason: "its format file is damaged".into() };
     let line = std::str::from_utf8(&found).map_err(|_| damaged())?;
     let mut words = line.split(' ').skip(1);
     let version: u32 = words.next().and_then(|word| word.parse().ok()).ok_or_else(damaged)?;
@@ -71,11 +74,10 @@ pub(super) fn check_format(dir: &Path, asked: Engine) -> Result<(), StoreError> 
         return Err(damaged());
     }
     if version != FORMAT {
-        return Err(StoreError::NewerFormat { dir: dir.to_owned(), found: version, known: FORMAT });
+        return Err(StoreError::NewerFormat { dir: place(), found: version, known: FORMAT });
     }
-    let found: Engine = engine.parse().map_err(|_| damaged())?;
-    if found != asked {
-        return Err(StoreError::OtherEngine { dir: dir.to_owned(), found, asked });
+    if engine != asked.name() {
+        return Err(StoreError::OtherEngine { dir: place(), found: engine.into(), asked: asked.name() });
     }
     Ok(())
 }

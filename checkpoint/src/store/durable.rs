@@ -14,14 +14,12 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::path::Path;
+use std::io;
 
 use bytes::Buf;
 use groups::ids::{GroupId, InstanceId};
 
-use crate::durably;
+use super::files::Files;
 use crate::entry::{Chain, StateDigest};
 
 const MAGIC: &[u8; 8] = b"PELAGODP";
@@ -45,34 +43,33 @@ pub struct Point {
 /// The durable, verified point of every group that has one.
 pub type Points = BTreeMap<GroupId, Point>;
 
+/// Its name.
+const NAME: &str = "durable";
+
 /// Reads the file; a file that is not there holds no points.
 ///
 /// # Errors
 /// `InvalidData` with a reason when it is damaged, else what the operating system reports.
-pub(super) fn load(path: &Path) -> io::Result<Points> {
-    let file = match File::open(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Points::new()),
-        other => other?,
-    };
-    let most = (16 + MAX_POINTS * POINT_BYTES + 4) as u64;
-    let mut raw = Vec::new();
-    file.take(most + 1).read_to_end(&mut raw)?;
-    decode(&raw)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("{} is damaged", path.display())))
+pub(super) fn load(files: &dyn Files) -> io::Result<Points> {
+    let most = 16 + MAX_POINTS * POINT_BYTES + 4;
+    let Some(raw) = files.read(NAME, most)? else { return Ok(Points::new()) };
+    let damaged = || format!("{} is damaged", files.place().join(NAME).display());
+    decode(&raw).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, damaged()))
 }
 
-/// Replaces the file: written beside it, synced, renamed, directory synced.
-pub(super) fn save(path: &Path, points: &Points) -> io::Result<()> {
-    durably::replace(path, &encode(points))
+/// Replaces the file durably.
+pub(super) fn save(files: &dyn Files, points: &Points) -> io::Result<()> {
+    files.replace(NAME, &encode(points))
 }
 
 /// Removes the file and makes that durable.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) => Err(e),
-        Ok(()) => durably::sync_dir(durably::parent(path)),
-    }
+pub(super) fn remove(files: &dyn Files) -> io::Result<()> {
+    files.remove(NAME)
+}
+
+/// Whether there is one.
+pub(super) fn exists(files: &dyn Files) -> io::Result<bool> {
+    files.exists(NAME)
 }
 
 fn encode(points: &Points) -> Vec<u8> {

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytes::Bytes;
@@ -65,6 +66,46 @@ impl FromStr for Engine {
 
     fn from_str(name: &str) -> Result<Engine, UnknownEngine> {
         Engine::ALL.into_iter().find(|engine| engine.name() == name).ok_or_else(|| UnknownEngine(name.into()))
+    }
+}
+
+/// An engine at its place, to be opened: one in a directory, or the simulated one
+/// ([`super::sim::SimEngine`]).
+pub trait OpenEngine {
+    /// Its name in the store's format file: a few letters.
+    fn name(&self) -> &'static str;
+
+    /// Whether it has ever been opened there.
+    ///
+    /// # Errors
+    /// What the operating system reports.
+    fn exists(&self) -> io::Result<bool>;
+
+    /// Opens it, or creates it.
+    ///
+    /// # Errors
+    /// See [`EngineError`].
+    fn open(&self) -> Result<Box<dyn Store>, EngineError>;
+}
+
+/// An [`Engine`] in a directory.
+pub(super) struct InDirectory<'a> {
+    pub(super) engine: Engine,
+    pub(super) dir: PathBuf,
+    pub(super) sizes: &'a Sizes,
+}
+
+impl OpenEngine for InDirectory<'_> {
+    fn name(&self) -> &'static str {
+        self.engine.name()
+    }
+
+    fn exists(&self) -> io::Result<bool> {
+        self.dir.try_exists()
+    }
+
+    fn open(&self) -> Result<Box<dyn Store>, EngineError> {
+        self.engine.open(&self.dir, self.sizes)
     }
 }
 
@@ -146,4 +187,9 @@ pub trait Store: View + Sync {
     /// # Errors
     /// See [`EngineError`]; a failed sync is final.
     fn sync(&self) -> Result<(), EngineError>;
+
+    /// Bytes of the engine that do not lie in the store's directory.
+    fn bytes_elsewhere(&self) -> u64 {
+        0
+    }
 }

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use groups::ids::{GroupId, InstanceId};
 
-use super::Engine;
 use crate::entry::StateDigest;
 
 /// What went wrong, sorted by what the caller does next.
@@ -47,9 +46,9 @@ pub enum StoreError {
         /// The store's directory.
         dir: PathBuf,
         /// The engine that wrote it.
-        found: Engine,
+        found: String,
         /// The engine asked for.
-        asked: Engine,
+        asked: &'static str,
     },
     /// The directory was written by a newer release. Nothing was touched.
     #[error("mirror store in {} has format {found}, this program knows up to {known}", dir.display())]

@@ -13,11 +13,13 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use super::error::EngineError;
+use super::files::Files;
 use crate::durably;
 
 /// So many panics in a row, and the directory is not opened again.
@@ -28,6 +30,9 @@ const DEATHS_REFUSED: usize = 5;
 
 const MARK: &str = "panicked";
 const OPENING: &str = "opening";
+
+/// Sixteen lines with the longest of messages.
+const MAX_MARK: usize = 1 << 20;
 
 thread_local! {
     static INSIDE: RefCell<Option<Arc<Path>>> = const { RefCell::new(None) };
@@ -40,16 +45,20 @@ static OPEN: Mutex<Vec<Arc<Path>>> = Mutex::new(Vec::new());
 const ENGINE_THREADS: [&str; 2] = ["fjall:worker", "sled-io-"];
 
 pub(super) struct Guard {
-    dir: Arc<Path>,
+    files: Arc<dyn Files>,
+    /// Where the panic hook leaves its mark; a simulated store has no place for one.
+    dir: Option<Arc<Path>>,
 }
 
 impl Guard {
-    /// Guards the engine of the store in `dir`.
-    pub(super) fn new(dir: &Path) -> Guard {
-        install_hook();
-        let dir: Arc<Path> = dir.into();
-        OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
-        Guard { dir }
+    /// Guards the engine beside `files`; `dir` is where they lie, if that is a real directory.
+    pub(super) fn new(files: Arc<dyn Files>, dir: Option<&Path>) -> Guard {
+        let dir: Option<Arc<Path>> = dir.map(Into::into);
+        if let Some(dir) = &dir {
+            install_hook();
+            OPEN.lock().unwrap_or_else(PoisonError::into_inner).push(dir.clone());
+        }
+        Guard { files, dir }
     }
 
     /// The reason, once the engine has died too often to try again.
@@ -58,7 +67,8 @@ impl Guard {
         if deaths >= DEATHS_REFUSED {
             return Some(format!("the process died {deaths} times while opening its engine"));
         }
-        let marks = fs::read_to_string(mark_path(&self.dir)).ok()?;
+        let marks = self.files.read(MARK, MAX_MARK).ok()??;
+        let marks = String::from_utf8_lossy(&marks);
         let marks: Vec<&str> = marks.lines().collect();
         let last = marks.last()?;
         (marks.len() >= PANICS_REFUSED).then(|| format!("its engine panicked {} times: {last}", marks.len()))
@@ -66,27 +76,32 @@ impl Guard {
 
     /// As [`Guard::run`], for the call that opens the engine.
     pub(super) fn open<T>(&self, call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-        let mark = self.dir.join(OPENING);
-        durably::replace(&mark, &vec![b'x'; self.deaths() + 1]).map_err(EngineError::Io)?;
+        let deaths = vec![b'x'; self.deaths() + 1];
+        self.files.replace(OPENING, &deaths).map_err(EngineError::Io)?;
         let result = self.run(call);
         // A mark that stays counts as a death that was none; the next opening takes it back.
-        let _ = fs::remove_file(&mark);
+        let _ = self.files.remove(OPENING);
         result
     }
 
     fn deaths(&self) -> usize {
-        fs::metadata(self.dir.join(OPENING)).map_or(0, |mark| mark.len() as usize)
+        match self.files.read(OPENING, DEATHS_REFUSED) {
+            Ok(mark) => mark.map_or(0, |mark| mark.len()),
+            // Longer than any opening that was tried.
+            Err(e) if e.kind() == io::ErrorKind::InvalidData => DEATHS_REFUSED,
+            Err(_) => 0,
+        }
     }
 
     /// Forgets earlier panics: the engine has just proven itself.
     pub(super) fn clear(&self) {
         // A mark that stays costs a rebuild at worst.
-        let _ = fs::remove_file(mark_path(&self.dir));
+        let _ = self.files.remove(MARK);
     }
 
     /// Runs a call into the engine; a panic becomes [`EngineError::Corrupt`].
     pub(super) fn run<T>(&self, call: impl FnOnce() -> Result<T, EngineError>) -> Result<T, EngineError> {
-        let outer = INSIDE.with(|inside| inside.replace(Some(self.dir.clone())));
+        let outer = INSIDE.with(|inside| inside.replace(self.dir.clone()));
         let result = panic::catch_unwind(AssertUnwindSafe(call));
         INSIDE.with(|inside| inside.replace(outer));
         result.unwrap_or_else(|payload| {
@@ -102,15 +117,12 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        let Some(own) = &self.dir else { return };
         let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = open.iter().position(|dir| Arc::ptr_eq(dir, &self.dir)) {
+        if let Some(at) = open.iter().position(|dir| Arc::ptr_eq(dir, own)) {
             open.swap_remove(at);
         }
     }
-}
-
-fn mark_path(dir: &Path) -> PathBuf {
-    dir.join(MARK)
 }
 
 fn install_hook() {
@@ -141,7 +153,7 @@ fn concerned() -> Vec<Arc<Path>> {
 }
 
 fn mark(dir: &Path, message: &str) {
-    let path = mark_path(dir);
+    let path = dir.join(MARK);
     let mut marks = fs::read_to_string(&path).unwrap_or_default();
     // Two lines decide; a directory that keeps panicking must not grow the file.
     if marks.lines().count() < 16 {
@@ -154,13 +166,17 @@ fn mark(dir: &Path, message: &str) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::files::Directory;
     use super::*;
+
+    fn guard_of(dir: &Path) -> Guard {
+        Guard::new(Arc::new(Directory::open(dir).unwrap()), Some(dir))
+    }
 
     #[test]
     fn openings_that_never_return_are_refused() {
         let dir = std::env::temp_dir().join(format!("pelago-opening-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let guard = Guard::new(&dir);
+        let guard = guard_of(&dir);
         for death in 0..DEATHS_REFUSED {
             assert_eq!(guard.refuses(), None, "after {death} deaths");
             // What a process that dies in there leaves behind.
@@ -177,8 +193,7 @@ mod tests {
     #[test]
     fn two_panics_in_a_row_are_refused_and_a_proof_clears_them() {
         let dir = std::env::temp_dir().join(format!("pelago-guard-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let guard = Guard::new(&dir);
+        let guard = guard_of(&dir);
         let failed = guard.run::<()>(|| panic!("first"));
         assert!(matches!(failed, Err(EngineError::Corrupt(why)) if why.contains("first")));
         assert_eq!(guard.refuses(), None);

@@ -142,6 +142,26 @@ impl MirrorStore {
         Ok(point)
     }
 
+    /// Gives up the checkpoint that a group is taking in, if any; its current state stays.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Poisoned`].
+    pub fn abandon(&self, group: GroupId) -> Result<(), StoreError> {
+        self.check_poison()?;
+        let state = self.state(group);
+        let mut state = locked(&state);
+        sound(group, &state)?;
+        let Some(staging) = &state.staging else { return Ok(()) };
+        let given_up = staging.generation;
+        let mut writes = Writes::default();
+        writes.put(keys::garbage(group, given_up), Vec::new());
+        writes.delete(keys::staging(group));
+        self.commit(writes)?;
+        state.staging = None;
+        state.garbage.push(given_up.into());
+        Ok(())
+    }
+
     /// Drops everything a group has here, damaged or not: log GC stops trusting it first, its
     /// entries are swept later.
     ///

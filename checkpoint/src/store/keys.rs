@@ -82,6 +82,31 @@ pub(super) enum TableKey {
     Garbage(GroupId, Generation),
 }
 
+/// What a raw key belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Current,
+    Staging,
+    Garbage,
+    Sessions,
+    Entry,
+}
+
+/// The kind and group of any raw key; `None` for a key of no kind.
+pub(super) fn kind(raw: &[u8]) -> Option<(Kind, GroupId)> {
+    let (&tag, rest) = raw.split_first()?;
+    let group = GroupId(u32::from_be_bytes(*rest.first_chunk::<4>()?));
+    let kind = match tag {
+        CURRENT => Kind::Current,
+        STAGING => Kind::Staging,
+        GARBAGE => Kind::Garbage,
+        SESSIONS => Kind::Sessions,
+        ENTRY => Kind::Entry,
+        _ => return None,
+    };
+    Some((kind, group))
+}
+
 /// The whole group table, as a half-open range.
 pub(super) fn table() -> (Vec<u8>, Vec<u8>) {
     (vec![CURRENT], vec![SESSIONS])

@@ -28,42 +28,46 @@ mod directory;
 mod durable;
 mod engine;
 mod error;
+mod files;
 mod fjall;
 mod guard;
 mod install;
 mod keys;
 mod reader;
 mod record;
+pub mod sim;
 mod sled;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId};
+use groups::planted::{self, Bug};
 
-use self::directory::{check_format, durable_path, lost_since, read_table};
+use self::directory::{check_format, lost_since, read_table};
+use self::engine::InDirectory;
 use self::guard::Guard;
 use self::record::{Current, SessionStamp};
-use crate::durably;
 use crate::entry::{Entry, Generation};
 
 pub use self::batch::Batch;
 pub use self::directory::quarantine;
 pub use self::durable::{Point, Points};
-pub use self::engine::{Engine, Sizes, Store, UnknownEngine, View, Visit, Writes};
+pub use self::engine::{Engine, OpenEngine, Sizes, Store, UnknownEngine, View, Visit, Writes};
 pub use self::error::{EngineError, StoreError};
+pub use self::files::{Directory, DiskFiles, Files};
 pub use self::install::Swept;
 pub use self::reader::{Chunk, ChunkLimit, Image, Reader};
-pub use self::record::{MAX_MEMBERSHIP, MAX_SESSIONS, Position, Staging};
+pub use self::record::{MAX_MEMBERSHIP, MAX_SESSIONS, Position, PositionDigest, Staging};
 
 /// The mirrors of all groups of a node, in one directory. One thread writes a group at a time;
 /// different groups may be written and read by different threads.
 pub struct MirrorStore {
-    dir: PathBuf,
-    engine: Engine,
+    files: Arc<dyn Files>,
+    engine: &'static str,
     store: Box<dyn Store>,
     guard: Guard,
     groups: Mutex<BTreeMap<GroupId, Arc<Mutex<GroupState>>>>,
@@ -152,25 +156,44 @@ impl MirrorStore {
     /// [`StoreError::OtherEngine`], [`StoreError::NewerFormat`] and [`StoreError::Io`] when it
     /// only cannot be opened now or by this program. A single damaged group is no error here.
     pub fn open(dir: &Path, engine: Engine, sizes: &Sizes) -> Result<MirrorStore, StoreError> {
-        durably::create_dir(dir).map_err(StoreError::io("creating the directory"))?;
-        let unusable = |reason: String| StoreError::Unusable { dir: dir.to_owned(), reason };
-        let guard = Guard::new(dir);
+        let files = Directory::open(dir).map_err(StoreError::io("creating the directory"))?;
+        let engine = InDirectory { engine, dir: dir.join("engine"), sizes };
+        MirrorStore::open_at(Arc::new(files), Some(dir), &engine)
+    }
+
+    /// Opens the store whose small files are `files` and whose data is in `engine`: as
+    /// [`MirrorStore::open`], for stores that lie in no directory.
+    ///
+    /// # Errors
+    /// As [`MirrorStore::open`].
+    pub fn open_with(files: Arc<dyn Files>, engine: &dyn OpenEngine) -> Result<MirrorStore, StoreError> {
+        MirrorStore::open_at(files, None, engine)
+    }
+
+    fn open_at(
+        files: Arc<dyn Files>,
+        dir: Option<&Path>,
+        engine: &dyn OpenEngine,
+    ) -> Result<MirrorStore, StoreError> {
+        let place = || files.place().to_owned();
+        let unusable = |reason: String| StoreError::Unusable { dir: place(), reason };
+        let guard = Guard::new(files.clone(), dir);
         if let Some(reason) = guard.refuses() {
             return Err(unusable(reason));
         }
-        check_format(dir, engine)?;
-        let durable = durable::load(&durable_path(dir)).map_err(|e| match e.kind() {
+        check_format(files.as_ref(), engine)?;
+        let durable = durable::load(files.as_ref()).map_err(|e| match e.kind() {
             io::ErrorKind::InvalidData => unusable(e.to_string()),
             _ => StoreError::Io { what: "reading the durable points", source: e },
         })?;
         let opened = guard.open(|| {
-            let store = engine.open(&dir.join("engine"), sizes)?;
+            let store = engine.open()?;
             let table = read_table(store.as_ref())?;
             Ok((store, table))
         });
         let (store, mut groups) = opened.map_err(|e| match e {
             EngineError::Corrupt(reason) | EngineError::Poisoned(reason) => unusable(reason),
-            EngineError::Locked => StoreError::Locked { dir: dir.to_owned() },
+            EngineError::Locked => StoreError::Locked { dir: place() },
             EngineError::Io(source) => StoreError::Io { what: "opening the engine", source },
         })?;
         for (&group, point) in &durable {
@@ -181,8 +204,8 @@ impl MirrorStore {
         }
         let groups = groups.into_iter().map(|(group, state)| (group, Arc::new(Mutex::new(state))));
         Ok(MirrorStore {
-            dir: dir.to_owned(),
-            engine,
+            engine: engine.name(),
+            files,
             store,
             guard,
             groups: Mutex::new(groups.collect()),
@@ -191,22 +214,36 @@ impl MirrorStore {
         })
     }
 
-    /// The engine in use.
+    /// The name of the engine in use.
     #[must_use]
-    pub fn engine(&self) -> Engine {
+    pub fn engine(&self) -> &'static str {
         self.engine
     }
 
-    /// The store's directory.
+    /// What the place of the store is called: its directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.dir
+        self.files.place()
     }
 
     /// Every group with anything in the store, damaged ones included.
     #[must_use]
     pub fn groups(&self) -> Vec<GroupId> {
         locked(&self.groups).keys().copied().collect()
+    }
+
+    /// The groups that are known to be damaged, each with what was found.
+    #[must_use]
+    pub fn damaged(&self) -> Vec<(GroupId, String)> {
+        let states: Vec<_> = locked(&self.groups).iter().map(|(&group, s)| (group, s.clone())).collect();
+        let found = states.iter().filter_map(|(group, state)| Some((*group, locked(state).damaged.clone()?)));
+        found.collect()
+    }
+
+    /// Every recorded point.
+    #[must_use]
+    pub fn durable_points(&self) -> Points {
+        locked(&self.durable).clone()
     }
 
     /// Where a group stands; `None` for a group without state here.
@@ -267,7 +304,9 @@ impl MirrorStore {
             Some((*group, point_of(&current.position)))
         });
         let points = Persisted(points.collect());
-        self.guard.run(|| self.store.sync()).map_err(|e| self.poison(e))?;
+        if !planted::is(Bug::MirrorNotSynced) {
+            self.guard.run(|| self.store.sync()).map_err(|e| self.poison(e))?;
+        }
         self.guard.clear();
         Ok(points)
     }
@@ -310,7 +349,8 @@ impl MirrorStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
-        durably::disk_bytes(&self.dir).map_err(StoreError::io("measuring the directory"))
+        let beside = self.files.total_bytes().map_err(StoreError::io("measuring the directory"))?;
+        Ok(beside + self.store.bytes_elsewhere())
     }
 
     fn state(&self, group: GroupId) -> Arc<Mutex<GroupState>> {
@@ -324,7 +364,7 @@ impl MirrorStore {
 
     fn save_durable(&self, durable: &mut Points, next: Points) -> Result<(), StoreError> {
         if next != *durable {
-            let saved = durable::save(&durable_path(&self.dir), &next);
+            let saved = durable::save(self.files.as_ref(), &next);
             saved.map_err(|e| self.poison(EngineError::Io(e)))?;
             *durable = next;
         }
@@ -362,7 +402,7 @@ impl MirrorStore {
                 state.damaged = Some(reason.clone());
                 StoreError::Damaged { group, reason }
             }
-            EngineError::Locked => StoreError::Locked { dir: self.dir.clone() },
+            EngineError::Locked => StoreError::Locked { dir: self.dir().to_owned() },
         }
     }
 }

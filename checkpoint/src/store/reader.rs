@@ -84,6 +84,7 @@ impl MirrorStore {
     pub fn load(&self, group: GroupId, mut take: impl FnMut(Entry)) -> Result<Image, StoreError> {
         let reader = self.reader(group)?;
         let sessions = reader.sessions()?;
+        reader.check_position()?;
         let mut hash = StateHash::default();
         let mut after: Option<Bytes> = None;
         loop {
@@ -185,6 +186,19 @@ impl Reader<'_> {
         let stamp: SessionStamp = self.current.sessions;
         self.read(|view| {
             self.store.guard.run(|| read_sessions(view, self.group, self.current.generation, stamp))
+        })
+    }
+
+    /// Proves that the position in the engine is still the one that is known here: what is
+    /// verified is what a restart will find.
+    fn check_position(&self) -> Result<(), StoreError> {
+        let raw = keys::current(self.group);
+        self.read(|view| {
+            let found = self.store.guard.run(|| view.get(&raw))?;
+            match found.as_deref().and_then(Current::decode) {
+                Some(found) if found == self.current => Ok(()),
+                _ => Err(EngineError::Corrupt("its position is not the one that was written".into())),
+            }
         })
     }
 

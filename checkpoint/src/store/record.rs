@@ -2,6 +2,7 @@
 
 use bytes::{Buf, Bytes};
 use groups::ids::InstanceId;
+use xxhash_rust::xxh3::xxh3_128;
 
 use crate::entry::{Chain, Entry, Generation, MAX_KEY, StateDigest};
 
@@ -29,6 +30,26 @@ pub struct Position {
     pub epoch: u64,
     /// The membership in force, and whatever else travels with it; opaque here.
     pub membership: Bytes,
+}
+
+/// Names a whole state in 16 bytes: its position and its session table. Two members of a group
+/// at the same instance have the same one, so a transfer that began from one of them can be
+/// continued from the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct PositionDigest(pub u128);
+
+impl PositionDigest {
+    /// The digest of a position and the session table that belongs to it.
+    #[must_use]
+    pub fn of(position: &Position, sessions: &[u8]) -> PositionDigest {
+        PositionDigest::with(position, SessionStamp::of(sessions))
+    }
+
+    fn with(position: &Position, sessions: SessionStamp) -> PositionDigest {
+        let mut body = Vec::new();
+        put_body(&mut body, Generation(0), position, sessions);
+        PositionDigest(xxh3_128(&body))
+    }
 }
 
 /// Identifies a session table that lies under its own key, because it changes more rarely than
@@ -66,6 +87,14 @@ pub struct Staging {
     /// The last key staged: a transfer continues behind it.
     pub last_key: Option<Bytes>,
     pub(super) sessions: SessionStamp,
+}
+
+impl Staging {
+    /// What it will be once installed, in 16 bytes.
+    #[must_use]
+    pub fn digest(&self) -> PositionDigest {
+        PositionDigest::with(&self.promised, self.sessions)
+    }
 }
 
 impl Current {

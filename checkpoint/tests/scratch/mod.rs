@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use checkpoint::store::{Batch, MirrorStore, Position, Sizes, StoreError};
+use checkpoint::store::sim::SimEngine;
+use checkpoint::store::{Batch, Directory, Engine, MirrorStore, Position, Sizes, StoreError};
 use checkpoint::{Chain, Entry, StateDigest};
 use groups::ids::{GroupId, InstanceId};
 use groups::kv::StateHash;
@@ -40,6 +42,52 @@ impl Drop for Scratch {
 /// Small, so that tests see flushes and compactions.
 pub fn small() -> Sizes {
     Sizes { memtable_bytes: 64 << 10, cache_bytes: 1 << 20, journal_bytes: 64 << 20 }
+}
+
+/// Every engine there is: the real ones, and the simulated one with and without snapshots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Fjall,
+    Sled,
+    Sim,
+    SimWithoutSnapshots,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 4] = [Kind::Fjall, Kind::Sled, Kind::Sim, Kind::SimWithoutSnapshots];
+
+    pub fn real(self) -> Option<Engine> {
+        match self {
+            Kind::Fjall => Some(Engine::Fjall),
+            Kind::Sled => Some(Engine::Sled),
+            Kind::Sim | Kind::SimWithoutSnapshots => None,
+        }
+    }
+
+    pub fn name(self) -> &'static str {
+        self.real().map_or("sim", Engine::name)
+    }
+
+    pub fn has_snapshots(self) -> bool {
+        matches!(self, Kind::Fjall | Kind::Sim)
+    }
+
+    /// Opens the store in `dir`. What a simulated engine holds belongs to its directory too.
+    pub fn open(self, dir: &Path) -> Result<MirrorStore, StoreError> {
+        match self.real() {
+            Some(engine) => MirrorStore::open(dir, engine, &small()),
+            None => {
+                let files = Directory::open(dir).unwrap();
+                MirrorStore::open_with(Arc::new(files), &self.simulated(dir))
+            }
+        }
+    }
+
+    pub fn simulated(self, dir: &Path) -> SimEngine {
+        static ENGINES: Mutex<BTreeMap<PathBuf, SimEngine>> = Mutex::new(BTreeMap::new());
+        let new = if self == Kind::Sim { SimEngine::new } else { SimEngine::without_snapshots };
+        ENGINES.lock().unwrap().entry(dir.to_owned()).or_insert_with(new).clone()
+    }
 }
 
 pub struct Random(pub u64);
