@@ -1,17 +1,19 @@
 //! One group on one node: its replica, its state machine, and the commands that wait for them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{Ballot, Boot, GroupId, InstanceId, NodeId};
+use crate::ids::{Boot, GroupId, InstanceId, NodeId};
 use crate::kv::value::{Batch, COMMAND_HEAD};
-use crate::kv::{Command, Outcome, State, Ticket};
-use crate::log::Record;
-use crate::paxos::{self, Accepted, Halt, Members, Ready, Recovered, Replica, Tuning};
+use crate::kv::{Command, Image, Outcome, State, Ticket};
+use crate::mirrored::{Demand, HeldBack, MirrorLimits, MirrorOrder, Mirrored};
+use crate::paxos::message::{Entry, Mark};
+use crate::paxos::{Halt, LogFound, LogRead, Members, Ready, Replica, Tuning};
 use crate::planted::{self, Bug};
+use crate::replay::{Replay, Replayed};
 use crate::time::Time;
 
 /// A command that a node took from a client, on its way to the group's leader.
@@ -71,11 +73,19 @@ pub struct Limits {
     /// While this many instances are in flight a batch that is not full waits for company: the
     /// disks are busy anyway, and fewer, larger instances cost less.
     pub pipeline: usize,
+    /// How the group feeds its mirror; `None` without one.
+    pub mirror: Option<MirrorLimits>,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { max_batch_bytes: 256 << 10, max_queue_bytes: 64 << 20, max_reads: 65_536, pipeline: 2 }
+        Limits {
+            max_batch_bytes: 256 << 10,
+            max_queue_bytes: 64 << 20,
+            max_reads: 65_536,
+            pipeline: 2,
+            mirror: None,
+        }
     }
 }
 
@@ -112,67 +122,32 @@ pub struct Group {
     waiting_count: usize,
     /// Reads whose barrier has passed and whose own client's write has not been applied yet.
     deferred: Vec<WaitingRead>,
+    mirrored: Option<Mirrored>,
+    /// While the state is behind what the replica knows to be chosen.
+    rebuilding: Option<Rebuilding>,
+    /// A checkpoint that reaches this instance is being fetched, because no peer's log reaches
+    /// back to where this one ends.
+    fetching: Option<InstanceId>,
+    /// The mirror has values up to here that the log has not: the log is told as soon as the
+    /// mirror calls them durable.
+    anchor_due: Option<InstanceId>,
     me: NodeId,
     boot: Boot,
 }
 
-/// Rebuilds a group from its records, in log order.
-#[derive(Debug, Default)]
-pub struct Replay {
-    promised: Ballot,
-    /// The newest record of each instance beyond the chosen prefix.
-    pending: BTreeMap<InstanceId, Accepted>,
-    chosen: InstanceId,
-    chain: u64,
-    state: State,
-    halted: Option<Halt>,
+/// A group whose state was lost with its mirror, or that has just taken in a checkpoint: the
+/// replica votes and learns, the state catches up from a checkpoint and from the own log.
+#[derive(Debug)]
+struct Rebuilding {
+    /// A checkpoint must reach here: the own log begins behind it. The state as it is will do
+    /// when it does already.
+    least: InstanceId,
+    /// When the next step is due, if nothing comes before.
+    due: Time,
 }
 
-impl Replay {
-    /// Takes the next record of the group.
-    pub fn record(&mut self, record: Record) {
-        match record {
-            Record::Promise { .. } if planted::is(Bug::PromiseForgotten) => {}
-            Record::Promise { ballot, .. } if planted::is(Bug::LearningMovesPromise) => {
-                self.promised = ballot
-            }
-            Record::Promise { ballot, .. } => self.promised = self.promised.max(ballot),
-            Record::Accept { instance, ballot, value, .. } => {
-                // An accept implies the promise.
-                self.promised = self.promised.max(ballot);
-                if instance > self.chosen {
-                    self.pending.insert(instance, Accepted { ballot, value });
-                } else if planted::is(Bug::ReplayTwice) {
-                    self.state.apply_again(value);
-                }
-            }
-            Record::Chosen { instance, ballot, value, .. } => {
-                // A learned value leaves the promise alone.
-                if instance > self.chosen {
-                    self.pending.insert(instance, Accepted { ballot, value });
-                    self.choose(instance);
-                }
-            }
-            Record::Watermark { instance, .. } => self.choose(instance),
-        }
-    }
-
-    fn choose(&mut self, to: InstanceId) {
-        while self.chosen < to && self.halted.is_none() {
-            let next = self.chosen.next();
-            let Some(accepted) = self.pending.remove(&next) else {
-                self.halted = Some(Halt::Missing { instance: next });
-                return;
-            };
-            self.chain = paxos::chain(self.chain, &accepted.value);
-            if let Err(e) = self.state.apply(next, accepted.value, &mut |_, _| {}) {
-                self.halted = Some(Halt::Unreadable { instance: next, why: e.to_string() });
-                return;
-            }
-            self.chosen = next;
-        }
-    }
-}
+/// How often a checkpoint that does not come, or a read of the own log, is asked for again.
+const REBUILD_RETRY: Duration = Duration::from_secs(1);
 
 /// What makes a group on a node.
 #[derive(Debug)]
@@ -199,19 +174,22 @@ impl Group {
         now: Time,
     ) -> Group {
         let Seat { group, members, preference, replay } = seat;
-        let recovered = Recovered {
-            promised: replay.promised,
-            chosen: replay.chosen,
-            chain: replay.chain,
-            open: replay.pending,
-        };
+        let Replayed { recovered, state, mirror, ahead, floor, halted } = replay.finish();
+        let rebuilding =
+            (state.applied() < recovered.chosen).then_some(Rebuilding { least: floor, due: Time::ZERO });
         let mut replica = Replica::new(group, me, members, preference, tuning, recovered, now);
-        if let Some(halt) = replay.halted {
+        if let Some(halt) = halted {
             replica.halt(halt);
         }
+        replica.set_stateless(rebuilding.is_some());
+        let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
             replica,
-            state: replay.state,
+            state,
+            mirrored,
+            rebuilding,
+            fetching: None,
+            anchor_due: ahead.then_some(mirror),
             limits,
             queue: VecDeque::new(),
             queue_bytes: 0,
@@ -276,9 +254,23 @@ impl Group {
 
     /// Ends a turn: counts votes, applies what is chosen, proposes what is queued, answers reads
     /// whose barrier has passed.
-    pub fn turn(&mut self, now: Time, ready: &mut Ready, answers: &mut Vec<Answer>) {
+    pub fn turn(
+        &mut self,
+        now: Time,
+        ready: &mut Ready,
+        answers: &mut Vec<Answer>,
+        orders: &mut Vec<(GroupId, MirrorOrder)>,
+    ) {
         self.replica.turn(ready);
         self.apply(answers);
+        self.serve(now, ready, answers);
+        if self.replica.halted().is_none() {
+            self.rebuild(now, ready, orders);
+            self.feed_mirror(now, ready, orders);
+        }
+    }
+
+    fn serve(&mut self, now: Time, ready: &mut Ready, answers: &mut Vec<Answer>) {
         if self.replica.is_leader() {
             self.propose(now, ready);
             self.begin_reads(now, ready);
@@ -296,10 +288,179 @@ impl Group {
         !(self.queue.is_empty()
             && self.reads.is_empty()
             && self.waiting.is_empty()
-            && self.deferred.is_empty())
+            && self.deferred.is_empty()
+            && self.rebuilding.is_none())
+    }
+
+    /// What the mirror has, what of it is durable, and why the log is held back here.
+    #[must_use]
+    pub fn mirror_status(&self) -> Option<(InstanceId, InstanceId, Option<HeldBack>)> {
+        let mirrored = self.mirrored.as_ref()?;
+        let (taken, durable) = mirrored.position();
+        let held = match self.rebuilding {
+            Some(_) => Some(HeldBack::NoState),
+            None => mirrored.held_back(self.state.applied()),
+        };
+        Some((taken, durable, held))
+    }
+
+    /// The account with the mirror, for its answers.
+    pub fn mirrored(&mut self) -> Option<&mut Mirrored> {
+        self.mirrored.as_mut()
+    }
+
+    /// Whether the state behind the chosen prefix is missing.
+    #[must_use]
+    pub fn is_rebuilding(&self) -> bool {
+        self.rebuilding.is_some()
+    }
+
+    /// Log GC wants records of this group gone.
+    pub fn compact(&mut self, demand: Demand) {
+        if let Some(mirrored) = &mut self.mirrored {
+            mirrored.demand(demand);
+        }
+    }
+
+    /// Takes in a checkpoint that the mirror has installed: verified, durable, in force there.
+    pub fn install(&mut self, image: Image, now: Time, ready: &mut Ready) {
+        let mark = Mark { instance: image.head.applied, chain: image.head.chain };
+        let Some(mirrored) = &mut self.mirrored else { return };
+        if self.replica.halted().is_some() {
+            return;
+        }
+        if mark.instance <= self.state.applied() {
+            // The log was faster. The mirror has gone back to what it was sent: it gets the rest.
+            return mirrored.lost();
+        }
+        let mut state = match image.into_state() {
+            Ok(state) => state,
+            Err(e) => {
+                tracing::error!(group = self.replica.group().0, "a checkpoint that is no state: {e}");
+                return mirrored.lost();
+            }
+        };
+        state.watch_changes();
+        self.state = state;
+        *mirrored = Mirrored::new(mark.instance);
+        mirrored.settled(mark);
+        if mark.instance > self.replica.mark().instance {
+            self.replica.install(mark, now, ready);
+        } else {
+            self.rebuilding.get_or_insert(Rebuilding { least: mark.instance, due: Time::ZERO });
+            self.replica.drop_deliveries();
+        }
+        if let Some(rebuilding) = &mut self.rebuilding {
+            rebuilding.due = now;
+        }
+    }
+
+    /// What the own log or, for `reader` another node, this node's log has found.
+    pub fn on_log_read(&mut self, reader: NodeId, found: LogFound, now: Time, ready: &mut Ready) {
+        if reader != self.me {
+            return self.replica.on_log_read(reader, found, ready);
+        }
+        let Some(rebuilding) = &mut self.rebuilding else { return };
+        match found {
+            LogFound::Entries(entries) if entries.is_empty() => {
+                // There is a hole that only a later checkpoint bridges.
+                rebuilding.least = rebuilding.least.max(self.state.applied().next());
+            }
+            LogFound::Entries(entries) => {
+                rebuilding.due = now;
+                self.catch_up(entries);
+            }
+            LogFound::Begins(first) => {
+                rebuilding.least = rebuilding.least.max(InstanceId(first.0.saturating_sub(1)));
+            }
+        }
+    }
+
+    /// Applies chosen values that the own log still has.
+    fn catch_up(&mut self, entries: Vec<Entry>) {
+        let chosen = self.replica.mark().instance;
+        for entry in entries {
+            if entry.instance != self.state.applied().next() || entry.instance > chosen {
+                continue;
+            }
+            // Whoever waited for these answers has had them from the leader, or asks again.
+            if let Err(e) = self.state.apply(entry.instance, entry.value, &mut |_, _| {}) {
+                let why = e.to_string();
+                return self.replica.halt(Halt::Unreadable { instance: entry.instance, why });
+            }
+        }
+    }
+
+    /// The next step of bringing the state up to the chosen prefix.
+    fn rebuild(&mut self, now: Time, ready: &mut Ready, orders: &mut Vec<(GroupId, MirrorOrder)>) {
+        let (group, chosen) = (self.replica.group(), self.replica.mark().instance);
+        if let Some(least) = self.replica.take_checkpoint_wanted()
+            && self.rebuilding.is_none()
+        {
+            let least = least.max(chosen.next());
+            self.fetching = Some(least);
+            orders.push((group, MirrorOrder::Fetch { least, sources: self.sources() }));
+        }
+        if self.fetching.is_some_and(|least| chosen >= least) {
+            self.fetching = None;
+            orders.push((group, MirrorOrder::Cancel));
+        }
+        let sources = self.sources();
+        let Some(rebuilding) = &mut self.rebuilding else { return };
+        self.replica.drop_deliveries();
+        let applied = self.state.applied();
+        if applied == chosen {
+            self.rebuilding = None;
+            self.replica.set_stateless(false);
+            orders.push((group, MirrorOrder::Cancel));
+            return;
+        }
+        if now < rebuilding.due {
+            return;
+        }
+        rebuilding.due = now + REBUILD_RETRY;
+        if applied < rebuilding.least {
+            orders.push((group, MirrorOrder::Fetch { least: rebuilding.least, sources }));
+        } else {
+            ready.log_reads.push(LogRead { group, from: applied.next(), to: chosen, reader: self.me });
+        }
+    }
+
+    /// Who may have a checkpoint: the leader last, it has enough to do.
+    fn sources(&self) -> Vec<NodeId> {
+        let leader = self.replica.leader();
+        let others = self.replica.members().nodes().iter().copied().filter(|n| *n != self.me);
+        let mut sources: Vec<NodeId> = others.clone().filter(|n| Some(*n) != leader).collect();
+        sources.extend(others.filter(|n| Some(*n) == leader));
+        sources
+    }
+
+    fn feed_mirror(&mut self, now: Time, ready: &mut Ready, orders: &mut Vec<(GroupId, MirrorOrder)>) {
+        let Some((mirrored, limits)) = self.mirrored.as_mut().zip(self.limits.mirror.as_ref()) else {
+            return;
+        };
+        let mark = self.replica.mark();
+        if self.rebuilding.is_some() || mark.instance != self.state.applied() {
+            return;
+        }
+        if let Some(due) = self.anchor_due
+            && let Some(point) = mirrored.durable_at(due)
+        {
+            self.anchor_due = None;
+            self.replica.anchor(point, ready);
+        }
+        if let Some(order) = mirrored.order(&mut self.state, mark.chain, limits, now) {
+            orders.push((self.replica.group(), order));
+        }
+        if let Some(point) = mirrored.anchor(mark, limits) {
+            self.replica.anchor(point, ready);
+        }
     }
 
     fn apply(&mut self, answers: &mut Vec<Answer>) {
+        if self.rebuilding.is_some() {
+            return;
+        }
         while let Some(chosen) = self.replica.next_chosen() {
             let group = self.replica.group();
             let (me, boot, leads) = (self.me, self.boot, self.replica.is_leader());

@@ -9,9 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
-use crate::ids::{Boot, GroupId, NodeId};
-use crate::paxos::message::Entry;
-use crate::paxos::{Envelope, Message, Ready, Tuning};
+use crate::ids::{Boot, GroupId, InstanceId, NodeId};
+use crate::kv::Image;
+use crate::mirrored::{Demand, MirrorOrder};
+use crate::paxos::message::Mark;
+use crate::paxos::{Envelope, LogFound, Message, Ready, Tuning};
 use crate::peers::{Heard, Heartbeat, Peers};
 use crate::random::Random;
 use crate::time::Time;
@@ -53,6 +55,23 @@ pub struct Output {
     pub beats: Vec<(NodeId, Heartbeat)>,
     /// Answers to submissions of this and other nodes; may be sent at once.
     pub answers: Vec<Answer>,
+    /// What the groups ask of their mirrors.
+    pub orders: Vec<(GroupId, MirrorOrder)>,
+}
+
+/// What the mirror says about a group.
+#[derive(Debug)]
+pub enum MirrorWord {
+    /// It has taken in what it was handed, up to here.
+    Folded(InstanceId),
+    /// This point is verified, durable and recorded.
+    Settled(Mark),
+    /// It has nothing of the group that can be trusted.
+    Lost,
+    /// A peer needs a checkpoint that reaches this instance, and the mirror is not there yet.
+    Wanted(InstanceId),
+    /// A peer's checkpoint is in force there.
+    Installed(Image),
 }
 
 #[derive(Debug)]
@@ -221,10 +240,38 @@ impl Host {
         }
     }
 
-    /// What the log found for a peer that is behind.
-    pub fn on_log_read(&mut self, group: GroupId, reader: NodeId, entries: Vec<Entry>) {
+    /// What the log found for a peer that is behind, or for a group that rebuilds its state.
+    pub fn on_log_read(&mut self, group: GroupId, reader: NodeId, found: LogFound, now: Time) {
         if let Some(index) = self.seat(group) {
-            self.members[index].group.replica.on_log_read(reader, entries, &mut self.output.ready);
+            self.members[index].group.on_log_read(reader, found, now, &mut self.output.ready);
+            self.touch(index);
+        }
+    }
+
+    /// The mirror has something to say about a group.
+    pub fn on_mirror(&mut self, group: GroupId, word: MirrorWord, now: Time) {
+        let Some(index) = self.seat(group) else { return };
+        let seat = &mut self.members[index].group;
+        match word {
+            MirrorWord::Installed(image) => seat.install(image, now, &mut self.output.ready),
+            word => {
+                let Some(mirrored) = seat.mirrored() else { return };
+                match word {
+                    MirrorWord::Folded(applied) => mirrored.folded(applied),
+                    MirrorWord::Settled(point) => mirrored.settled(point),
+                    MirrorWord::Lost => mirrored.lost(),
+                    MirrorWord::Wanted(through) => mirrored.wanted(through),
+                    MirrorWord::Installed(_) => {}
+                }
+            }
+        }
+        self.touch(index);
+    }
+
+    /// Log GC wants records of a group gone.
+    pub fn compact(&mut self, group: GroupId, demand: Demand) {
+        if let Some(index) = self.seat(group) {
+            self.members[index].group.compact(demand);
             self.touch(index);
         }
     }
@@ -300,7 +347,8 @@ impl Host {
         for index in std::mem::take(&mut self.touched) {
             let member = &mut self.members[index];
             member.touched = false;
-            member.group.turn(now, &mut self.output.ready, &mut self.output.answers);
+            let Output { ready, answers, orders, .. } = &mut self.output;
+            member.group.turn(now, ready, answers, orders);
         }
         let mut output = std::mem::take(&mut self.output);
         let ready = &mut output.ready;

@@ -23,7 +23,7 @@ pub enum Bug {
     AdoptsLowest,
     /// Reported values are not proposed again: everything open becomes a no-op.
     AdoptsNothing,
-    /// Votes of different ballots add up.
+    /// Votes of different ballots add up: late ones, and what phase 1 reports.
     VotesAcrossBallots,
     /// Half of the members make a quorum.
     HalfIsEnough,
@@ -59,7 +59,7 @@ pub enum Bug {
     BatchFailsTogether,
     /// The state depends on the node that applies.
     NodeInApply,
-    /// Replay applies an instance again when its record stands twice.
+    /// Replay applies an instance once for each record of it.
     ReplayTwice,
     /// A failed sync is taken for success.
     SyncErrorIgnored,
@@ -77,13 +77,29 @@ pub enum Bug {
     BootReused,
     /// A disk votes for more than one birth.
     BirthVotesAgain,
+    /// Log GC trusts a point that the mirror has not made durable.
+    AnchorBeforeDurable,
+    /// A segment is removed before the manifest begins behind it.
+    FileBeforeManifest,
+    /// A point of the mirror is recorded that was never synced.
+    MirrorNotSynced,
+    /// The mirror writes data and position apart.
+    PositionApart,
+    /// A start builds on a mirror that is ahead of the log and not durable.
+    MirrorAheadOfLog,
+    /// Taking in a checkpoint lowers the promise.
+    InstallLowersPromise,
+    /// Taking in a checkpoint forgets what was accepted beyond it.
+    InstallDropsAccepted,
+    /// The session table is left out of a checkpoint.
+    SessionsNotInCheckpoint,
     /// A leader gives up its opening: it acknowledges what only it has.
     AcknowledgesAlone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 36] = [
+    pub const ALL: [Bug; 44] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -119,6 +135,14 @@ impl Bug {
         Bug::FramesCountTwice,
         Bug::BootReused,
         Bug::BirthVotesAgain,
+        Bug::AnchorBeforeDurable,
+        Bug::FileBeforeManifest,
+        Bug::MirrorNotSynced,
+        Bug::PositionApart,
+        Bug::MirrorAheadOfLog,
+        Bug::InstallLowersPromise,
+        Bug::InstallDropsAccepted,
+        Bug::SessionsNotInCheckpoint,
         Bug::AcknowledgesAlone,
     ];
 }

@@ -74,7 +74,7 @@ fn messages() -> Vec<Message> {
         Message::Advance(Advance { ballot, mark, barrier: 4 }),
         Message::AdvanceReply(AdvanceReply { ballot, chosen, barrier: 4 }),
         Message::Learn(Learn { from }),
-        Message::Values(Values { entries, chosen: instance }),
+        Message::Values(Values { entries, first: instance }),
         Message::Transfer(Transfer { ballot }),
     ]
 }

@@ -98,7 +98,7 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
         ),
         (Message::Learn(Learn { from: i(3) }), 25, "0300000000000000"),
         (
-            Message::Values(Values { entries: entries(), chosen: i(9) }),
+            Message::Values(Values { entries: entries(), first: i(9) }),
             26,
             "0900000000000000 02000000 \
              0500000000000000 0100000000000000 02000000 02000000 6162 \
@@ -221,7 +221,7 @@ fn message() -> impl Strategy<Value = Message> {
             Message::AdvanceReply(AdvanceReply { ballot, chosen, barrier })
         }),
         instance().prop_map(|from| Message::Learn(Learn { from })),
-        (entries(), instance()).prop_map(|(entries, chosen)| Message::Values(Values { entries, chosen })),
+        (entries(), instance()).prop_map(|(entries, first)| Message::Values(Values { entries, first })),
         ballot().prop_map(|ballot| Message::Transfer(Transfer { ballot })),
     ]
 }

@@ -31,6 +31,8 @@ pub struct NodeStatus {
     pub groups: Vec<GroupLine>,
     /// The log.
     pub log: LogStatus,
+    /// Checkpoints on their way.
+    pub transfers: Vec<TransferLine>,
     /// Client connections.
     pub connections: u64,
     /// Requests of clients that are not answered yet.
@@ -86,6 +88,14 @@ pub struct GroupLine {
     pub bytes: u64,
     /// Why it has halted here.
     pub halted: Option<String>,
+    /// The last instance that the mirror checkpoint has taken in.
+    pub mirrored: u64,
+    /// The last instance up to which the mirror is verified and durable: the log up to there may go.
+    pub checkpoint: u64,
+    /// The state here is missing or incomplete and is being fetched from a peer.
+    pub rebuilding: bool,
+    /// Why this group holds the log back, while it does.
+    pub holds_log: Option<String>,
     /// At the leader: how far each follower is.
     pub followers: Vec<FollowerLine>,
 }
@@ -118,4 +128,23 @@ pub struct LogStatus {
     pub commit_p99_us: u64,
     /// Bytes that the file system has left.
     pub free_bytes: u64,
+    /// Segments dropped since the start, because a checkpoint has what they held.
+    pub dropped_segments: u64,
+}
+
+/// A checkpoint on its way to or from another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TransferLine {
+    /// The group.
+    pub group: u32,
+    /// The other node.
+    pub peer: u32,
+    /// Whether it comes here.
+    pub incoming: bool,
+    /// Bytes of keys and values so far.
+    pub bytes: u64,
+    /// How many there will be, about; 0 while that is not known.
+    pub expected_bytes: u64,
+    /// Seconds since it began.
+    pub elapsed_s: f64,
 }

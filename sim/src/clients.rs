@@ -61,6 +61,8 @@ struct Flight {
     /// A write whose revision a later read of the same pipeline has to see.
     shows: bool,
     write: bool,
+    /// The encoded command.
+    command: Bytes,
 }
 
 /// One client.
@@ -186,13 +188,15 @@ impl Client {
         }
         let shows = Keys::used_for(key) == Use::Steady && matches!(action, Action::Put(_));
         let call = self.log.invoke(&name, now.nanos(), action.clone());
-        self.flights.insert(number, Flight { call, action, key, group, shows, write: !read });
+        let command = command.to_bytes();
+        let flight = Flight { call, action, key, group, shows, write: !read, command: command.clone() };
+        self.flights.insert(number, flight);
         Request {
             token: Token { connection: self.connection(), request: number },
             group,
             read,
             ordered,
-            command: command.to_bytes(),
+            command,
         }
     }
 
@@ -319,13 +323,22 @@ impl Client {
     }
 
     fn end(&mut self, number: u64, now: Time, outcome: Outcome) -> Option<Answered> {
-        let Flight { call, action, key, .. } = self.flights.remove(&number)?;
+        let Flight { call, action, key, group, command, .. } = self.flights.remove(&number)?;
+        let only = matches!(
+            action,
+            Action::Put(_)
+                | Action::SetNx(_)
+                | Action::GetSet(_)
+                | Action::Cas { .. }
+                | Action::PutIfRev { .. }
+        )
+        .then_some((group, command));
         let refused = matches!(outcome, Outcome::Unknown | Outcome::NotApplied);
         if !refused {
             self.content += 1;
         }
         self.log.respond(call, now.nanos(), outcome.clone());
-        Some(Answered { number, key, action, outcome, refused })
+        Some(Answered { number, key, action, outcome, refused, only })
     }
 }
 
@@ -342,4 +355,6 @@ pub struct Answered {
     pub outcome: Outcome,
     /// Whether it says nothing.
     pub refused: bool,
+    /// The group and the encoded command, when it writes a value that no other call writes.
+    pub only: Option<(GroupId, Bytes)>,
 }

@@ -16,6 +16,7 @@ pub enum Event {
     SpaceAwaited,
     DamageRefused,
     Stranger,
+    LostBeforeBirth,
     LongPromise,
     LateEvents,
     NoMajority,
@@ -26,7 +27,9 @@ pub enum Event {
     Unanswered,
     Unmet,
     OrderedRead,
-    Undecided,
+    Settled,
+    Dropped,
+    Stateless,
 }
 
 /// The events and what they are called in the report.
@@ -38,6 +41,7 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::SpaceAwaited, "commits that waited for space"),
     (Event::DamageRefused, "damaged logs refused"),
     (Event::Stranger, "empty disks kept out"),
+    (Event::LostBeforeBirth, "disks lost before the birth was over"),
     (Event::LongPromise, "promises in several parts"),
     (Event::LateEvents, "events that met a paused process"),
     (Event::NoMajority, "times a group lost its connected majority"),
@@ -48,7 +52,9 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Unanswered, "operations never answered"),
     (Event::Unmet, "conditions not met"),
     (Event::OrderedRead, "reads behind a write of their own pipeline"),
-    (Event::Undecided, "histories too hard to judge (not counted as failures)"),
+    (Event::Settled, "checkpoints verified and recorded"),
+    (Event::Dropped, "segments of the log dropped"),
+    (Event::Stateless, "groups started without their state"),
 ];
 
 /// Counts of one run, or of many.
@@ -102,6 +108,7 @@ impl Coverage {
         sum.log_reads += c.log_reads;
         sum.sticky += c.sticky;
         sum.too_far += c.too_far;
+        sum.installed += c.installed;
     }
 
     /// Adds another run's counts.
@@ -131,6 +138,7 @@ impl Coverage {
             ("fetches served from the log", c.log_reads),
             ("prepares ignored for a live leader", c.sticky),
             ("accepts refused as too far ahead", c.too_far),
+            ("checkpoints of peers installed", c.installed),
         ];
         faults.chain(events).chain(product).collect()
     }

@@ -55,8 +55,11 @@ pub enum Fault {
     Flap { side: u32, period: Duration, length: Duration },
     /// So many of a thousand parcels are lost.
     Loss { share: u64, length: Duration },
-    /// So many of a thousand parcels come twice.
-    Duplication { share: u64, length: Duration },
+    /// A machine is cut off from all others while its clock runs slow: it takes itself for the
+    /// leader longer than anybody else does.
+    Eclipse { node: Node, millionths: u64, length: Duration },
+    /// So many of a thousand parcels come twice, the second time up to so much later.
+    Duplication { share: u64, by: Duration, length: Duration },
     /// So many of a thousand parcels come much later.
     Reorder { share: u64, by: Duration, length: Duration },
     /// One direction is slow.
@@ -74,6 +77,14 @@ pub enum Fault {
     /// The process is killed, its log is damaged at `place` (a thousandth of its records), and
     /// it is started again: it must refuse, and stays away.
     Damage { node: Node, rot: Rot, place: u64 },
+    /// The process dies behind the next `operations` operations of its mirror's engine.
+    MirrorMidway { node: Node, operations: u64 },
+    /// A bit of the mirror is another; it is noticed when the mirror is read.
+    MirrorRot { node: Node, place: u64, bit: u64 },
+    /// The process is killed and started again without its mirror.
+    MirrorLost { node: Node },
+    /// A write or a sync of the mirror fails with EIO.
+    MirrorError { node: Node, after: u64, sync: bool },
     /// The machine is given an empty disk: it must stay out.
     EmptyDisk { node: Node },
 }
@@ -94,6 +105,7 @@ pub enum Kind {
     PartialCut,
     Mute,
     Flap,
+    Eclipse,
     Loss,
     Duplication,
     Reorder,
@@ -106,6 +118,10 @@ pub enum Kind {
     BitFlip,
     LostBlock,
     Misplaced,
+    MirrorMidway,
+    MirrorRot,
+    MirrorLost,
+    MirrorError,
     EmptyDisk,
 }
 
@@ -138,6 +154,7 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::PartialCut, "partial partitions", 8),
     kind(Kind::Mute, "machines mute or deaf", 6),
     kind(Kind::Flap, "flapping partitions", 4),
+    kind(Kind::Eclipse, "machines cut off with a slow clock", 6),
     kind(Kind::Loss, "spells of loss", 6),
     kind(Kind::Duplication, "spells of duplication", 6),
     kind(Kind::Reorder, "spells of reordering", 6),
@@ -150,6 +167,10 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::BitFlip, "bits flipped", 2),
     kind(Kind::LostBlock, "blocks lost", 2),
     kind(Kind::Misplaced, "blocks misplaced", 2),
+    kind(Kind::MirrorMidway, "deaths armed in the middle of the mirror's operations", 6),
+    kind(Kind::MirrorRot, "bits flipped in a mirror", 4),
+    kind(Kind::MirrorLost, "mirrors lost", 4),
+    kind(Kind::MirrorError, "errors of the mirror's disk armed", 2),
     kind(Kind::EmptyDisk, "disks exchanged for empty ones", 2),
 ];
 
@@ -170,6 +191,7 @@ impl Fault {
             Fault::PartialCut { .. } => Kind::PartialCut,
             Fault::Mute { .. } => Kind::Mute,
             Fault::Flap { .. } => Kind::Flap,
+            Fault::Eclipse { .. } => Kind::Eclipse,
             Fault::Loss { .. } => Kind::Loss,
             Fault::Duplication { .. } => Kind::Duplication,
             Fault::Reorder { .. } => Kind::Reorder,
@@ -182,6 +204,10 @@ impl Fault {
             Fault::Damage { rot: Rot::BitFlip, .. } => Kind::BitFlip,
             Fault::Damage { rot: Rot::LostBlock, .. } => Kind::LostBlock,
             Fault::Damage { rot: Rot::Misplaced, .. } => Kind::Misplaced,
+            Fault::MirrorMidway { .. } => Kind::MirrorMidway,
+            Fault::MirrorRot { .. } => Kind::MirrorRot,
+            Fault::MirrorLost { .. } => Kind::MirrorLost,
+            Fault::MirrorError { .. } => Kind::MirrorError,
             Fault::EmptyDisk { .. } => Kind::EmptyDisk,
         }
     }
@@ -195,6 +221,15 @@ impl Fault {
         }
     }
 
+    /// The machine whose state this fault may take away until a peer gives it back.
+    #[must_use]
+    pub fn spoils(&self) -> Option<Node> {
+        match self {
+            Fault::MirrorRot { node, .. } | Fault::MirrorLost { node } => Some(*node),
+            _ => None,
+        }
+    }
+
     /// How long it lasts in the world; `None` for what happens at one instant.
     #[must_use]
     pub fn length(&self) -> Option<Duration> {
@@ -204,6 +239,7 @@ impl Fault {
             | Fault::PartialCut { length, .. }
             | Fault::Mute { length, .. }
             | Fault::Flap { length, .. }
+            | Fault::Eclipse { length, .. }
             | Fault::Loss { length, .. }
             | Fault::Duplication { length, .. }
             | Fault::Reorder { length, .. }
@@ -229,6 +265,7 @@ impl Fault {
                 | Kind::PartialCut
                 | Kind::Mute
                 | Kind::Flap
+                | Kind::Eclipse
                 | Kind::SlowLink
                 | Kind::Disconnect
         );
@@ -271,7 +308,14 @@ impl Fault {
                 Fault::Flap { side: side(random), period, length: length * 2 }
             }
             Kind::Loss => Fault::Loss { share: share(random), length },
-            Kind::Duplication => Fault::Duplication { share: share(random), length },
+            Kind::Eclipse => {
+                let millionths = [100_000, 300_000, 700_000][random.below(3) as usize];
+                Fault::Eclipse { node, millionths, length }
+            }
+            Kind::Duplication => {
+                let by = Duration::from_millis([20, 500, 4_000][random.below(3) as usize]);
+                Fault::Duplication { share: share(random), by, length }
+            }
             Kind::Reorder => {
                 let by = Duration::from_millis([10, 100, 1_000][random.below(3) as usize]);
                 Fault::Reorder { share: share(random), by, length }
@@ -295,6 +339,12 @@ impl Fault {
             Kind::BitFlip => Fault::Damage { node, rot: Rot::BitFlip, place },
             Kind::LostBlock => Fault::Damage { node, rot: Rot::LostBlock, place },
             Kind::Misplaced => Fault::Damage { node, rot: Rot::Misplaced, place },
+            Kind::MirrorMidway => Fault::MirrorMidway { node, operations: random.below(12) },
+            Kind::MirrorRot => Fault::MirrorRot { node, place: random.next_u64(), bit: random.next_u64() },
+            Kind::MirrorLost => Fault::MirrorLost { node },
+            Kind::MirrorError => {
+                Fault::MirrorError { node, after: 1 + random.below(8), sync: random.below(2) == 0 }
+            }
             Kind::EmptyDisk => Fault::EmptyDisk { node },
         };
         Some(fault)
@@ -356,8 +406,15 @@ impl fmt::Display for Fault {
                 write!(f, "nodes {} are cut off every other {period:?} for {length:?}", Side(*side))
             }
             Fault::Loss { share, length } => write!(f, "loss of {share} per mille for {length:?}"),
-            Fault::Duplication { share, length } => {
-                write!(f, "duplication of {share} per mille for {length:?}")
+            Fault::Eclipse { node, millionths, length } => {
+                write!(
+                    f,
+                    "node {} is cut off, its clock at {millionths} millionths, for {length:?}",
+                    node + 1
+                )
+            }
+            Fault::Duplication { share, by, length } => {
+                write!(f, "duplication of {share} per mille, up to {by:?} later, for {length:?}")
             }
             Fault::Reorder { share, by, length } => {
                 write!(f, "{share} per mille late by up to {by:?} for {length:?}")
@@ -384,6 +441,15 @@ impl fmt::Display for Fault {
             }
             Fault::Damage { node, rot, place } => {
                 write!(f, "node {} is killed and its log damaged ({rot:?} at {place}/1000)", node + 1)
+            }
+            Fault::MirrorMidway { node, operations } => {
+                write!(f, "node {} dies behind the next {operations} operations of its mirror", node + 1)
+            }
+            Fault::MirrorRot { node, .. } => write!(f, "a bit flips in the mirror of node {}", node + 1),
+            Fault::MirrorLost { node } => write!(f, "node {} is killed and loses its mirror", node + 1),
+            Fault::MirrorError { node, after, sync } => {
+                let what = if *sync { "sync" } else { "write" };
+                write!(f, "{what} {after} from now of the mirror of node {} fails with EIO", node + 1)
             }
             Fault::EmptyDisk { node } => write!(f, "node {} is given an empty disk", node + 1),
         }

@@ -4,8 +4,8 @@
 //! - [`world`] runs it: [`schedule`] is time, [`network`] the links, [`machine`] one node with
 //!   disks that outlive it, [`clients`] those who ask.
 //! - [`judges`] look at every step, one rule per file; [`history`] judges what clients saw.
-//! - [`swarm`] runs many seeds, [`mod@shrink`] makes a failing one small, [`coverage`] counts,
-//!   [`story`] tells.
+//! - [`trial`] runs one seed, [`swarm`] many, [`mod@shrink`] makes a failing one small,
+//!   [`coverage`] counts, [`story`] tells.
 
 pub mod clients;
 pub mod coverage;
@@ -19,4 +19,5 @@ pub mod schedule;
 pub mod shrink;
 pub mod story;
 pub mod swarm;
+pub mod trial;
 pub mod world;

@@ -4,20 +4,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use checkpoint::mirror::{Mirror, MirrorConfig};
+use checkpoint::store::sim::{self as sim_engine, SimEngine};
+use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
 use groups::group::{Group, Limits};
-use groups::host::HostConfig;
-use groups::ids::{Boot, NodeId, StorageId};
+use groups::host::{HostConfig, MirrorWord};
+use groups::ids::{Boot, GroupId, NodeId, StorageId};
 use groups::log::{
-    At, CommitError, Durability, Log, LogOptions, OpenError, Record, Recovered, SimDisk, inspect,
+    AppendError, At, CommitError, Disk, Durability, Log, LogOptions, OpenError, ReadError, Record, Recovered,
+    SimDisk, inspect,
 };
-use groups::paxos::message::Entry;
-use groups::paxos::{Counters, Tuning};
+use groups::mirrored::{MirrorLimits, MirrorOrder};
+use groups::paxos::message::{Entry, Mark};
+use groups::paxos::{Counters, LogFound, Tuning};
 use groups::random::Random;
 use groups::time::Time;
 use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
 use server::node::birth::{Birth, Word};
+use server::node::compaction::{CompactionLimits, Compactor};
 use server::node::layout::Layout;
 use server::node::manifest::{Manifest, Stage};
+use server::node::mirror::{Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group};
 use server::node::open::{Refused, Role, open_log, open_manifest};
 use server::node::requests::{Completion, Patience, Request};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
@@ -36,6 +43,8 @@ pub struct Cluster {
     pub replication: usize,
     /// Shards of each node.
     pub shards: u32,
+    /// Bytes of one segment of the log.
+    pub segment_size: u64,
 }
 
 /// Frames on their way to one peer. They were encoded as for a socket, and decoded again: once,
@@ -61,6 +70,12 @@ pub struct Wishes {
     pub log_begins: bool,
     /// The log found no space: it tries again later.
     pub log_waits: bool,
+    /// The mirror has work: it takes it up later, in an event of its own.
+    pub mirror_wakes: bool,
+    /// Points that the mirror calls verified and durable.
+    pub settled: Vec<(GroupId, Mark)>,
+    /// What an operator would be told.
+    pub alarms: Vec<String>,
     /// The groups were just rebuilt from the log.
     pub came_to_life: bool,
     /// The process ended by itself, and why.
@@ -91,6 +106,17 @@ struct Running {
     appended: bool,
     /// When the last write ended, for sealing an idle log.
     idle_since: Time,
+    mirror: NodeMirror,
+    errands: Vec<Errand>,
+    /// The mirror's next step is under way.
+    mirror_awake: bool,
+    compactor: Compactor,
+}
+
+/// What waits for the mirror.
+enum Errand {
+    Order(GroupId, MirrorOrder),
+    Frame(NodeId, Frame),
 }
 
 #[allow(clippy::large_enum_variant, reason = "a handful of them exist")]
@@ -132,6 +158,9 @@ pub struct Machine {
     layout: Arc<Layout>,
     node_disk: SimDisk,
     log_disk: SimDisk,
+    /// The mirror's engine and the small files beside it.
+    engine: SimEngine,
+    mirror_disk: SimDisk,
     /// To be armed at the next start: operations, and whether on the log's disk.
     midway_start: Option<(u64, bool)>,
     random: Random,
@@ -160,6 +189,8 @@ impl Machine {
             layout: Arc::new(Layout::new(nodes, cluster.groups, cluster.replication)),
             node_disk: SimDisk::new(random.next_u64()),
             log_disk: SimDisk::new(random.next_u64()),
+            engine: SimEngine::new(),
+            mirror_disk: SimDisk::new(random.next_u64()),
             midway_start: None,
             random,
             state: Life::Down,
@@ -195,6 +226,37 @@ impl Machine {
     #[must_use]
     pub fn log_disk(&self) -> &SimDisk {
         &self.log_disk
+    }
+
+    /// The engine of the mirror, for faults.
+    #[must_use]
+    pub fn engine(&self) -> &SimEngine {
+        &self.engine
+    }
+
+    /// Bytes that the files of the log take.
+    #[must_use]
+    pub fn log_bytes(&self) -> u64 {
+        match &self.state {
+            Life::Running(running) => running.log.stats().disk_bytes,
+            Life::Down | Life::Unborn { .. } => 0,
+        }
+    }
+
+    /// Segments dropped in this life.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        match &self.state {
+            Life::Running(running) => running.log.stats().dropped_segments,
+            Life::Down | Life::Unborn { .. } => 0,
+        }
+    }
+
+    /// Takes the mirror away from a stopped machine.
+    pub fn lose_mirror(&mut self) {
+        assert!(!self.is_up(), "the files of a running process are not touched");
+        self.engine = SimEngine::new();
+        self.mirror_disk = SimDisk::new(self.random.next_u64());
     }
 
     /// What the last opening of the log found; told once.
@@ -267,13 +329,29 @@ impl Machine {
 
     fn run(&mut self, mut manifest: Manifest, now: Time) -> Result<(), Refused> {
         let options = LogOptions {
-            segment_size: 64 << 10,
+            segment_size: self.cluster.segment_size,
             storage_id: manifest.storage,
-            max_record: 32 << 10,
+            max_record: self.cluster.segment_size as usize / 2,
             durability: Durability::Fsync,
         };
-        let opened =
-            open_log(self.log_disk.clone(), options, &mut manifest, &self.node_disk.clone(), &self.layout)?;
+        let store = self.open_mirror()?;
+        let members: Vec<GroupId> = (0..self.cluster.groups)
+            .map(GroupId)
+            .filter(|g| self.layout.members(*g).contains(self.node))
+            .collect();
+        let mut loaded = Loaded::default();
+        for group in members {
+            loaded.add(group, load_group(&store, group));
+        }
+        loaded.settle(&store)?;
+        let opened = open_log(
+            self.log_disk.clone(),
+            options,
+            &mut manifest,
+            &self.node_disk.clone(),
+            &self.layout,
+            loaded.states,
+        )?;
         self.segments = opened.log.stats().segments;
         self.recovered = Some(opened.recovered);
         let clock = self.clock.at(now);
@@ -287,8 +365,30 @@ impl Machine {
                 let config = self.shard_config(shard);
                 Shard::new(config, Arc::clone(&self.layout), seats, clock)
             })
-            .collect();
+            .collect::<Vec<Shard>>();
+        let mut shards = shards;
+        for (group, point) in loaded.durable {
+            let shard = &mut shards[(group.0 % self.cluster.shards) as usize];
+            shard.on_mirror(group, MirrorWord::Settled(point), clock);
+        }
+        let config = MirrorConfig {
+            chunk_bytes: 600,
+            retry: Duration::from_millis(150),
+            cluster: opened.cluster,
+            boot: self.boot,
+            ..MirrorConfig::default()
+        };
+        let limits = CompactionLimits {
+            start_bytes: 2 * self.cluster.segment_size,
+            keep_bytes: 4 * self.cluster.segment_size,
+        };
+        let mut mirror = NodeMirror::new(Mirror::new(store, config, clock));
+        mirror.settle_now(&opened.ahead, clock)?;
         self.state = Life::Running(Running {
+            mirror,
+            errands: Vec::new(),
+            mirror_awake: false,
+            compactor: Compactor::new(limits),
             shards,
             log: opened.log,
             waiting: Vec::new(),
@@ -300,10 +400,23 @@ impl Machine {
         Ok(())
     }
 
+    fn open_mirror(&self) -> Result<MirrorStore, Refused> {
+        let files: Arc<dyn Files> = Arc::new(DiskFiles::new(self.mirror_disk.clone(), "mirror-"));
+        match MirrorStore::open_with(Arc::clone(&files), &self.engine) {
+            Err(StoreError::Unusable { .. }) => {
+                sim_engine::quarantine(files.as_ref(), &self.engine)
+                    .map_err(|source| Refused::Io { doing: "move the mirror aside", source })?;
+                Ok(MirrorStore::open_with(files, &self.engine)?)
+            }
+            opened => Ok(opened?),
+        }
+    }
+
     fn shard_config(&mut self, shard: u32) -> ShardConfig {
         // Small limits, so that short runs reach them.
         let tuning = Tuning { window: 8, ahead: 24, recent: 16, chunk_bytes: 600, ..Tuning::default() };
-        let limits = Limits { max_batch_bytes: 400, ..Limits::default() };
+        let mirror = MirrorLimits { fold_keys: 4, fold_entries: 60, keep_entries: 10 };
+        let limits = Limits { max_batch_bytes: 400, mirror: Some(mirror), ..Limits::default() };
         ShardConfig {
             host: HostConfig {
                 me: self.node,
@@ -356,6 +469,10 @@ impl Machine {
                     if word.is_some_and(|w| !matches!(w.stage, Stage::Born(..))) {
                         self.answer_birth(from, wishes);
                     }
+                    return;
+                }
+                if is_mirror_frame(frame.kind) {
+                    running.errands.push(Errand::Frame(from, frame));
                     return;
                 }
                 let shards = running.shards.len() as u32;
@@ -434,7 +551,10 @@ impl Machine {
                         Err(e) => wishes.died = Some(e.to_string()),
                     }
                 }
+                running.mirror.tick(clock);
                 if wishes.died.is_none() {
+                    self.mirror_turn(clock, &mut wishes);
+                    self.compact(clock, &mut wishes);
                     self.turn(now, &mut wishes);
                 }
             }
@@ -455,6 +575,70 @@ impl Machine {
         Some(wishes)
     }
 
+    /// The mirror takes up what waits for it.
+    pub fn mirror_step(&mut self, now: Time) -> Wishes {
+        let clock = self.clock.at(now);
+        let mut wishes = Wishes::default();
+        let Life::Running(running) = &mut self.state else { return wishes };
+        running.mirror_awake = false;
+        for errand in std::mem::take(&mut running.errands) {
+            match errand {
+                Errand::Order(group, order) => running.mirror.order(group, order, clock),
+                Errand::Frame(from, frame) => {
+                    running.mirror.frame(from, frame.group, frame.kind, frame.body, clock);
+                }
+            }
+        }
+        self.mirror_turn(clock, &mut wishes);
+        self.turn(now, &mut wishes);
+        wishes
+    }
+
+    fn mirror_turn(&mut self, clock: Time, wishes: &mut Wishes) {
+        let Life::Running(running) = &mut self.state else { return };
+        let shards = running.shards.len() as u32;
+        for effect in running.mirror.turn(clock) {
+            match effect {
+                MirrorEffect::Send { to, group, kind, body } => {
+                    let mut batch = FrameBatch::new();
+                    batch.push(group, kind, &body, &bytes::Bytes::new());
+                    wishes.parcels.push(Parcel { to, frames: unpack(&mut self.decoder, batch) });
+                }
+                MirrorEffect::Word(group, word) => {
+                    match &word {
+                        MirrorWord::Settled(point) => wishes.settled.push((group, *point)),
+                        MirrorWord::Installed(image) => {
+                            let point = Mark { instance: image.head.applied, chain: image.head.chain };
+                            wishes.settled.push((group, point));
+                        }
+                        _ => {}
+                    }
+                    running.shards[(group.0 % shards) as usize].on_mirror(group, word, clock);
+                }
+                MirrorEffect::Alarm(text) => wishes.alarms.push(text),
+                MirrorEffect::Failed(why) => wishes.died = Some(why),
+            }
+        }
+        if self.engine.stopped() {
+            wishes.died = Some("the simulated process has stopped in the mirror".into());
+        }
+    }
+
+    /// Shortens the log, or asks the groups that hold it to move on.
+    fn compact(&mut self, clock: Time, wishes: &mut Wishes) {
+        let Life::Running(running) = &mut self.state else { return };
+        let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
+        let shards = running.shards.len() as u32;
+        match running.compactor.look(&mut running.log, scarce, clock) {
+            Ok(demands) => {
+                for (group, demand) in demands {
+                    running.shards[(group.0 % shards) as usize].compact(group, demand);
+                }
+            }
+            Err(e) => wishes.died = Some(e.to_string()),
+        }
+    }
+
     /// The log's write and sync are through: what waited for them is released.
     pub fn log_done(&mut self, now: Time) -> Wishes {
         let clock = self.clock.at(now);
@@ -472,6 +656,11 @@ impl Machine {
             }
         }
         running.idle_since = now;
+        self.compact(clock, &mut wishes);
+        let Life::Running(running) = &mut self.state else { return wishes };
+        if wishes.died.is_some() {
+            return wishes;
+        }
         for job in std::mem::take(&mut running.writing) {
             wishes.durable.extend(job.records);
             carry(job.after_sync, &mut self.decoder, &mut wishes);
@@ -487,7 +676,8 @@ impl Machine {
         for index in 0..running.shards.len() {
             loop {
                 let shard = &mut running.shards[index];
-                let Effects { send_now, job, log_reads, completions } = shard.turn(clock);
+                let Effects { send_now, job, log_reads, completions, orders } = shard.turn(clock);
+                running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
                 running.reads.extend(log_reads.into_iter().map(|read| (index, read)));
                 running.waiting.extend(job);
                 let mut again = false;
@@ -495,12 +685,17 @@ impl Machine {
                 let due = if written { std::mem::take(&mut running.reads) } else { Vec::new() };
                 for (index, read) in due {
                     let shard = &mut running.shards[index];
-                    let Ok(found) = running.log.read(read.group, read.from, read.to, 600) else { continue };
-                    let entries = found
-                        .into_iter()
-                        .map(|(instance, ballot, value)| Entry { instance, ballot, value })
-                        .collect();
-                    shard.on_log_read(read, entries);
+                    let found = match running.log.read(read.group, read.from, read.to, 600) {
+                        Ok(found) => LogFound::Entries(
+                            found
+                                .into_iter()
+                                .map(|(instance, ballot, value)| Entry { instance, ballot, value })
+                                .collect(),
+                        ),
+                        Err(ReadError::NotHere { first }) => LogFound::Begins(first),
+                        Err(_) => continue,
+                    };
+                    shard.on_log_read(read, found, clock);
                     again = true;
                 }
                 carry(send_now, &mut self.decoder, wishes);
@@ -513,6 +708,11 @@ impl Machine {
         if running.writing.is_empty() && !running.waiting.is_empty() {
             running.writing = std::mem::take(&mut running.waiting);
             wishes.log_begins = true;
+        }
+        let mirror_has_work = !running.errands.is_empty() || running.mirror.busy();
+        if mirror_has_work && !running.mirror_awake {
+            running.mirror_awake = true;
+            wishes.mirror_wakes = true;
         }
     }
 
@@ -527,11 +727,15 @@ impl Machine {
             let _ = running.commit();
         }
         self.state = Life::Down;
-        for disk in [&self.node_disk, &self.log_disk] {
+        for disk in [&self.node_disk, &self.log_disk, &self.mirror_disk] {
             match power {
                 Some(_) => disk.crash(),
                 None => disk.kill(),
             }
+        }
+        match power {
+            Some(_) => self.engine.crash(self.random.next_u64()),
+            None => self.engine.kill(),
         }
     }
 
@@ -571,7 +775,8 @@ impl Machine {
         assert!(!self.is_up(), "disks are exchanged in a stopped machine");
         self.node_disk = SimDisk::new(self.random.next_u64());
         self.log_disk = SimDisk::new(self.random.next_u64());
-        (self.gone, self.damaged) = (true, false);
+        self.lose_mirror();
+        self.damaged = false;
     }
 
     /// Whether its disk says that the cluster is born.
@@ -586,7 +791,11 @@ impl Running {
     fn commit(&mut self) -> Result<(), CommitError> {
         if !self.appended {
             for record in self.writing.iter().flat_map(|job| &job.records) {
-                self.log.append(record).expect("nothing is larger than the log takes");
+                match self.log.append(record) {
+                    Ok(()) => {}
+                    Err(AppendError::Poisoned) => return Err(CommitError::Poisoned),
+                    Err(e @ AppendError::TooLarge { .. }) => panic!("{e}"),
+                }
             }
             self.appended = true;
         }

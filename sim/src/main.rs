@@ -5,62 +5,74 @@
 //! sim replay 4711 [--only 3,7 ...]     one seed twice: prints its story and compares the hashes
 //! sim shrink 4711                      a failing seed with as little as still fails
 //! ```
+//! Built with the feature `planted`, all three take `--plant BUG`: the product with that rule broken.
 //! Exit codes: 0 all well, 1 a seed failed, 2 the command line is wrong.
 
 use std::process::ExitCode;
 
-use sim::shrink::{Cut, FAILED, name_panics, shrink};
-use sim::swarm;
-use sim::world::{Failure, World};
+use groups::planted::Bug;
+use sim::shrink::{Cut, FAILED, HASH, PATIENCE, parse_bug, shrink, symptom};
+use sim::trial::Trial;
+use sim::world::Failure;
+use sim::{story, swarm, trial};
 
-const USAGE: &str = "usage: sim swarm --seeds N [--from SEED]
-       sim replay SEED [--only 3,7|none] [--clients N] [--turmoil MILLISECONDS] [--salt N]
-       sim shrink SEED
+const USAGE: &str = "usage: sim swarm --seeds N [--from SEED] [--plant BUG]
+       sim replay SEED [--only 3,7|none] [--clients N] [--turmoil MILLISECONDS] [--salt N] [--plant BUG] [--once]
+       sim shrink SEED [--plant BUG]
 
 example: sim swarm --seeds 2000";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match words.as_slice() {
-        ["swarm", options @ ..] => match swarm_options(options) {
-            Some((seeds, from)) => report(&swarm::run(seeds, from)),
-            None => usage(),
-        },
-        ["replay", seed, options @ ..] => match (seed.parse(), Cut::parse(options)) {
-            (Ok(seed), Some(cut)) => replay(seed, &cut),
-            _ => usage(),
-        },
-        ["shrink", seed] => match seed.parse() {
-            Ok(seed) => small(seed),
-            Err(_) => usage(),
-        },
-        _ => usage(),
+    match command(&words) {
+        Ok(code) => code,
+        Err(why) => {
+            eprintln!("{why}\n\n{USAGE}");
+            ExitCode::from(2)
+        }
     }
 }
 
-fn usage() -> ExitCode {
-    eprintln!("{USAGE}");
-    ExitCode::from(2)
+/// Does what the command line says.
+fn command(words: &[&str]) -> Result<ExitCode, String> {
+    let seed = |word: &str| word.parse::<u64>().map_err(|_| format!("\"{word}\" is no seed"));
+    match words {
+        ["swarm", options @ ..] => {
+            let (seeds, from, plant) = swarm_options(options)?;
+            Ok(report(&swarm::run(seeds, from, plant), &Cut { plant, ..Cut::default() }))
+        }
+        ["replay", word, options @ ..] => {
+            let once = options.contains(&"--once");
+            let options: Vec<&str> = options.iter().copied().filter(|o| *o != "--once").collect();
+            let (seed, cut) = (seed(word)?, Cut::parse(&options)?);
+            Ok(if once { replay_once(seed, &cut) } else { replay(seed, &cut) })
+        }
+        ["shrink", word, options @ ..] => small(seed(word)?, &Cut::parse(options)?),
+        _ => Err("say what to do".into()),
+    }
 }
 
-fn swarm_options(mut options: &[&str]) -> Option<(u64, u64)> {
-    let (mut seeds, mut from) = (None, 1);
-    while let [name, value, rest @ ..] = options {
+fn swarm_options(mut options: &[&str]) -> Result<(u64, u64, Option<Bug>), String> {
+    let (mut seeds, mut from, mut plant) = (None, 1, None);
+    while let [name, rest @ ..] = options {
+        let [value, rest @ ..] = rest else { return Err(format!("{name} needs a value")) };
+        let number = || value.parse::<u64>().map_err(|_| format!("{name} takes a number, not \"{value}\""));
         match *name {
-            "--seeds" => seeds = Some(value.parse().ok()?),
-            "--from" => from = value.parse().ok()?,
-            _ => return None,
+            "--seeds" => seeds = Some(number()?),
+            "--from" => from = number()?,
+            "--plant" => plant = Some(parse_bug(value)?),
+            _ => return Err(format!("there is no option {name}")),
         }
         options = rest;
     }
-    if options.is_empty() { Some((seeds?, from)) } else { None }
+    Ok((seeds.ok_or("--seeds is missing")?, from, plant))
 }
 
-fn report(found: &swarm::Found) -> ExitCode {
+fn report(found: &swarm::Found, cut: &Cut) -> ExitCode {
     if let Some((seed, failure)) = &found.failure {
-        tell(*seed, &Cut::default(), failure);
-        println!("make it small with: cargo run --release -p sim -- shrink {seed}");
+        tell(*seed, cut, failure);
+        println!("make it small with: {}", cut.command(&format!("shrink {seed}")));
         return ExitCode::FAILURE;
     }
     let (simulated, real) = (found.simulated.as_secs_f64(), found.real.as_secs_f64());
@@ -81,15 +93,31 @@ fn report(found: &swarm::Found) -> ExitCode {
 }
 
 fn tell(seed: u64, cut: &Cut, failure: &Failure) {
-    for line in &failure.story {
+    for line in story::excerpt(&failure.story, &failure.what) {
         println!("{line}");
     }
     println!("\nseed {seed}{cut} {FAILED}{}", failure.what);
-    println!("replay it with: cargo run --release -p sim -- replay {seed}{cut}");
+    println!("replay it with: {}", cut.command(&format!("replay {seed}")));
+}
+
+/// One run without words, for `shrink`.
+fn replay_once(seed: u64, cut: &Cut) -> ExitCode {
+    let Trial { result, hash } = trial::run(cut.of(seed), cut.plant, false);
+    let code = match result {
+        Ok(_) => {
+            println!("seed {seed} passed");
+            ExitCode::SUCCESS
+        }
+        Err(failure) => {
+            println!("seed {seed}{cut} {FAILED}{}", failure.what);
+            ExitCode::FAILURE
+        }
+    };
+    println!("{HASH}{hash:016x}");
+    code
 }
 
 fn replay(seed: u64, cut: &Cut) -> ExitCode {
-    name_panics(&format!("replay {seed}{cut}"));
     let plan = cut.of(seed);
     println!(
         "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} clients, {} keys, {:?} of faults{}",
@@ -105,20 +133,22 @@ fn replay(seed: u64, cut: &Cut) -> ExitCode {
     for planned in &plan.faults {
         println!("  {:>3}  at {:?}: {}", planned.number, planned.at, planned.fault);
     }
-    // Aloud first: if the product stops itself, that is the only run.
-    match (World::aloud(plan.clone()).run(), World::new(plan).run()) {
-        (Ok(first), Ok(second)) if first.hash == second.hash => {
+    let (first, second) = (trial::run(plan.clone(), cut.plant, true), trial::run(plan, cut.plant, false));
+    let alike = first.hash == second.hash;
+    match (first.result, second.result) {
+        (Ok(report), Ok(_)) if alike => {
             println!(
-                "seed {seed} passed twice alike: {} events, {} operations, {:.1} s simulated, event hash {:016x}",
-                first.events,
-                first.history.operations().len(),
-                first.simulated.as_secs_f64(),
+                "seed {seed} passed twice alike: {} events, {} operations, {:.1} s simulated, {HASH}{:016x}",
+                report.events,
+                report.history.operations().len(),
+                report.simulated.as_secs_f64(),
                 first.hash
             );
             ExitCode::SUCCESS
         }
-        (Err(failure), Err(again)) if failure.what == again.what => {
+        (Err(failure), Err(again)) if alike && failure.what == again.what => {
             tell(seed, cut, &failure);
+            println!("it failed twice alike: {HASH}{:016x}", first.hash);
             ExitCode::FAILURE
         }
         _ => {
@@ -128,15 +158,18 @@ fn replay(seed: u64, cut: &Cut) -> ExitCode {
     }
 }
 
-fn small(seed: u64) -> ExitCode {
-    match shrink(seed) {
-        Some(cut) => {
-            println!("seed {seed} still fails with this: cargo run --release -p sim -- replay {seed}{cut}");
-            ExitCode::FAILURE
-        }
-        None => {
-            println!("seed {seed} does not fail");
-            ExitCode::SUCCESS
-        }
+fn small(seed: u64, whole: &Cut) -> Result<ExitCode, String> {
+    let program = std::env::current_exe().map_err(|e| format!("no program to start: {e}"))?;
+    let Some(cut) = shrink(&program, seed, whole, PATIENCE) else {
+        println!("seed {seed} does not fail");
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("what is left of seed {seed}, and how it fails:\n");
+    let code = replay(seed, &cut);
+    // The command is a promise to whoever gets it: it has to hold in another process, too.
+    let again: Vec<_> = (0..2).map(|_| symptom(&program, seed, &cut)).collect();
+    if again[0].is_none() || again[0] != again[1] {
+        println!("seed {seed} {FAILED}other processes do not see the same: {again:?}");
     }
+    Ok(code)
 }

@@ -21,8 +21,8 @@ pub enum Effect {
     Flap(Vec<Direction>, Duration),
     /// So many of a thousand parcels are lost, everywhere.
     Loss(u64),
-    /// So many of a thousand parcels come twice, everywhere.
-    Duplication(u64),
+    /// So many of a thousand parcels come twice, everywhere, the second time up to so much later.
+    Duplication(u64, Duration),
     /// So many of a thousand parcels are late by up to so much, everywhere.
     Reorder(u64, Duration),
     /// One direction is slower by so much.
@@ -56,7 +56,7 @@ pub struct Network {
     links: Vec<Link>,
     effects: Vec<(usize, Time, Effect)>,
     loss: u64,
-    duplication: u64,
+    duplication: (u64, Duration),
     reorder: (u64, Duration),
     random: Random,
 }
@@ -70,7 +70,7 @@ impl Network {
             links: vec![Link::default(); machines * machines],
             effects: Vec::new(),
             loss: 0,
-            duplication: 0,
+            duplication: (0, Duration::ZERO),
             reorder: (0, Duration::ZERO),
             random: Random::new(seed),
         }
@@ -102,7 +102,7 @@ impl Network {
         for link in &mut self.links {
             *link = Link { epoch: link.epoch, ..Link::default() };
         }
-        (self.loss, self.duplication, self.reorder) = (0, 0, (0, Duration::ZERO));
+        (self.loss, self.duplication, self.reorder) = (0, (0, Duration::ZERO), (0, Duration::ZERO));
         let machines = self.machines;
         let at = |(from, to): Direction| from * machines + to;
         for (_, since, effect) in &self.effects {
@@ -118,7 +118,7 @@ impl Network {
                     }
                 }
                 Effect::Loss(share) => self.loss = self.loss.max(*share),
-                Effect::Duplication(share) => self.duplication = self.duplication.max(*share),
+                Effect::Duplication(share, by) => self.duplication = self.duplication.max((*share, *by)),
                 Effect::Reorder(share, by) => self.reorder = self.reorder.max((*share, *by)),
                 Effect::Slow(direction, by) => {
                     let slow = &mut self.links[at(*direction)].slow;
@@ -171,8 +171,9 @@ impl Network {
             delay
         };
         let first = delay();
-        if self.duplication > 0 && self.random.below(1000) < self.duplication {
-            let second = Duration::from_micros(100 + self.random.below(20_000));
+        let (share, late) = self.duplication;
+        if share > 0 && self.random.below(1000) < share {
+            let second = Duration::from_micros(100) + self.random.duration_below(late);
             return Fate::Twice(first, first + second);
         }
         Fate::Once(first)

@@ -1,5 +1,6 @@
 //! What a run is, derived from its seed, or cut down from that by `shrink`.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use groups::random::Random;
@@ -59,11 +60,20 @@ impl Plan {
             groups: 1 + random.below(4) as u32,
             replication,
             shards: 1 + random.below(2) as u32,
+            // Small ones, so that short runs fill several.
+            segment_size: [16 << 10, 64 << 10][random.below(2) as usize],
         };
         let clients = 1 + random.below(5);
         let keys = 4 + random.below(9);
         let value_bytes = [0, 0, 500, 2_000][random.below(4) as usize];
-        let faults = faults(&cluster, turmoil, beyond_repair, &mut random);
+        let mut faults = faults(&cluster, turmoil, beyond_repair, &mut random);
+        if beyond_repair && nodes > 1 && random.below(2) == 0 {
+            // In the middle of the birth, which such a loss may end for ever.
+            let at = Duration::from_micros(random.below(8_000));
+            let fault = Fault::EmptyDisk { node: random.below(u64::from(nodes)) as usize };
+            let number = faults.len() + 1;
+            faults.insert(0, Planned { number, at, fault });
+        }
         let recovery = Duration::from_secs(15);
         Plan { seed, salt: 0, cluster, clients, keys, value_bytes, turmoil, recovery, beyond_repair, faults }
     }
@@ -87,6 +97,8 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
     // Whoever gives every node an empty disk has made a new cluster: one keeps its own.
     let mut emptied = 0;
     let mut gone = Vec::new();
+    // Whose state may have to come from a peer: the others must be enough to give it.
+    let mut spoiled = Vec::new();
     let mut planned = Vec::new();
     // The calmest seeds have a fault every two seconds, the wildest ten in one.
     let pace = [100, 300, 800, 2_000][random.below(4) as usize];
@@ -96,7 +108,19 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
         for (kind, weight) in &drawn {
             if pick < *weight {
                 if let Some(fault) = Fault::random(*kind, nodes, random) {
+                    let lost = |node: usize, gone: &[usize], spoiled: &[usize]| {
+                        let all: BTreeSet<usize> =
+                            gone.iter().chain(spoiled).copied().chain([node]).collect();
+                        all.len()
+                    };
+                    if let Some(node) = fault.spoils() {
+                        if lost(node, &gone, &spoiled) > spare || gone.contains(&node) {
+                            break;
+                        }
+                        spoiled.push(node);
+                    }
                     let spared = match fault.ends() {
+                        Some(node) if lost(node, &gone, &spoiled) > spare => false,
                         Some(node) if gone.contains(&node) => false,
                         Some(_) if gone.len() >= spare => false,
                         Some(_) if *kind == Kind::EmptyDisk && emptied + 1 >= nodes => false,

@@ -5,9 +5,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use groups::planted::Bug;
+
 use crate::coverage::Coverage;
 use crate::plan::Plan;
-use crate::world::{Failure, World};
+use crate::trial;
+use crate::world::Failure;
 
 /// What a swarm has found.
 #[derive(Debug, Default)]
@@ -28,9 +31,9 @@ pub struct Found {
     pub failure: Option<(u64, Failure)>,
 }
 
-/// Runs `seeds` seeds from `from` on all cores, until one fails.
+/// Runs `seeds` seeds from `from` on all cores, until one fails; with a planted bug, if there is one.
 #[must_use]
-pub fn run(seeds: u64, from: u64) -> Found {
+pub fn run(seeds: u64, from: u64, plant: Option<Bug>) -> Found {
     let begun = Instant::now();
     let next = AtomicU64::new(from);
     let stop = AtomicBool::new(false);
@@ -38,28 +41,28 @@ pub fn run(seeds: u64, from: u64) -> Found {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let end = from.saturating_add(seeds);
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..cores).map(|_| scope.spawn(|| work(&next, end, &stop, &found))).collect();
+        let workers: Vec<_> =
+            (0..cores).map(|_| scope.spawn(|| work(&next, end, plant, &stop, &found))).collect();
         progress(seeds, from, &next, begun, || workers.iter().all(|w| w.is_finished()));
     });
     let mut found = found.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
     found.real = begun.elapsed();
     if let Some((seed, failure)) = &mut found.failure {
         // Once more, aloud.
-        if let Err(again) = World::aloud(Plan::from_seed(*seed)).run() {
+        if let Err(again) = trial::run(Plan::from_seed(*seed), plant, true).result {
             *failure = again;
         }
     }
     found
 }
 
-fn work(next: &AtomicU64, end: u64, stop: &AtomicBool, found: &Mutex<Found>) {
+fn work(next: &AtomicU64, end: u64, plant: Option<Bug>, stop: &AtomicBool, found: &Mutex<Found>) {
     loop {
         let seed = next.fetch_add(1, Ordering::Relaxed);
         if seed >= end || stop.load(Ordering::Relaxed) {
             return;
         }
-        crate::shrink::name_panics(&format!("replay {seed}"));
-        let result = World::new(Plan::from_seed(seed)).run();
+        let result = trial::run(Plan::from_seed(seed), plant, false).result;
         let mut found = found.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         found.seeds += 1;
         match result {

@@ -12,8 +12,10 @@ use groups::paxos::codec;
 use groups::random::Random;
 use groups::time::Time;
 use netio::{Frame, NO_GROUP};
+use server::node::birth::Word;
 use server::node::layout::Layout;
-use server::node::requests::{Completion, Request};
+use server::node::requests::{Completion, Refusal, Request};
+use server::node::wire;
 
 use crate::clients::{Answered, Client, Keys};
 use crate::coverage::{self, Coverage};
@@ -54,6 +56,7 @@ enum Event {
     Tick { machine: usize, life: u64 },
     Deliver { to: usize, from: usize, epoch: u64, frames: Vec<Frame> },
     LogDone { machine: usize, life: u64 },
+    MirrorStep { machine: usize, life: u64 },
     Act { client: usize },
     Requests { machine: usize, life: u64, requests: Vec<Request> },
     GiveUp { client: usize, last: u64 },
@@ -101,8 +104,9 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// How long members may take to agree once nobody asks for anything any more.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Placements that the history checker may try per key: half a second.
-const CHECKER_STEPS: u64 = 2_000_000;
+/// Placements that the history checker may try per key: some seconds, which one seed in ten
+/// thousand needs.
+const CHECKER_STEPS: u64 = 40_000_000;
 
 impl World {
     /// A world of switched-off machines.
@@ -164,7 +168,7 @@ impl World {
             history::Verdict::NotLinearizable(why) => {
                 return Err(failed(format!("not linearizable:\n{why}")));
             }
-            history::Verdict::Undecided(_) => self.coverage.event(coverage::Event::Undecided),
+            history::Verdict::Undecided(why) => return Err(failed(format!("undecided: {why}"))),
         }
         Ok(Report {
             hash: self.story.hash(),
@@ -275,6 +279,12 @@ impl World {
             let seats =
                 || self.machines.iter().flat_map(Machine::groups).filter(move |g| g.replica.group() == group);
             let most = seats().map(|g| g.replica.mark().instance).max();
+            if let Some(stateless) = seats().find(|g| g.is_rebuilding()) {
+                return Some(format!(
+                    "a member of group {group} has its state up to instance {} only, of {most:?}",
+                    stateless.state().applied()
+                ));
+            }
             if let Some(behind) = seats().find(|g| Some(g.replica.mark().instance) != most) {
                 return Some(format!(
                     "a member of group {group} is at instance {}, another at {most:?}",
@@ -350,6 +360,17 @@ impl World {
                 if wishes.died.is_none() && !wishes.log_waits {
                     self.tell(|| format!("node {} synced {} records", machine + 1, wishes.durable.len()));
                 }
+                self.fulfil(machine, wishes)?;
+            }
+            Event::MirrorStep { machine, life } => {
+                if !self.is_life(machine, life) {
+                    return Ok(());
+                }
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::MirrorStep { machine, life });
+                    return Ok(());
+                }
+                let wishes = self.machines[machine].mirror_step(now);
                 self.fulfil(machine, wishes)?;
             }
             Event::Restart { machine } => {
@@ -441,11 +462,15 @@ impl World {
 
     /// Does what a machine wants done, in the order in which it would have done it itself.
     fn fulfil(&mut self, machine: usize, wishes: Wishes) -> Result<(), String> {
-        let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died } = wishes;
+        let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died, .. } = wishes;
+        let Wishes { mirror_wakes, settled, alarms, .. } = wishes;
         let (node, life) = (self.machines[machine].node, self.machines[machine].life);
         if came_to_life {
             for group in self.machines[machine].groups() {
                 self.judges.started(&Seen { node, life, group })?;
+                if group.is_rebuilding() {
+                    self.coverage.event(coverage::Event::Stateless);
+                }
             }
             if let Some(found) = self.machines[machine].take_recovered()
                 && let Some(torn) = found.torn
@@ -454,11 +479,26 @@ impl World {
                 self.tell(|| format!("node {node} cuts a torn tail of {} bytes", torn.bytes));
             }
         }
+        for (group, point) in settled {
+            self.judges.settled(node, group, point)?;
+            self.coverage.event(coverage::Event::Settled);
+        }
+        for alarm in alarms {
+            self.tell(|| format!("node {node}: {alarm}"));
+        }
         for record in &durable {
             self.judges.durable(node, record)?;
         }
         for parcel in parcels {
             for frame in &parcel.frames {
+                if frame.kind == wire::BIRTH
+                    && let Some(word) = Word::decode(frame.body.clone())
+                {
+                    self.judges.birth(node, &word)?;
+                }
+                if frame.kind == wire::SUBMIT || frame.kind == wire::ANSWER {
+                    self.judges.forwarded(node, parcel.to, frame)?;
+                }
                 if frame.group == NO_GROUP || !(codec::FIRST_KIND..=codec::LAST_KIND).contains(&frame.kind) {
                     continue;
                 }
@@ -487,6 +527,12 @@ impl World {
             let micros =
                 200 + self.random.below(1_000) + self.machines[machine].log_disk().next_sync_micros();
             self.schedule.after(Duration::from_micros(micros), Event::LogDone { machine, life });
+        }
+        if mirror_wakes {
+            // A disk that is busy elsewhere, now and then.
+            let most = if self.random.below(8) == 0 { 200_000 } else { 5_000 };
+            let micros = 100 + self.random.below(most);
+            self.schedule.after(Duration::from_micros(micros), Event::MirrorStep { machine, life });
         }
         if log_waits {
             self.coverage.event(coverage::Event::SpaceAwaited);
@@ -521,6 +567,7 @@ impl World {
         let Machine { node, life, .. } = self.machines[machine];
         self.machines[machine].counters().for_each(|c| self.coverage.count(c));
         self.coverage.events(coverage::Event::Rotation, self.machines[machine].rotations());
+        self.coverage.events(coverage::Event::Dropped, self.machines[machine].dropped());
         self.judges.ended(node, life);
         self.machines[machine].stop(power);
         for client in 0..self.clients.len() {
@@ -553,7 +600,8 @@ impl World {
     fn begin(&mut self, index: usize) -> Result<(), String> {
         let (number, fault) = (self.plan.faults[index].number, self.plan.faults[index].fault.clone());
         // A disk that is lost before everybody is born takes the whole birth with it.
-        if self.calm || (fault.ends().is_some() && !self.machines.iter().all(Machine::is_born)) {
+        let born = self.machines.iter().all(Machine::is_born);
+        if self.calm || (fault.ends().is_some() && !born && !self.plan.beyond_repair) {
             return Ok(());
         }
         let now = self.schedule.now();
@@ -600,7 +648,14 @@ impl World {
                 self.network.begin(index, Effect::Flap(directions, period), now);
             }
             Fault::Loss { share, .. } => self.network.begin(index, Effect::Loss(share), now),
-            Fault::Duplication { share, .. } => self.network.begin(index, Effect::Duplication(share), now),
+            Fault::Eclipse { node, millionths, .. } => {
+                self.machines[node].set_clock(millionths, now);
+                let directions = self.between(1 << node, true);
+                self.network.begin(index, Effect::Cut(directions), now);
+            }
+            Fault::Duplication { share, by, .. } => {
+                self.network.begin(index, Effect::Duplication(share, by), now);
+            }
             Fault::Reorder { share, by, .. } => self.network.begin(index, Effect::Reorder(share, by), now),
             Fault::SlowLink { from, to, by, .. } => {
                 self.network.begin(index, Effect::Slow((from, to), by), now);
@@ -624,13 +679,43 @@ impl World {
                 self.machines[node].damage(rot, place);
                 self.start(node)?;
             }
+            Fault::MirrorMidway { node, operations } => {
+                let engine = self.machines[node].engine();
+                engine.stop_after(engine.operations() + operations);
+            }
+            Fault::MirrorRot { node, place, bit } => {
+                if self.machines[node].engine().flip(place, bit).is_some() {
+                    self.judges.mirror_damaged(self.machines[node].node);
+                }
+            }
+            Fault::MirrorLost { node } => {
+                if self.machines[node].is_up() {
+                    self.stop(node, None);
+                }
+                self.machines[node].lose_mirror();
+                self.judges.mirror_damaged(self.machines[node].node);
+                self.start(node)?;
+            }
+            Fault::MirrorError { node, after, sync } => {
+                let engine = self.machines[node].engine();
+                if sync {
+                    engine.fail_sync(after, std::io::ErrorKind::Other);
+                } else {
+                    engine.fail_write(after, std::io::ErrorKind::Other);
+                }
+            }
             Fault::EmptyDisk { node } => {
                 if self.machines[node].is_up() {
                     self.stop(node, None);
                 }
                 self.machines[node].exchange_disks();
-                self.judges.gone(self.machines[node].node);
-                self.coverage.event(coverage::Event::Stranger);
+                if born {
+                    self.machines[node].gone = true;
+                    self.judges.gone(self.machines[node].node);
+                    self.coverage.event(coverage::Event::Stranger);
+                } else {
+                    self.coverage.event(coverage::Event::LostBeforeBirth);
+                }
                 self.start(node)?;
             }
         }
@@ -646,6 +731,10 @@ impl World {
         self.tell(|| format!("fault {number} is over"));
         match fault {
             Fault::Drift { node, .. } => self.machines[node].set_clock(1_000_000, now),
+            Fault::Eclipse { node, .. } => {
+                self.machines[node].set_clock(1_000_000, now);
+                self.network.end(index);
+            }
             Fault::SlowDisk { node, .. } => {
                 self.machines[node].log_disk().set_sync_micros(0);
                 self.machines[node].log_disk().set_slow_syncs(0);
@@ -728,7 +817,11 @@ impl World {
         if c.at != Some((machine, life)) {
             return Ok(());
         }
+        let refused = matches!(&completion.result, Err(refusal) if *refusal != Refusal::InDoubt);
         if let Some(ended) = c.complete(completion, now, &mut self.order, &mut self.coverage)? {
+            if let Some((group, command)) = ended.only.as_ref().filter(|_| refused) {
+                self.judges.refused(*group, command)?;
+            }
             self.answered(client, &[ended]);
         }
         Ok(())
@@ -755,7 +848,6 @@ impl World {
 /// One line for a frame; `None` for heartbeats, of which there are too many.
 fn describe(frame: &Frame) -> Option<String> {
     use groups::paxos::Message as M;
-    use server::node::wire;
     let group = frame.group;
     let text = match frame.kind {
         wire::HEARTBEAT => return None,
@@ -794,12 +886,7 @@ fn describe(frame: &Frame) -> Option<String> {
                     }
                     M::AdvanceReply(m) => format!("{} chosen {}, barrier {}", m.ballot, m.chosen, m.barrier),
                     M::Learn(m) => format!("from {}", m.from),
-                    M::Values(m) => format!(
-                        "{} values from {:?}, chosen {}",
-                        m.entries.len(),
-                        m.entries.first().map(|e| e.instance.0),
-                        m.chosen
-                    ),
+                    M::Values(m) => format!("{} values, first {}", m.entries.len(), m.first),
                     M::Transfer(m) => format!("{}", m.ballot),
                 };
                 format!("group {group} {name} {rest}")

@@ -44,6 +44,16 @@ impl StateHash {
         }
     }
 
+    /// The hash with these bytes, little-endian.
+    #[must_use]
+    pub fn from_bytes(bytes: [u8; 32]) -> StateHash {
+        let mut limbs = [0; 4];
+        for (limb, chunk) in limbs.iter_mut().zip(bytes.as_chunks::<8>().0) {
+            *limb = u64::from_le_bytes(*chunk);
+        }
+        StateHash { limbs }
+    }
+
     /// As bytes, little-endian.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 32] {
@@ -108,6 +118,7 @@ mod tests {
     fn bytes_do_not_move_between_key_and_value() {
         let (mut a, mut b) = (StateHash::EMPTY, StateHash::EMPTY);
         a.add(b"ab", b"c", 1, 0);
+        assert_eq!(StateHash::from_bytes(a.to_bytes()), a);
         b.add(b"a", b"bc", 1, 0);
         assert_ne!(a, b);
     }

@@ -12,6 +12,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use bytes::{Buf, BufMut, Bytes};
+
 use super::outcome::{Failure, Outcome};
 use crate::ids::{Boot, NodeId};
 use crate::planted::{self, Bug};
@@ -51,6 +53,9 @@ impl Session {
         self.low + self.outcomes.len() as u64
     }
 }
+
+/// The format of an encoded table.
+const VERSION: u8 = 1;
 
 /// The sessions of a group.
 #[derive(Debug, Default)]
@@ -132,6 +137,62 @@ impl Sessions {
             || self.nodes.get(&node).is_some_and(|s| s.boot > boot || (s.boot == boot && s.next() > number))
     }
 
+    /// The table as bytes, the same on every replica:
+    /// `version:u8 nodes:u32 { node:u32 boot:u64 low:u64 outcomes:u32 { length:u32 outcome }* }*`,
+    /// little-endian, nodes ascending.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(64);
+        out.put_u8(VERSION);
+        out.put_u32_le(self.nodes.len() as u32);
+        for (node, session) in &self.nodes {
+            out.put_u32_le(node.0);
+            out.put_u64_le(session.boot.0);
+            out.put_u64_le(session.low);
+            out.put_u32_le(session.outcomes.len() as u32);
+            for outcome in &session.outcomes {
+                let length = out.len();
+                out.put_u32_le(0);
+                outcome.encode(&mut out);
+                let encoded = (out.len() - length - 4) as u32;
+                out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+            }
+        }
+        Bytes::from(out)
+    }
+
+    /// Reads what [`Sessions::encode`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn decode(mut bytes: Bytes) -> Option<Sessions> {
+        if bytes.try_get_u8().ok()? != VERSION {
+            return None;
+        }
+        let mut nodes = BTreeMap::new();
+        for _ in 0..bytes.try_get_u32_le().ok()? {
+            let node = NodeId(bytes.try_get_u32_le().ok()?);
+            let boot = Boot(bytes.try_get_u64_le().ok()?);
+            let low = bytes.try_get_u64_le().ok()?;
+            let count = bytes.try_get_u32_le().ok()?;
+            if u64::from(count) > MAX_OPEN || low == 0 || low > u64::MAX / 2 {
+                return None;
+            }
+            let mut outcomes = VecDeque::with_capacity((count as usize).min(bytes.len() / 5));
+            for _ in 0..count {
+                let length = bytes.try_get_u32_le().ok()? as usize;
+                if length > bytes.len() {
+                    return None;
+                }
+                outcomes.push_back(Outcome::decode(bytes.split_to(length))?);
+            }
+            let ascending = nodes.last_key_value().is_none_or(|(last, _)| *last < node);
+            if !ascending {
+                return None;
+            }
+            nodes.insert(node, Session { boot, low, outcomes });
+        }
+        bytes.is_empty().then_some(Sessions { nodes })
+    }
+
     /// How many outcomes are remembered.
     #[must_use]
     pub fn remembered(&self) -> usize {
@@ -183,6 +244,27 @@ mod tests {
         apply(&mut s, ticket(4, 1, 0), Outcome::Done);
         assert_eq!(s.admit(ticket(3, 10, 0)), Admission::Answer(Outcome::Retired));
         assert!(s.is_past(NodeId(1), Boot(3), 99), "nobody waits in an ended life");
+    }
+
+    #[test]
+    fn the_table_survives_its_bytes_and_every_other_bytes_are_refused() {
+        let mut s = Sessions::default();
+        for number in 1..=3 {
+            apply(&mut s, ticket(1, number, 2), Outcome::Integer(number as i64));
+        }
+        let other = Ticket { node: NodeId(2), boot: Boot(7), number: 9, behind: 0 };
+        apply(&mut s, other, Outcome::Value(Some((Bytes::from_static(b"v"), 4))));
+        let bytes = s.encode();
+        let mut back = Sessions::decode(bytes.clone()).expect("its own bytes");
+        assert_eq!(back.encode(), bytes);
+        assert_eq!(back.admit(ticket(1, 2, 1)), Admission::Answer(Outcome::Integer(2)));
+        assert_eq!(back.admit(ticket(1, 4, 2)), Admission::Apply);
+        for length in 0..bytes.len() {
+            assert!(Sessions::decode(bytes.slice(..length)).is_none(), "cut to {length}");
+        }
+        let mut longer = bytes.to_vec();
+        longer.push(0);
+        assert!(Sessions::decode(longer.into()).is_none());
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::changes::Changes;
 use super::command::{Command, Condition, Want};
 use super::hash::StateHash;
+use super::image::{Fold, Head, Image};
 use super::outcome::{Failure, Outcome};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
@@ -43,6 +45,8 @@ pub struct State {
     /// Bytes of all keys and values.
     bytes: u64,
     sessions: Sessions,
+    /// What the mirror has not been told yet; `None` where there is no mirror.
+    changes: Option<Changes>,
 }
 
 /// Why a chosen value could not be applied; the group stops.
@@ -92,6 +96,68 @@ impl State {
         }
         self.applied = instance;
         Ok(())
+    }
+
+    /// The state that an image was taken of; [`Image::into_state`] has checked it.
+    pub(super) fn restored(head: &Head, sessions: Sessions, items: Vec<(Box<[u8]>, Item)>) -> State {
+        let bytes = items.iter().map(|(key, item)| (key.len() + item.value.len()) as u64).sum();
+        State {
+            items: items.into_iter().collect(),
+            revision: head.revision,
+            epoch: head.epoch,
+            applied: head.applied,
+            hash: head.hash,
+            bytes,
+            sessions,
+            changes: None,
+        }
+    }
+
+    /// Remembers from now on which keys change, for [`State::fold`].
+    pub fn watch_changes(&mut self) {
+        self.changes.get_or_insert_default();
+    }
+
+    /// How many keys have changed since the last fold.
+    #[must_use]
+    pub fn changed(&self) -> usize {
+        self.changes.as_ref().map_or(0, Changes::len)
+    }
+
+    /// Where the state stands; `chain` is the chained checksum of what was applied.
+    #[must_use]
+    pub fn head(&self, chain: u64) -> Head {
+        Head { applied: self.applied, chain, hash: self.hash, revision: self.revision, epoch: self.epoch }
+    }
+
+    /// What has changed since `from`, the instance of the fold before; `None` when more has
+    /// changed than was remembered.
+    pub fn fold(&mut self, from: InstanceId, chain: u64) -> Option<Fold> {
+        let keys = self.changes.as_mut()?.take()?;
+        let items = keys
+            .into_iter()
+            .map(|key| {
+                let item = self.items.get(&key).cloned();
+                (key, item)
+            })
+            .collect();
+        Some(Fold { from, head: self.head(chain), sessions: self.encoded_sessions(), items })
+    }
+
+    /// The whole state.
+    pub fn image(&mut self, chain: u64) -> Image {
+        if let Some(changes) = &mut self.changes {
+            changes.take();
+        }
+        let items = self.items.iter().map(|(key, item)| (key.clone(), item.clone())).collect();
+        Image { head: self.head(chain), sessions: self.encoded_sessions(), items }
+    }
+
+    fn encoded_sessions(&self) -> Bytes {
+        if planted::is(Bug::SessionsNotInCheckpoint) {
+            return Sessions::default().encode();
+        }
+        self.sessions.encode()
     }
 
     /// Answers a read.
@@ -210,6 +276,9 @@ impl State {
     fn set(&mut self, key: &[u8], value: Bytes) {
         self.revision += 1;
         let revision = self.revision;
+        if let Some(changes) = &mut self.changes {
+            changes.note(key);
+        }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
         self.hash.add(key, &value, revision, 0);
         self.bytes += value.len() as u64;
@@ -230,6 +299,9 @@ impl State {
     fn unset(&mut self, key: &[u8]) -> Option<Item> {
         let item = self.items.remove(key)?;
         self.revision += 1;
+        if let Some(changes) = &mut self.changes {
+            changes.note(key);
+        }
         self.hash.remove(key, &item.value, item.revision, 0);
         self.bytes -= (key.len() + item.value.len()) as u64;
         Some(item)

@@ -129,7 +129,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             (LEARN, Bytes::new())
         }
         Message::Values(m) => {
-            head.put_u64_le(m.chosen.0);
+            head.put_u64_le(m.first.0);
             put_entries(head, &m.entries);
             (VALUES, Bytes::new())
         }
@@ -181,7 +181,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
             barrier: r.u64()?,
         }),
         LEARN => Message::Learn(Learn { from: r.instance()? }),
-        VALUES => Message::Values(Values { chosen: r.instance()?, entries: r.entries()? }),
+        VALUES => Message::Values(Values { first: r.instance()?, entries: r.entries()? }),
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
     };

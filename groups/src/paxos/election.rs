@@ -96,7 +96,7 @@ impl Replica {
                         return !peers.reachable(leader, self.group, now);
                     }
                     self.leader_lost(leader, now, peers, random);
-                } else if now >= self.election_due {
+                } else if now >= self.election_due && !self.stateless {
                     self.probe(now, peers, random, ready);
                 }
             }
@@ -185,7 +185,11 @@ impl Replica {
         now: Time,
         ready: &mut Ready,
     ) {
-        if self.leader == Some(from) && self.promised == m.ballot && matches!(self.role, Role::Follower) {
+        if self.leader == Some(from)
+            && self.promised == m.ballot
+            && matches!(self.role, Role::Follower)
+            && !self.stateless
+        {
             self.campaign(self.promised, true, now, ready);
         }
     }
@@ -293,7 +297,7 @@ impl Replica {
     /// A majority has promised: adopt, fill, and open the leadership with an entry of its own.
     fn lead(&mut self, now: Time, _random: &mut Random, ready: &mut Ready) {
         let Role::Candidate(candidacy) = std::mem::replace(&mut self.role, Role::Follower) else { return };
-        let Candidacy { ballot, mut reported, chosen: (chosen, holder), .. } = candidacy;
+        let Candidacy { ballot, mut reported, chosen: (chosen, holder), promised, .. } = candidacy;
         assert_eq!(ballot, self.promised, "a candidate that promised higher is no candidate");
         self.counters.elected += 1;
         self.leader = Some(self.me);
@@ -318,6 +322,9 @@ impl Replica {
                 }
             };
             self.propose_at(instance, value, now, ready);
+            if planted::is(Bug::VotesAcrossBallots) {
+                self.count_promises_as_votes(promised);
+            }
         }
         let opening = last.next();
         self.propose_at(opening, crate::kv::value::lead(self.me), now, ready);

@@ -33,7 +33,24 @@ struct Progress {
     chosen: InstanceId,
     /// When it was last told anything.
     told: Time,
+    /// How often in a row it was told what is chosen and was none the wiser: who votes and learns
+    /// nothing (halted, or without its state) is told ever more rarely.
+    vain: u32,
 }
+
+impl Progress {
+    /// It follows, and its chosen prefix ends here.
+    fn confirm(&mut self, chosen: InstanceId) {
+        if !self.confirmed || chosen > self.chosen {
+            self.vain = 0;
+        }
+        self.confirmed = true;
+        self.chosen = self.chosen.max(chosen);
+    }
+}
+
+/// An announcement is repeated after this times two to the power of the vain ones before it.
+const MAX_VAIN: u32 = 5;
 
 #[derive(Debug)]
 struct Barrier {
@@ -81,7 +98,13 @@ impl Leadership {
             .nodes()
             .iter()
             .filter(|n| **n != ballot.node)
-            .map(|&node| Progress { node, confirmed: false, chosen: InstanceId::ZERO, told: Time::ZERO })
+            .map(|&node| Progress {
+                node,
+                confirmed: false,
+                chosen: InstanceId::ZERO,
+                told: Time::ZERO,
+                vain: 0,
+            })
             .collect();
         Leadership {
             ballot,
@@ -158,6 +181,16 @@ impl Replica {
         self.accept(ballot, instance, value, ready);
     }
 
+    /// A planted defect: whoever reported the last proposed value in phase 1 has voted for it.
+    pub(super) fn count_promises_as_votes(&mut self, promised: Votes) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        let Some(flight) = leadership.flights.back_mut() else { return };
+        for node in self.members.nodes().iter().filter(|n| **n != self.me && promised.has(&self.members, **n))
+        {
+            flight.votes.add(&self.members, *node);
+        }
+    }
+
     /// Whether this replica, as leader, decides `instance` by its own count of votes.
     pub(super) fn leads_instance(&self, instance: InstanceId) -> bool {
         matches!(&self.role, Role::Leader(l) if instance >= l.first)
@@ -170,8 +203,7 @@ impl Replica {
             return;
         }
         if let Some(follower) = leadership.follower(from) {
-            follower.confirmed = true;
-            follower.chosen = follower.chosen.max(m.chosen);
+            follower.confirm(m.chosen);
         }
         let first = leadership.first;
         for instance in m.first.max(first).0..=m.last.0 {
@@ -278,7 +310,7 @@ impl Replica {
         self.follow(m.ballot, now, random, ready);
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {
-            let reply = AdvanceReply { ballot: m.ballot, chosen: self.chosen, barrier: m.barrier };
+            let reply = AdvanceReply { ballot: m.ballot, chosen: self.shown(), barrier: m.barrier };
             self.send(from, Message::AdvanceReply(reply), ready);
         }
     }
@@ -289,8 +321,7 @@ impl Replica {
             return;
         }
         if let Some(follower) = leadership.follower(from) {
-            follower.confirmed = true;
-            follower.chosen = follower.chosen.max(m.chosen);
+            follower.confirm(m.chosen);
         }
         // Whoever confirms a later barrier confirms the earlier ones: both ask about now.
         for barrier in leadership.barriers.iter_mut().take_while(|b| b.number <= m.barrier) {
@@ -312,6 +343,7 @@ impl Replica {
             follower.confirmed = false;
             follower.chosen = InstanceId::ZERO;
             follower.told = Time::ZERO;
+            follower.vain = 0;
         }
     }
 
@@ -369,8 +401,9 @@ impl Replica {
                 continue;
             }
             busy |= behind;
-            if again || (behind && now.since(follower.told) >= announce) {
+            if again || (behind && now.since(follower.told) >= announce * (1 << follower.vain)) {
                 follower.told = now;
+                follower.vain = (follower.vain + 1).min(MAX_VAIN);
                 tell.push(follower.node);
             }
         }

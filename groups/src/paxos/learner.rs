@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec::ENTRY_HEAD;
 use super::message::{Entry, Learn, Mark, Message, Values};
-use super::ready::{LogRead, Ready};
+use super::ready::{LogFound, LogRead, Ready};
 use super::replica::{Chosen, Halt, Replica, Tuning};
 use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::log::Record;
@@ -27,7 +27,7 @@ pub struct Learning {
     /// What is known to be chosen.
     target: InstanceId,
     /// When it was last asked; `None`: not yet.
-    asked: Option<Time>,
+    pub(super) asked: Option<Time>,
 }
 
 /// The newest chosen values, for followers that missed a few.
@@ -108,7 +108,7 @@ impl Replica {
         }
     }
 
-    fn write_mark(&mut self, ready: &mut Ready) {
+    pub(super) fn write_mark(&mut self, ready: &mut Ready) {
         self.marked = self.chosen;
         ready.records.push(Record::Watermark { group: self.group, instance: self.chosen });
     }
@@ -194,12 +194,12 @@ impl Replica {
     /// Serves a peer that is behind: from memory, else from the log.
     pub(super) fn on_learn(&mut self, from: NodeId, m: &Learn, ready: &mut Ready) {
         if m.from > self.chosen || m.from == InstanceId::ZERO {
-            let nothing = Values { entries: Vec::new(), chosen: self.chosen };
+            let nothing = Values { entries: Vec::new(), first: InstanceId::ZERO };
             return self.send(from, Message::Values(nothing), ready);
         }
         match self.recent.from(m.from, self.tuning.chunk_bytes) {
             Some(entries) => {
-                self.send(from, Message::Values(Values { entries, chosen: self.chosen }), ready);
+                self.send(from, Message::Values(Values { entries, first: m.from }), ready);
             }
             None => {
                 self.counters.log_reads += 1;
@@ -217,6 +217,11 @@ impl Replica {
     /// is not touched (PhxPaxos raises it here and loses by it).
     pub(super) fn on_values(&mut self, from: NodeId, m: Values, now: Time, ready: &mut Ready) {
         let before = self.chosen;
+        if m.entries.is_empty() && m.first > before.next() {
+            // That peer's log begins behind what is wanted: others are asked, and meanwhile a
+            // checkpoint is looked for.
+            self.checkpoint_wanted = Some(InstanceId(m.first.0 - 1));
+        }
         for entry in m.entries {
             if entry.instance != self.chosen.next() {
                 continue;
@@ -253,10 +258,17 @@ impl Replica {
         }
     }
 
-    /// The log's answer to a [`LogRead`].
-    pub fn on_log_read(&mut self, reader: NodeId, entries: Vec<Entry>, ready: &mut Ready) {
+    /// The log's answer to a peer's [`LogRead`].
+    pub fn on_log_read(&mut self, reader: NodeId, found: LogFound, ready: &mut Ready) {
         if self.halted.is_none() && self.members.contains(reader) {
-            self.send(reader, Message::Values(Values { entries, chosen: self.chosen }), ready);
+            let values = match found {
+                LogFound::Entries(entries) => {
+                    let first = entries.first().map_or(InstanceId::ZERO, |e| e.instance);
+                    Values { entries, first }
+                }
+                LogFound::Begins(first) => Values { entries: Vec::new(), first },
+            };
+            self.send(reader, Message::Values(values), ready);
         }
     }
 

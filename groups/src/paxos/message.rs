@@ -147,8 +147,9 @@ pub struct Learn {
 pub struct Values {
     /// The values. Empty when the sender has none to give.
     pub entries: Vec<Entry>,
-    /// The end of the sender's chosen prefix.
-    pub chosen: InstanceId,
+    /// The instance of the first value; without values, the first that the sender's log still
+    /// has, 0 when it is not the log that is too short.
+    pub first: InstanceId,
 }
 
 /// The leader at `ballot` asks the receiver to take over now.

@@ -38,5 +38,5 @@ pub mod replica;
 pub use learner::chain;
 pub use message::{Envelope, Message};
 pub use quorum::Members;
-pub use ready::{LogRead, Ready};
+pub use ready::{LogFound, LogRead, Ready};
 pub use replica::{Accepted, Chosen, Counters, Halt, Recovered, Replica, Tuning};

@@ -1,7 +1,7 @@
 //! What a turn of the core asks its driver to do. The type itself says what may leave at once
 //! and what only after the disk has it.
 
-use super::message::Envelope;
+use super::message::{Entry, Envelope};
 use crate::ids::{GroupId, InstanceId, NodeId};
 use crate::log::Record;
 
@@ -16,6 +16,15 @@ pub struct LogRead {
     pub to: InstanceId,
     /// Who wants them.
     pub reader: NodeId,
+}
+
+/// What the log has for a [`LogRead`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogFound {
+    /// Values without a gap from the first one wanted on; none when there is nothing.
+    Entries(Vec<Entry>),
+    /// The log begins only with this instance: what lies before it is in the checkpoint.
+    Begins(InstanceId),
 }
 
 /// The output of one turn over any number of groups. The driver

@@ -14,6 +14,7 @@ use super::message::{Envelope, Mark, Message};
 use super::quorum::Members;
 use super::ready::Ready;
 use crate::ids::{Ballot, GroupId, InstanceId, NodeId};
+use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
 use crate::random::Random;
@@ -124,6 +125,8 @@ pub struct Counters {
     pub log_reads: u64,
     /// Prepares ignored because a live leader is known.
     pub sticky: u64,
+    /// Checkpoints of peers taken in.
+    pub installed: u64,
     /// Accepts not voted for because they lay too far ahead.
     pub too_far: u64,
 }
@@ -153,6 +156,19 @@ pub enum Halt {
         instance: InstanceId,
         /// What is wrong with it.
         why: String,
+    },
+    /// The mirror's state and the log's anchor disagree.
+    #[error(
+        "the mirror stands at instance {instance} with checksum {ours:016x}, the log's anchor there \
+         says {theirs:016x}"
+    )]
+    Checkpoint {
+        /// Where.
+        instance: InstanceId,
+        /// The mirror's checksum.
+        ours: u64,
+        /// The log's.
+        theirs: u64,
     },
     /// The log has no value for an instance that it calls chosen.
     #[error("the log has no value for chosen instance {instance}")]
@@ -198,6 +214,12 @@ pub struct Replica {
     /// When a follower without a leader begins to probe.
     pub(super) election_due: Time,
     pub(super) learning: Option<Learning>,
+    /// The state behind the chosen prefix is missing: this replica votes and learns, but it does
+    /// not stand for election, because it could serve nothing.
+    pub(super) stateless: bool,
+    /// A peer said that its log begins only behind what is wanted here: a checkpoint that
+    /// reaches this instance is needed to go on.
+    pub(super) checkpoint_wanted: Option<InstanceId>,
     /// Votes of this turn for the leader, joined into runs.
     pub(super) acks: Option<super::message::Accepted>,
     pub(super) halted: Option<Halt>,
@@ -257,6 +279,8 @@ impl Replica {
             leader_since: now,
             election_due: now + wait,
             learning: None,
+            stateless: false,
+            checkpoint_wanted: None,
             acks: None,
             halted: None,
             resign_at: None,
@@ -345,6 +369,84 @@ impl Replica {
         self.delivery.clear();
     }
 
+    /// Says whether the state behind the chosen prefix is missing. Such a replica votes, learns
+    /// and reports, and does not stand for election.
+    pub fn set_stateless(&mut self, stateless: bool) {
+        self.stateless = stateless;
+        if stateless && !matches!(self.role, Role::Follower) {
+            self.role = Role::Follower;
+            self.leader = None;
+        }
+    }
+
+    /// The instance that a checkpoint must reach so that this replica can go on, when no log
+    /// that it asked reaches back far enough; told once.
+    pub fn take_checkpoint_wanted(&mut self) -> Option<InstanceId> {
+        self.checkpoint_wanted.take()
+    }
+
+    /// Drops what waits for the state machine: a group without its state cannot take it, and
+    /// reads it from its log later.
+    pub fn drop_deliveries(&mut self) {
+        self.delivery.clear();
+    }
+
+    /// The prefix up to `mark` has come as a checkpoint, which is durable. The promise stays as
+    /// it is, and so does what was accepted beyond it (FAULTS, rule 25). The anchor record tells
+    /// a later start that the prefix is chosen, should the checkpoint be lost.
+    ///
+    /// # Panics
+    /// When the checkpoint is not ahead of the prefix.
+    pub fn install(&mut self, mark: Mark, now: Time, ready: &mut Ready) {
+        assert!(mark.instance > self.chosen, "a checkpoint only moves the prefix forward");
+        if self.leads_instance(mark.instance) {
+            // Others count this leader's instances as chosen and it does not: somebody else leads.
+            self.counters.deposed += 1;
+            self.role = Role::Follower;
+            self.leader = None;
+            self.acks = None;
+            self.election_due = now + self.tuning.election_timeout;
+        }
+        self.open = self.open.split_off(&mark.instance.next());
+        if planted::is(Bug::InstallDropsAccepted) {
+            self.open.clear();
+        }
+        if planted::is(Bug::InstallLowersPromise) {
+            self.promised = Ballot::ZERO;
+        }
+        self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
+        (self.chosen, self.chain) = (mark.instance, mark.chain);
+        self.recent = Recent::new(self.chosen, &self.tuning);
+        self.delivery.clear();
+        self.write_anchor(mark, ready);
+        if let Some(learning) = &mut self.learning {
+            learning.asked = None;
+        }
+        self.counters.installed += 1;
+    }
+
+    /// Writes what stands for every older record of the group except the values beyond `mark`,
+    /// and the accepted values again that no checkpoint has: the log behind them may go.
+    ///
+    /// # Panics
+    /// When more than the chosen prefix would go.
+    pub fn anchor(&mut self, mark: Mark, ready: &mut Ready) {
+        assert!(mark.instance <= self.chosen, "only chosen values are in a checkpoint");
+        self.write_anchor(mark, ready);
+        for (&instance, accepted) in &self.open {
+            let (group, ballot, value) = (self.group, accepted.ballot, accepted.value.clone());
+            ready.records.push(Record::Accept { group, instance, ballot, value });
+        }
+        self.write_mark(ready);
+    }
+
+    fn write_anchor(&mut self, mark: Mark, ready: &mut Ready) {
+        let (group, ballot) = (self.group, self.promised);
+        let Mark { instance, chain } = mark;
+        self.marked = self.marked.max(instance);
+        ready.records.push(Record::Anchor { group, instance, chain, ballot });
+    }
+
     /// Takes the next chosen value for the state machine.
     pub fn next_chosen(&mut self) -> Option<Chosen> {
         self.delivery.pop_front()
@@ -425,9 +527,15 @@ impl Replica {
             if to == self.me && planted::is(Bug::OwnVoteBeforeSync) {
                 return self.on_accepted(to, &ack, Time::ZERO);
             }
-            let ack = super::message::Accepted { chosen: self.chosen, ..ack };
+            let ack = super::message::Accepted { chosen: self.shown(), ..ack };
             self.send_after_sync(to, Message::Accepted(ack), ready);
         }
+    }
+
+    /// The end of the prefix as the leader is told: a replica without its state says that it has
+    /// nothing, so that it is not handed the leadership.
+    pub(super) fn shown(&self) -> InstanceId {
+        if self.stateless { InstanceId::ZERO } else { self.chosen }
     }
 
     /// The leader's node is gone or in a new life.

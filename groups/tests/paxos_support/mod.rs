@@ -17,13 +17,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
-use groups::group::{Answer, Limits, Replay, Seat, Submission};
+use groups::group::{Answer, Limits, Seat, Submission};
 use groups::host::{Host, HostConfig, Output};
 use groups::ids::{Ballot, Boot, GroupId, InstanceId, NodeId};
 use groups::kv::{Command, Ticket};
 use groups::log::Record;
 use groups::paxos::message::{Entry, Mark};
-use groups::paxos::{Envelope, LogRead, Members, Message, Replica, Tuning, chain};
+use groups::paxos::{Envelope, LogFound, LogRead, Members, Message, Replica, Tuning, chain};
+use groups::replay::Replay;
 use groups::time::Time;
 
 /// The only group of the world.
@@ -460,7 +461,7 @@ impl World {
     fn turn(&mut self, id: u32) -> Vec<(NodeId, groups::peers::Heartbeat)> {
         let now = self.now;
         let Some(host) = self.node(id).host.as_mut() else { return Vec::new() };
-        let Output { ready, batch, beats, answers } = host.turn(now);
+        let Output { ready, batch, beats, answers, orders: _ } = host.turn(now);
         self.observe_role(id);
         for record in &ready.records {
             self.say(Detail::Full, || format!("{id} writes {}", text::record(record)));
@@ -539,8 +540,9 @@ impl World {
             entries.push(Entry { instance: InstanceId(instance), ballot: *ballot, value: value.clone() });
         }
         self.say(Detail::Full, || format!("{id} reads its log for {}: from #{}", read.reader, read.from));
+        let now = self.now;
         if let Some(host) = self.node(id).host.as_mut() {
-            host.on_log_read(GROUP, read.reader, entries);
+            host.on_log_read(GROUP, read.reader, LogFound::Entries(entries), now);
             self.turn(id);
         }
     }

@@ -317,7 +317,7 @@ fn forge(words: &[&str], world: &World) -> Message {
             let parts = option("parts").map_or(1, |p| number(p) as u32);
             Message::Promise(Promise { ballot, chosen: at("chosen"), part, parts, entries: entries() })
         }
-        "Values" => Message::Values(Values { entries: entries(), chosen: at("chosen") }),
+        "Values" => Message::Values(Values { entries: entries(), first: at("first") }),
         "Transfer" => Message::Transfer(Transfer { ballot }),
         other => panic!("`{other}` cannot be forged here"),
     }

@@ -125,7 +125,7 @@ pub fn message(message: &Message) -> String {
             text
         }
         Message::Learn(m) => format!("from #{}", m.from),
-        Message::Values(m) => format!("{} (chosen {})", entries(&m.entries), m.chosen),
+        Message::Values(m) => format!("{} (first {})", entries(&m.entries), m.first),
         Message::Transfer(m) => format!("{}", m.ballot),
     };
     let _ = write!(out, " {rest}");
@@ -143,6 +143,7 @@ pub fn record(record: &Record) -> String {
             format!("chosen {ballot} #{instance} {}", value(v))
         }
         Record::Watermark { instance, .. } => format!("watermark #{instance}"),
+        Record::Anchor { instance, ballot, .. } => format!("anchor {ballot} #{instance}"),
     }
 }
 

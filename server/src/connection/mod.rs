@@ -32,6 +32,7 @@ use crate::protocol::{
     Session, Shortage, Version,
 };
 use crate::runtime::logger::LogGauge;
+use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
 
@@ -56,6 +57,8 @@ pub struct Shared {
     pub started: Instant,
     /// The log.
     pub gauge: Arc<LogGauge>,
+    /// The mirror.
+    pub mirror: Arc<MirrorGauge>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.

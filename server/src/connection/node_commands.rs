@@ -84,11 +84,18 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         if let Some(why) = &group.halted {
             alarms.push(format!("group {} has halted on this node: {why}", group.group));
         }
+        if group.rebuilding {
+            alarms.push(format!(
+                "the state of group {} is missing here and is fetched from a peer: this node votes in it and does not lead it",
+                group.group
+            ));
+        }
     }
     let read_only = shared.shortage().map(|s| match s {
         Shortage::Disk => "nospace".to_owned(),
         Shortage::Memory => "memory".to_owned(),
     });
+    alarms.extend(shared.mirror.alarms());
     if let Some(why) = &read_only {
         alarms.push(format!("writes are refused here ({why})"));
     }
@@ -114,7 +121,9 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             commit_p50_us: quantile(50).copied().unwrap_or(0).into(),
             commit_p99_us: quantile(99).copied().unwrap_or(0).into(),
             free_bytes: shared.gauge.free(),
+            dropped_segments: log.dropped_segments,
         },
+        transfers: shared.mirror.transfers(),
         connections: shared.connections.load(Ordering::Relaxed),
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
         read_only,
@@ -141,6 +150,10 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
         keys: g.keys as u64,
         bytes: g.bytes,
         halted: g.halted.clone(),
+        mirrored: g.mirror.map_or(0, |(taken, _)| taken.0),
+        checkpoint: g.mirror.map_or(0, |(_, durable)| durable.0),
+        rebuilding: g.rebuilding,
+        holds_log: g.held_back.map(|why| why.to_string()),
         followers: g
             .followers
             .iter()
@@ -183,6 +196,23 @@ fn summary(status: &NodeStatus) -> String {
         status.log.segments,
         status.durability
     );
+    for t in &status.transfers {
+        let way = if t.incoming { "from" } else { "to" };
+        let rate = t.bytes as f64 / t.elapsed_s.max(0.001) / 1e6;
+        let left = t.expected_bytes.saturating_sub(t.bytes) as f64 / 1e6;
+        let _ = writeln!(
+            text,
+            "checkpoint of group {} {way} node {}: {:.1} MB, {rate:.1} MB/s, {left:.1} MB left ({:.0} s)",
+            t.group,
+            t.peer,
+            t.bytes as f64 / 1e6,
+            left / rate.max(0.001)
+        );
+    }
+    if let Some(holder) = status.groups.iter().find(|g| g.holds_log.is_some()) {
+        let why = holder.holds_log.as_deref().unwrap_or_default();
+        let _ = writeln!(text, "log: group {} holds it back: {why}", holder.group);
+    }
     for alarm in &status.alarms {
         let _ = writeln!(text, "ALARM {alarm}");
     }

@@ -4,8 +4,10 @@
 //! files and sockets around it; the simulator puts a seeded scheduler around it.
 
 pub mod birth;
+pub mod compaction;
 pub mod layout;
 pub mod manifest;
+pub mod mirror;
 pub mod open;
 pub mod requests;
 pub mod shard;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use groups::group::{Replay, Seat};
+use groups::group::Seat;
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
-use groups::log::{Disk, Log, LogOptions, OpenError, Record, Recovered};
+use groups::kv::State;
+use groups::log::{Disk, Log, LogOptions, OpenError, Recovered};
 use groups::planted::{self, Bug};
+use groups::replay::Replay;
 
 use super::layout::Layout;
 use super::manifest::{Manifest, ManifestError, Stage};
@@ -52,6 +54,9 @@ pub enum Refused {
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The mirror cannot be opened, by this program or now.
+    #[error("the mirror checkpoint cannot be opened: {0}")]
+    Mirror(#[from] checkpoint::store::StoreError),
     /// The file system failed.
     #[error("could not {doing}: {source}")]
     Io {
@@ -164,11 +169,16 @@ pub struct Opened<D: Disk> {
     pub log: Log<D>,
     /// What was found in it.
     pub recovered: Recovered,
+    /// Groups whose mirror has what the log has not: it must be durable before they go on.
+    pub ahead: Vec<GroupId>,
     /// One seat per group of which this node is a member.
     pub seats: Vec<Seat>,
 }
 
-/// Opens the log of a born node and rebuilds its groups.
+/// What the mirror has of each group: the state, and the chained checksum at it.
+pub type MirrorStates = BTreeMap<GroupId, (State, u64)>;
+
+/// Opens the log of a born node and rebuilds its groups, on top of what the mirror has.
 ///
 /// # Errors
 /// When the log is damaged or foreign; then nothing in it was changed.
@@ -178,6 +188,7 @@ pub fn open_log<D: Disk, M: Disk>(
     manifest: &mut Manifest,
     manifest_disk: &M,
     layout: &Layout,
+    mut states: MirrorStates,
 ) -> Result<Opened<D>, Refused> {
     let Stage::Born(cluster, _) = manifest.stage else {
         return Err(Refused::Foreign("the cluster is not born yet, so there is no log".to_owned()));
@@ -193,18 +204,15 @@ pub fn open_log<D: Disk, M: Disk>(
     let mut replays: BTreeMap<GroupId, Replay> = (0..layout.groups())
         .map(GroupId)
         .filter(|g| layout.members(*g).contains(node))
-        .map(|g| (g, Replay::default()))
+        .map(|g| match states.remove(&g) {
+            Some((state, chain)) => (g, Replay::from_mirror(state, chain)),
+            None => (g, Replay::mirrored()),
+        })
         .collect();
     let mut strange = 0_u64;
-    let (log, recovered) = Log::open(disk, options, &mut |record| {
-        let (Record::Promise { group, .. }
-        | Record::Accept { group, .. }
-        | Record::Chosen { group, .. }
-        | Record::Watermark { group, .. }) = &record;
-        match replays.get_mut(group) {
-            Some(replay) => replay.record(record),
-            None => strange += 1,
-        }
+    let (log, recovered) = Log::open(disk, options, &mut |record| match replays.get_mut(&record.group()) {
+        Some(replay) => replay.record(record),
+        None => strange += 1,
     })?;
     if !manifest.log_begun {
         // Before anything is promised on the strength of this log.
@@ -214,6 +222,8 @@ pub fn open_log<D: Disk, M: Disk>(
     if strange > 0 {
         tracing::warn!(records = strange, "the log holds records of groups that this node is no member of");
     }
+    let ahead: Vec<GroupId> =
+        replays.iter().filter(|(_, replay)| replay.is_mirror_ahead()).map(|(group, _)| *group).collect();
     let seats = replays
         .into_iter()
         .map(|(group, replay)| Seat {
@@ -223,5 +233,5 @@ pub fn open_log<D: Disk, M: Disk>(
             replay,
         })
         .collect();
-    Ok(Opened { cluster, log, recovered, seats })
+    Ok(Opened { cluster, log, recovered, ahead, seats })
 }

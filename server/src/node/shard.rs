@@ -8,12 +8,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use groups::group::{Answer, Group, Reply, Seat, Submission};
-use groups::host::{Host, HostConfig};
+use groups::host::{Host, HostConfig, MirrorWord};
 use groups::ids::{Boot, GroupId, InstanceId, NodeId};
 use groups::kv::{Failure, Outcome};
 use groups::log::Record;
-use groups::paxos::message::Entry;
-use groups::paxos::{Envelope, LogRead, codec};
+use groups::mirrored::{Demand, HeldBack, MirrorOrder};
+use groups::paxos::{Envelope, LogFound, LogRead, codec};
 use groups::peers::MAX_SHARDS;
 use groups::planted::{self, Bug};
 use groups::time::Time;
@@ -104,6 +104,8 @@ pub struct Effects {
     pub log_reads: Vec<LogRead>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
+    /// To be asked of the mirror.
+    pub orders: Vec<(GroupId, MirrorOrder)>,
 }
 
 /// What a shard is made of.
@@ -284,8 +286,18 @@ impl Shard {
     }
 
     /// The log's answer to a [`LogRead`].
-    pub fn on_log_read(&mut self, read: LogRead, values: Vec<Entry>) {
-        self.host.on_log_read(read.group, read.reader, values);
+    pub fn on_log_read(&mut self, read: LogRead, found: LogFound, now: Time) {
+        self.host.on_log_read(read.group, read.reader, found, now);
+    }
+
+    /// What the mirror says about a group.
+    pub fn on_mirror(&mut self, group: GroupId, word: MirrorWord, now: Time) {
+        self.host.on_mirror(group, word, now);
+    }
+
+    /// Log GC wants records of a group gone.
+    pub fn compact(&mut self, group: GroupId, demand: Demand) {
+        self.host.compact(group, demand);
     }
 
     /// Lets time pass; every few milliseconds.
@@ -318,6 +330,7 @@ impl Shard {
             }
             records.extend(output.ready.records);
             effects.log_reads.extend(output.ready.log_reads);
+            effects.orders.extend(output.orders);
             batch = output.batch.or(batch);
             let mut answers = output.answers;
             answers.append(&mut self.refused);
@@ -480,6 +493,13 @@ pub struct GroupStatus {
     pub bytes: u64,
     /// Why the group has halted here.
     pub halted: Option<String>,
+    /// What the mirror has taken in, and up to where that is verified and durable; `None`
+    /// without a mirror.
+    pub mirror: Option<(InstanceId, InstanceId)>,
+    /// Why the group holds the log back, while it does.
+    pub held_back: Option<HeldBack>,
+    /// The state is missing or incomplete, and is being fetched.
+    pub rebuilding: bool,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
     pub followers: Vec<(NodeId, bool, u64)>,
 }
@@ -501,6 +521,9 @@ impl GroupStatus {
             keys: state.len(),
             bytes: state.bytes(),
             halted: replica.halted().map(ToString::to_string),
+            mirror: group.mirror_status().map(|(taken, durable, _)| (taken, durable)),
+            held_back: group.mirror_status().and_then(|(_, _, held)| held),
+            rebuilding: group.is_rebuilding(),
             followers: replica
                 .followers()
                 .into_iter()

@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use groups::log::{CommitError, Disk, Log, LogStats, ReadError, RealDisk};
-use groups::paxos::LogRead;
 use groups::paxos::message::Entry;
+use groups::paxos::{LogFound, LogRead};
 use netio::NetHandle;
 use parking_lot::Mutex;
 
+use super::clock::Clock;
 use super::worker::{Letter, Post};
+use crate::node::compaction::Compactor;
 use crate::node::shard::LogJob;
 
 /// What the log thread is asked.
@@ -75,20 +77,35 @@ pub struct Logger {
     next_look: Instant,
     /// Bytes of values read for one peer at a time.
     read_bytes: usize,
+    compactor: Compactor,
+    clock: Clock,
+}
+
+/// What a logger is made of beside its log.
+pub struct LoggerParts {
+    /// Its tasks.
+    pub tasks: Receiver<Task>,
+    /// The workers.
+    pub posts: Vec<Arc<Post>>,
+    /// The network.
+    pub net: NetHandle,
+    /// Where it shows how it is.
+    pub gauge: Arc<LogGauge>,
+    /// Bytes of free disk under which only reads and deletes are taken.
+    pub min_free: u64,
+    /// The process ends.
+    pub stop: Arc<AtomicBool>,
+    /// What shortens the log.
+    pub compactor: Compactor,
+    /// The clock.
+    pub clock: Clock,
 }
 
 impl Logger {
     /// A logger over an open log.
     #[must_use]
-    pub fn new(
-        log: Log<RealDisk>,
-        tasks: Receiver<Task>,
-        posts: Vec<Arc<Post>>,
-        net: NetHandle,
-        gauge: Arc<LogGauge>,
-        min_free: u64,
-        stop: Arc<AtomicBool>,
-    ) -> Logger {
+    pub fn new(log: Log<RealDisk>, parts: LoggerParts) -> Logger {
+        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock } = parts;
         Logger {
             log,
             tasks,
@@ -99,6 +116,8 @@ impl Logger {
             stop,
             next_look: Instant::now(),
             read_bytes: 1 << 20,
+            compactor,
+            clock,
         }
     }
 
@@ -114,6 +133,7 @@ impl Logger {
                 Ok(task) => end |= sort(task, &mut jobs, &mut reads),
                 Err(RecvTimeoutError::Timeout) => {
                     self.seal();
+                    self.compact();
                     continue;
                 }
                 Err(RecvTimeoutError::Disconnected) => end = true,
@@ -138,6 +158,7 @@ impl Logger {
                     self.read(shard, read);
                 }
                 self.look_at_space();
+                self.compact();
             }
             for (shard, read) in reads.drain(..) {
                 self.read(shard, read);
@@ -201,18 +222,36 @@ impl Logger {
         }
     }
 
-    fn read(&mut self, shard: u32, read: LogRead) {
-        let entries: Vec<Entry> = match self.log.read(read.group, read.from, read.to, self.read_bytes) {
-            Ok(found) => {
-                found.into_iter().map(|(instance, ballot, value)| Entry { instance, ballot, value }).collect()
+    /// Drops segments that nobody needs, and asks the groups that need the oldest one to move on.
+    fn compact(&mut self) {
+        let scarce = self.gauge.no_space.load(Ordering::Relaxed);
+        match self.compactor.look(&mut self.log, scarce, self.clock.now()) {
+            Ok(demands) => {
+                for (group, demand) in demands {
+                    let shard = group.0 as usize % self.posts.len();
+                    self.posts[shard].mail.push(Letter::Compact(group, demand));
+                }
             }
+            Err(e) => fatal(&e),
+        }
+    }
+
+    fn read(&mut self, shard: u32, read: LogRead) {
+        let found = match self.log.read(read.group, read.from, read.to, self.read_bytes) {
+            Ok(found) => LogFound::Entries(
+                found
+                    .into_iter()
+                    .map(|(instance, ballot, value)| Entry { instance, ballot, value })
+                    .collect(),
+            ),
+            Err(ReadError::NotHere { first }) => LogFound::Begins(first),
             Err(ReadError::Poisoned) => return,
             Err(e) => {
                 tracing::error!(group = read.group.0, peer = read.reader.0, "cannot serve a peer: {e}");
                 return;
             }
         };
-        self.posts[shard as usize].mail.push(Letter::LogRead(read, entries));
+        self.posts[shard as usize].mail.push(Letter::LogRead(read, found));
     }
 
     fn note(&mut self, took: Duration) {

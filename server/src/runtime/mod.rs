@@ -10,6 +10,7 @@
 pub mod clock;
 pub mod logger;
 pub mod mailbox;
+pub mod mirror;
 mod peers;
 mod unborn;
 pub mod worker;
@@ -20,10 +21,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use checkpoint::store::StoreError;
 use groups::group::Limits as GroupLimits;
-use groups::host::HostConfig;
-use groups::ids::{NodeId, StorageId};
+use groups::host::{HostConfig, MirrorWord};
+use groups::ids::{GroupId, NodeId, StorageId};
 use groups::log::{Durability as LogDurability, LogOptions, RealDisk};
+use groups::mirrored::MirrorLimits;
 use groups::paxos::Tuning;
 use groups::random::Random;
 use netio::{BindError, Identity};
@@ -31,14 +34,17 @@ use tokio::sync::Notify;
 
 use crate::config::{Address, Config, Durability};
 use crate::connection::Shared;
+use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::layout::Layout;
 use crate::node::manifest::Manifest;
+use crate::node::mirror::NodeMirror;
 use crate::node::open::{Refused, Role, open_log, open_manifest};
 use crate::node::requests::Patience;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
-use logger::{LogGauge, Logger, Task};
+use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
+use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
 use worker::{Letter, Post, WorkerParts};
 
@@ -199,7 +205,19 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     };
     let log_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
     let opening = std::time::Instant::now();
-    let opened = open_log(log_disk, log_options, &mut manifest, &disk, &layout).map_err(data)?;
+    let mirror_gauge = Arc::new(MirrorGauge::default());
+    let engine = match config.checkpoint.engine {
+        crate::config::Engine::Fjall => checkpoint::store::Engine::Fjall,
+        crate::config::Engine::Sled => checkpoint::store::Engine::Sled,
+    };
+    let refused = |e: StoreError| data(mirror::refused(e));
+    let store = mirror::open(&directory.join("checkpoint"), engine, &mirror_gauge).map_err(refused)?;
+    let members: Vec<GroupId> =
+        (0..layout.groups()).map(GroupId).filter(|g| layout.members(*g).contains(node)).collect();
+    let loaded = mirror::load(&store, &members).map_err(refused)?;
+    let mirror_took = opening.elapsed();
+    let opened =
+        open_log(log_disk, log_options, &mut manifest, &disk, &layout, loaded.states).map_err(data)?;
     tracing::info!(
         node = node.0,
         %cluster,
@@ -207,6 +225,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         records = opened.recovered.records,
         segments = opened.recovered.segments,
         torn = ?opened.recovered.torn,
+        mirror_ms = mirror_took.as_millis() as u64,
         took_ms = opening.elapsed().as_millis() as u64,
         "log opened"
     );
@@ -223,6 +242,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         started,
         gauge: Arc::clone(&gauge),
         net: net.clone(),
+        mirror: Arc::clone(&mirror_gauge),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -235,21 +255,45 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     let posts: Vec<Arc<Post>> =
         wakes.iter().map(|wake| Arc::new(Post { mail: Mailbox::new(Arc::clone(wake)) })).collect();
     let (log_sender, log_tasks) = crossbeam_channel::unbounded();
-    let logger = Logger::new(
-        opened.log,
-        log_tasks,
-        posts.clone(),
-        net.clone(),
+    let parts = LoggerParts {
+        tasks: log_tasks,
+        posts: posts.clone(),
+        net: net.clone(),
         gauge,
-        shared.config.limits.min_free_disk.0,
-        Arc::clone(&stop),
-    );
+        min_free: shared.config.limits.min_free_disk.0,
+        stop: Arc::clone(&stop),
+        compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
+        clock,
+    };
+    let logger = Logger::new(opened.log, parts);
+    let (mirror_handle, errands) = MirrorHandle::new();
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
 
     let layout = Arc::new(layout);
     let mut seats: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for seat in opened.seats {
         seats[(seat.group.0 % shards) as usize].push(seat);
+    }
+    let mirror_config = checkpoint::mirror::MirrorConfig {
+        cluster,
+        boot: shared.boot,
+        bytes_per_sec: shared.config.checkpoint.transfer_bytes_per_sec.0,
+        ..checkpoint::mirror::MirrorConfig::default()
+    };
+    let mut mirror = NodeMirror::new(checkpoint::mirror::Mirror::new(store, mirror_config, clock.now()));
+    mirror.settle_now(&opened.ahead, clock.now()).map_err(refused)?;
+    let parts = MirrorParts {
+        mirror,
+        errands,
+        handle: mirror_handle.clone(),
+        posts: posts.clone(),
+        net: net.clone(),
+        gauge: mirror_gauge,
+        clock,
+    };
+    let mirror_thread = spawn("mirror".to_owned(), move || mirror::run(parts))?;
+    for (group, point) in loaded.durable {
+        posts[(group.0 % shards) as usize].mail.push(Letter::Mirror(group, MirrorWord::Settled(point)));
     }
     let mut workers = Vec::new();
     for ((index, seats), wake) in (0..shards).zip(seats).zip(wakes) {
@@ -261,6 +305,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
             clock,
             net: net.clone(),
             log: log_sender.clone(),
+            mirror: mirror_handle.clone(),
             shared: Arc::clone(&shared),
         };
         workers.push(spawn(format!("worker-{index}"), move || {
@@ -270,7 +315,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
             }
         })?);
     }
-    switchboard.connect(&posts);
+    switchboard.connect(&posts, mirror_handle.clone());
     tracing::info!(
         clients = %entry.client_addr,
         peers = %entry.peer_addr,
@@ -289,6 +334,8 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     }
     let _ = log_sender.send(Task::End);
     let _ = log_thread.join();
+    mirror_handle.end();
+    let _ = mirror_thread.join();
     net.shutdown();
     let _ = net_thread.join();
     drop(disk);
@@ -316,6 +363,11 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32) -> Result<ShardConfig,
             limits: GroupLimits {
                 max_batch_bytes: config.paxos.max_batch_bytes.as_usize(),
                 max_queue_bytes: config.limits.max_inflight_bytes.as_usize(),
+                mirror: Some(MirrorLimits {
+                    fold_entries: config.checkpoint.interval_entries,
+                    keep_entries: config.checkpoint.log_keep_entries,
+                    ..MirrorLimits::default()
+                }),
                 ..GroupLimits::default()
             },
             seed: Random::new(random_id()? as u64).next_u64(),

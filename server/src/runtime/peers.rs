@@ -7,9 +7,11 @@ use crossbeam_channel::{Receiver, Sender};
 use groups::ids::NodeId;
 use netio::{Demux, Frame, FrameBatch, Lane, NO_GROUP, NetHandle, Peer};
 
+use super::mirror::MirrorHandle;
 use super::worker::{Letter, Post};
 use crate::node::birth::Word;
 use crate::node::manifest::Manifest;
+use crate::node::mirror::is_mirror_frame;
 use crate::node::wire;
 
 /// Words of the birth that wait to be heard; more are dropped, they are repeated anyway.
@@ -32,7 +34,7 @@ pub struct Switchboard {
 }
 
 struct Inner {
-    posts: OnceLock<Vec<Arc<Post>>>,
+    posts: OnceLock<(Vec<Arc<Post>>, MirrorHandle)>,
     /// What an unborn node is told by a born one.
     born: OnceLock<Bytes>,
 }
@@ -50,8 +52,8 @@ impl Switchboard {
     }
 
     /// The workers take frames from now on; what came earlier was dropped.
-    pub fn connect(&self, posts: &[Arc<Post>]) {
-        let _ = self.inner.posts.set(posts.to_vec());
+    pub fn connect(&self, posts: &[Arc<Post>], mirror: MirrorHandle) {
+        let _ = self.inner.posts.set((posts.to_vec(), mirror));
     }
 }
 
@@ -90,14 +92,18 @@ impl PeerDemux {
 
 impl Demux for PeerDemux {
     fn frames(&mut self, peer: &Peer, frames: &mut Vec<Frame>) {
-        let posts = self.switchboard.inner.posts.get();
-        let workers = posts.map_or(0, Vec::len);
+        let connected = self.switchboard.inner.posts.get();
+        let workers = connected.map_or(0, |(posts, _)| posts.len());
         self.sorted.resize_with(workers, Vec::new);
         for frame in frames.drain(..) {
             if frame.kind == wire::BIRTH {
                 self.birth(peer.node, frame.body);
             } else if workers == 0 {
                 // Not serving yet; whatever matters is said again.
+            } else if is_mirror_frame(frame.kind) {
+                if let Some((_, mirror)) = connected {
+                    mirror.frame(peer.node, frame.group, frame.kind, frame.body);
+                }
             } else if frame.group == NO_GROUP {
                 for sorted in &mut self.sorted {
                     sorted.push(frame.clone());
@@ -106,7 +112,7 @@ impl Demux for PeerDemux {
                 self.sorted[frame.group.0 as usize % workers].push(frame);
             }
         }
-        if let Some(posts) = posts {
+        if let Some((posts, _)) = connected {
             for (post, sorted) in posts.iter().zip(&mut self.sorted) {
                 if !sorted.is_empty() {
                     post.mail.push(Letter::Frames(peer.node, std::mem::take(sorted)));

@@ -12,9 +12,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
+use groups::host::MirrorWord;
 use groups::ids::{GroupId, NodeId};
-use groups::paxos::LogRead;
-use groups::paxos::message::Entry;
+use groups::mirrored::Demand;
+use groups::paxos::{LogFound, LogRead};
 use groups::time::Time;
 use netio::{Frame, NetHandle, SendError};
 use tokio::sync::{Notify, oneshot};
@@ -22,6 +23,7 @@ use tokio::sync::{Notify, oneshot};
 use super::clock::Clock;
 use super::logger::Task;
 use super::mailbox::Mailbox;
+use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared};
 use crate::node::requests::{Completion, Request};
 use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
@@ -33,7 +35,11 @@ pub enum Letter {
     /// A batch is on the disk.
     Synced(u64),
     /// The log's answer.
-    LogRead(LogRead, Vec<Entry>),
+    LogRead(LogRead, LogFound),
+    /// The mirror's word about a group.
+    Mirror(GroupId, MirrorWord),
+    /// Log GC wants records of a group gone.
+    Compact(GroupId, Demand),
     /// A request of a connection of another worker.
     Request(Request),
     /// The ends of requests that this worker sent to another one.
@@ -93,6 +99,7 @@ pub struct Worker {
     clock: Clock,
     net: NetHandle,
     log: Sender<Task>,
+    mirror: MirrorHandle,
     shared: Arc<Shared>,
 }
 
@@ -190,7 +197,7 @@ impl Worker {
 
     /// One turn: the shard's wishes are carried out, replies are written.
     fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
-        let Effects { send_now, job, log_reads, completions } =
+        let Effects { send_now, job, log_reads, completions, orders } =
             self.shard.borrow_mut().turn(self.clock.now());
         for (to, lane, batch) in send_now.into_batches() {
             // What cannot be sent is as good as lost, and loss is what retries are for. Only a
@@ -205,6 +212,9 @@ impl Worker {
         for read in log_reads {
             // The log thread ends only with the process.
             let _ = self.log.send(Task::Read(self.index, read));
+        }
+        for (group, order) in orders {
+            self.mirror.order(group, order);
         }
         self.complete(completions, dirty);
         for connection in dirty.drain(..) {
@@ -261,7 +271,9 @@ impl Worker {
                         }
                     }
                     Letter::Synced(batch) => self.shard.borrow_mut().on_synced(batch, now),
-                    Letter::LogRead(read, entries) => self.shard.borrow_mut().on_log_read(read, entries),
+                    Letter::LogRead(read, found) => self.shard.borrow_mut().on_log_read(read, found, now),
+                    Letter::Mirror(group, word) => self.shard.borrow_mut().on_mirror(group, word, now),
+                    Letter::Compact(group, demand) => self.shard.borrow_mut().compact(group, demand),
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
                     Letter::Completions(completions) => self.complete(completions, &mut dirty),
                     Letter::Client(stream) => self.admit(stream),
@@ -302,6 +314,8 @@ pub struct WorkerParts {
     pub net: NetHandle,
     /// The log thread.
     pub log: Sender<Task>,
+    /// The mirror's thread.
+    pub mirror: MirrorHandle,
     /// What connections share.
     pub shared: Arc<Shared>,
 }
@@ -311,7 +325,7 @@ pub struct WorkerParts {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
-    let WorkerParts { shard, posts, wake, clock, net, log, shared } = parts;
+    let WorkerParts { shard, posts, wake, clock, net, log, mirror, shared } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
@@ -323,6 +337,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         clock,
         net,
         log,
+        mirror,
         shared,
     });
     tokio::task::LocalSet::new().block_on(&runtime, worker.run());

@@ -39,24 +39,26 @@ pub struct Recipe {
     pub groups: u32,
     /// Its name.
     pub name: &'static str,
+    /// The size of one file of the log.
+    pub segment_size: &'static str,
     /// More lines of the configuration, with their section headers.
     pub more: &'static str,
 }
 
 impl Default for Recipe {
     fn default() -> Recipe {
-        Recipe { nodes: 3, groups: 16, name: "test", more: "" }
+        Recipe { nodes: 3, groups: 16, name: "test", segment_size: "32MiB", more: "" }
     }
 }
 
 impl Recipe {
     /// The text of config.toml.
     pub fn text(&self, data: &Path, ports: &Ports) -> String {
-        let Recipe { nodes, groups, name, more } = self;
+        let Recipe { nodes, groups, name, segment_size, more } = self;
         let replication = (*nodes).min(3);
         let mut text = format!(
             "[cluster]\nname = \"{name}\"\ngroups = {groups}\nreplication = {replication}\n\n\
-             [storage]\ndata_dir = \"{}\"\ndurability = \"fsync\"\nsegment_size = \"32MiB\"\n\n{more}\n",
+             [storage]\ndata_dir = \"{}\"\ndurability = \"fsync\"\nsegment_size = \"{segment_size}\"\n\n{more}\n",
             data.display()
         );
         for node in 1..=*nodes {

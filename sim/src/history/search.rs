@@ -5,22 +5,24 @@
 //! any operation that was sent before the earliest answer among those not yet placed; whoever is sent later must also
 //! come later. The search succeeds when every answered operation is placed: open ones may stay out.
 //!
-//! Five things keep it small.
+//! Seven things keep it small.
 //! * A configuration is entered once, whatever the order in which its set was placed.
 //! * An operation that given its answer changes nothing (a get, a failed condition) and that fits the present state is
 //!   placed at once, without an alternative. If a legal order places it later, moving it here is legal too: it leaves
 //!   the state as it is at both ends of the move.
 //! * Of several open operations that ask the same, only the one sent first is tried: in an order that uses another
 //!   one, the two can change roles, since the first may stand wherever the other one does.
-//! * A value that an answer not yet placed has seen is not overwritten unless it can be written again: that answer
-//!   would never fit.
+//! * Every value that an answer not yet placed has seen must be able to come, or that answer would never fit.
+//! * An open operation is tried only where somebody takes notice of it; both rules are those of `demand.rs`.
+//! * Where all that takes too long, it is tried again with a bound on the open operations that are placed at all.
 //! * Among several candidates the one with the earliest deadline is tried first, and open ones last.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use super::model::{Revision, State, Step, Value, Values};
-use super::prepare::{Call, OPEN, Prepared, seen_by, written_by};
+use super::demand::{Demand, Openness, takes_no_notice};
+use super::model::{Revision, State, Values};
+use super::prepare::{Call, OPEN, Prepared};
 
 /// What a search found.
 #[derive(Debug)]
@@ -51,12 +53,34 @@ const MAX_CONFIGURATIONS: usize = 4 << 20;
 /// Bytes of distinct values that a search may produce (long chains of appends).
 const MAX_VALUE_BYTES: usize = 256 << 20;
 
+/// How many open operations may be placed, in one attempt after the other. An order needs few of them as a rule, but
+/// a search that goes into depth first tries all that many of them can do together.
+const OPEN_PLACED: [usize; 7] = [usize::MAX, 1, 2, 3, 5, 8, 16];
+
+/// Which share of the steps such an attempt gets; the last one gets what is left.
+const SHARE: u64 = 16;
+
 /// Searches for a legal order, trying at most `steps` placements.
 pub(super) fn search(key: &mut Prepared, steps: u64) -> Found {
     if let Some(late) = key.calls.iter().position(|call| call.deadline < call.invoke) {
         return Found::NoOrder(Stuck { waiting: vec![late], ..Stuck::default() });
     }
-    Search::new(&key.calls, &mut key.values, key.track_revisions, steps).run()
+    let open = key.calls.iter().filter(|call| call.deadline == OPEN).count();
+    let mut left = steps;
+    let attempts = OPEN_PLACED.into_iter().filter(|most| *most == usize::MAX || *most < open);
+    for (most, share) in attempts.map(|most| (most, steps / SHARE)).chain([(usize::MAX, steps)]) {
+        let share = share.min(left);
+        let mut search = Search::new(&key.calls, &mut key.values, key.track_revisions, share, most);
+        let found = search.run();
+        left -= share - search.steps_left;
+        match found {
+            Found::Order => return Found::Order,
+            // Within a bound that was felt, it may only be the bound that leaves no order.
+            Found::NoOrder(stuck) if !search.was_bounded => return Found::NoOrder(stuck),
+            Found::NoOrder(_) | Found::Undecided => {}
+        }
+    }
+    Found::Undecided
 }
 
 struct Search<'a> {
@@ -68,6 +92,7 @@ struct Search<'a> {
     by_deadline: Chain,
     open: Chain,
     demand: Option<Demand>,
+    openness: Openness,
     /// For an open call the one before it that asks the same.
     twin: Vec<Option<u32>>,
     placed: Vec<bool>,
@@ -75,6 +100,10 @@ struct Search<'a> {
     /// The placed calls in order, each with the state before it.
     order: Vec<(u32, State)>,
     answered_placed: usize,
+    open_placed: usize,
+    /// Open calls that may be placed, and whether that has kept one out.
+    most_open: usize,
+    was_bounded: bool,
     /// Combined fingerprint of the placed calls.
     fingerprint: u128,
     visited: HashSet<u128, BuildHasherDefault<LowBits>>,
@@ -96,7 +125,13 @@ struct Frame {
 }
 
 impl<'a> Search<'a> {
-    fn new(calls: &'a [Call], values: &'a mut Values, track_revisions: bool, steps: u64) -> Self {
+    fn new(
+        calls: &'a [Call],
+        values: &'a mut Values,
+        track_revisions: bool,
+        steps: u64,
+        most_open: usize,
+    ) -> Self {
         let answered: Vec<u32> = indices(calls, |call| call.deadline != OPEN);
         let open: Vec<u32> = indices(calls, |call| call.deadline == OPEN);
         let mut by_deadline = answered.clone();
@@ -106,7 +141,7 @@ impl<'a> Search<'a> {
         for &call in &open {
             twin[call as usize] = last_alike.insert(calls[call as usize].step, call);
         }
-        let demand = Demand::of(calls, values.len());
+        let demand = Demand::of(calls, values);
         Search {
             calls,
             values,
@@ -115,11 +150,15 @@ impl<'a> Search<'a> {
             by_deadline: Chain::new(calls.len(), &by_deadline),
             open: Chain::new(calls.len(), &open),
             demand,
+            openness: Openness::of(calls),
             twin,
             placed: vec![false; calls.len()],
             state: State::absent(track_revisions),
             order: Vec::with_capacity(calls.len()),
             answered_placed: 0,
+            open_placed: 0,
+            most_open,
+            was_bounded: false,
             fingerprint: 0,
             visited: HashSet::default(),
             frames: Vec::new(),
@@ -129,7 +168,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    fn run(mut self) -> Found {
+    fn run(&mut self) -> Found {
         loop {
             self.place_pure();
             if self.by_deadline.first().is_none() {
@@ -148,7 +187,7 @@ impl<'a> Search<'a> {
                 match self.try_next() {
                     Tried::Placed => break,
                     Tried::NoFit => {}
-                    Tried::Exhausted => return Found::NoOrder(self.stuck),
+                    Tried::Exhausted => return Found::NoOrder(std::mem::take(&mut self.stuck)),
                 }
             }
         }
@@ -206,24 +245,43 @@ impl<'a> Search<'a> {
         frame.next += 1;
         self.unwind(depth);
         self.steps_left = self.steps_left.saturating_sub(1);
-        let Call { step, expect, .. } = self.calls[call as usize];
-        match self.state.after(step, expect, self.values) {
-            Some(state) if self.may_leave(call, state) => {
-                self.place(call, state);
-                Tried::Placed
-            }
-            _ => Tried::NoFit,
+        let Call { step, expect, deadline, .. } = self.calls[call as usize];
+        if self.overwrites_open(call) {
+            return Tried::NoFit;
         }
+        if deadline == OPEN && self.open_placed == self.most_open {
+            self.was_bounded = true;
+            return Tried::NoFit;
+        }
+        let Some(state) = self.state.after(step, expect, self.values) else { return Tried::NoFit };
+        self.place(call, state);
+        if self.leaves_enough() && self.is_awaited() { Tried::Placed } else { Tried::NoFit }
     }
 
-    /// Whether `call` may replace the present value as in `after`, with a view to who still has to see it.
-    fn may_leave(&self, call: u32, after: State) -> bool {
-        let value = self.state.value;
-        after.value == value
-            || self
-                .demand
-                .as_ref()
-                .is_none_or(|demand| demand.allows_leaving(value, &self.calls[call as usize]))
+    /// The call placed last, if it is an open one.
+    fn last_open(&self) -> Option<u32> {
+        self.order.last().map(|&(call, _)| call).filter(|&call| self.calls[call as usize].deadline == OPEN)
+    }
+
+    /// Whether `call` would overwrite what an open call has just left, and nobody saw it.
+    fn overwrites_open(&self, call: u32) -> bool {
+        self.last_open().is_some() && takes_no_notice(&self.calls[call as usize])
+    }
+
+    /// Whether everything that was seen can still come behind the call placed last.
+    fn leaves_enough(&self) -> bool {
+        let same = self.order.last().is_some_and(|(_, before)| before.value == self.state.value);
+        same || self.demand.as_ref().is_none_or(|demand| demand.allows(self.state.value, self.values))
+    }
+
+    /// Whether anybody can take notice of the call placed last, if it is an open one.
+    fn is_awaited(&self) -> bool {
+        let horizon = self.horizon();
+        let calls = || self.by_invoke.iter().map(|call| &self.calls[call as usize]);
+        self.last_open().is_none()
+            || calls()
+                .take_while(|call| call.invoke <= horizon)
+                .any(|call| self.openness.is_noticed(self.state.value, call, self.values))
     }
 
     fn place(&mut self, call: u32, state: State) {
@@ -253,11 +311,8 @@ impl<'a> Search<'a> {
         }
         self.placed[call as usize] = place;
         self.fingerprint ^= fingerprint(u64::from(call), u64::MAX);
-        if answered && place {
-            self.answered_placed += 1;
-        } else if answered {
-            self.answered_placed -= 1;
-        }
+        let placed = if answered { &mut self.answered_placed } else { &mut self.open_placed };
+        if place { *placed += 1 } else { *placed -= 1 }
     }
 
     /// 128 bits that stand for the placed set and the state: the exclusive or of one random word per member (Zobrist)
@@ -290,41 +345,6 @@ impl<'a> Search<'a> {
                 .take_while(|&call| self.calls[call].invoke <= horizon)
                 .collect(),
         };
-    }
-}
-
-/// Who still has to see a value, and who can still write it. Only for keys where values are written as given: sums and
-/// concatenations can produce any value again.
-struct Demand {
-    /// By value: answered calls not placed that saw it.
-    unseen: Vec<u32>,
-    /// By value: calls not placed that would write it.
-    unwritten: Vec<u32>,
-}
-
-impl Demand {
-    fn of(calls: &[Call], values: usize) -> Option<Demand> {
-        if calls.iter().any(|call| matches!(call.step, Step::Add(_) | Step::Append(_))) {
-            return None;
-        }
-        let mut demand = Demand { unseen: vec![0; values], unwritten: vec![0; values] };
-        calls.iter().for_each(|call| demand.toggle(call, false));
-        Some(demand)
-    }
-
-    fn toggle(&mut self, call: &Call, place: bool) {
-        let count = |counter: &mut u32| if place { *counter -= 1 } else { *counter += 1 };
-        if let Some(value) = seen_by(call) {
-            count(&mut self.unseen[value as usize]);
-        }
-        if let Some(value) = written_by(call) {
-            count(&mut self.unwritten[value as usize]);
-        }
-    }
-
-    fn allows_leaving(&self, value: Value, by: &Call) -> bool {
-        let own = u32::from(seen_by(by) == Some(value));
-        self.unseen[value as usize] == own || self.unwritten[value as usize] > 0
     }
 }
 

@@ -1,5 +1,6 @@
 //! Invariants 4 and 5: what is chosen is applied, in order; neither the prefix nor the state
-//! goes back within a life, and between steps they end at the same instance.
+//! goes back within a life, and between steps they end at the same instance, unless the state was
+//! lost with the mirror and is being rebuilt.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +18,8 @@ impl Judge for Applied {
     fn stepped(&mut self, seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
         let (node, group) = (seen.node, seen.group.replica.group());
         let (chosen, applied) = (seen.group.replica.mark().instance, seen.group.state().applied());
-        if applied != chosen {
+        let rebuilding = seen.group.is_rebuilding() && applied < chosen;
+        if applied != chosen && !rebuilding {
             return Err(format!("node {node} has {chosen} chosen and {applied} applied in group {group}"));
         }
         let (life, before) = self.seen.entry((node, group)).or_insert((seen.life, applied));

@@ -74,6 +74,8 @@ pub struct Shadow {
     pub recovered: InstanceId,
     /// What the log calls chosen.
     pub marked: InstanceId,
+    /// What the log leaves to the checkpoint.
+    pub anchored: InstanceId,
 }
 
 impl Shadow {
@@ -81,6 +83,7 @@ impl Shadow {
     #[must_use]
     pub fn holds(&self, instance: InstanceId) -> bool {
         instance <= self.recovered
+            || instance <= self.anchored
             || self.accepted.contains_key(&instance)
             || self.learned.contains_key(&instance)
     }
@@ -134,6 +137,11 @@ impl Ledger {
             }
             Record::Watermark { instance, .. } => {
                 shadow.marked = shadow.marked.max(*instance);
+                false
+            }
+            Record::Anchor { instance, ballot, .. } => {
+                shadow.promised = shadow.promised.max(*ballot);
+                shadow.anchored = shadow.anchored.max(*instance);
                 false
             }
         }

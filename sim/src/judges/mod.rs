@@ -10,26 +10,37 @@
 mod applied;
 mod at_most_once;
 mod ballots;
+mod births;
+mod checkpoints;
 mod chosen;
+mod confirmation;
+mod copies;
 mod durable_first;
 mod equal_state;
+mod in_order;
 mod last_words;
 mod ledger;
 mod memory;
 mod one_value;
 mod promise;
 mod read_order;
+mod refused;
 mod report;
 mod strangers;
 
 pub use ledger::{GroupLedger, Ledger, Shadow};
 pub use read_order::ReadOrder;
 
-use groups::group::Group;
+use bytes::Bytes;
+use groups::group::{Answer, Group, Submission};
 use groups::ids::{GroupId, NodeId};
 use groups::log::Record;
 use groups::paxos::Message;
+use groups::paxos::message::Mark;
+use netio::Frame;
+use server::node::birth::Word;
 use server::node::layout::Layout;
+use server::node::wire;
 
 use crate::coverage::{Coverage, Event};
 
@@ -89,6 +100,39 @@ pub trait Judge: Send {
         Ok(())
     }
 
+    /// A word of birth leaves a machine.
+    fn birth(&mut self, _node: NodeId, _word: &Word) -> Verdict {
+        Ok(())
+    }
+
+    /// A mirror calls a point verified and durable.
+    fn settled(&mut self, _node: NodeId, _group: GroupId, _point: Mark, _ledger: &GroupLedger) -> Verdict {
+        Ok(())
+    }
+
+    /// An anchor record is durable.
+    fn anchored(&mut self, _node: NodeId, _group: GroupId, _anchor: Mark, _ledger: &GroupLedger) -> Verdict {
+        Ok(())
+    }
+
+    /// A machine's mirror is damaged on purpose.
+    fn mirror_damaged(&mut self, _node: NodeId) {}
+
+    /// A command of `from`'s client leaves for the node that it takes for the leader.
+    fn forwarded(&mut self, _to: NodeId, _group: GroupId, _submission: &Submission) -> Verdict {
+        Ok(())
+    }
+
+    /// The answer to one leaves `from`.
+    fn answered(&mut self, _from: NodeId, _answer: &Answer) -> Verdict {
+        Ok(())
+    }
+
+    /// A client was told that a write with a value of its own was not applied.
+    fn refused(&mut self, _group: GroupId, _command: &Bytes) -> Verdict {
+        Ok(())
+    }
+
     /// A process has ended.
     fn ended(&mut self, _node: NodeId, _life: u64) {}
 
@@ -117,13 +161,19 @@ impl Judges {
             Box::new(durable_first::DurableFirst),
             Box::new(report::CompleteReport::default()),
             Box::new(ballots::Ballots::default()),
+            Box::new(births::Births::default()),
+            Box::new(confirmation::Confirmation),
             Box::new(one_value::OneValue::default()),
             Box::new(promise::PromiseRises::default()),
             Box::new(memory::Memory),
             Box::new(chosen::ChosenByMajority),
+            Box::new(checkpoints::Checkpoints::default()),
             Box::new(applied::Applied::default()),
             Box::new(equal_state::EqualState::default()),
             Box::new(at_most_once::AtMostOnce::default()),
+            Box::new(in_order::InOrder::default()),
+            Box::new(copies::Copies::default()),
+            Box::new(refused::Refused::default()),
         ];
         Judges { ledger: Ledger::new(layout), rules }
     }
@@ -143,7 +193,26 @@ impl Judges {
         if self.ledger.durable(node, record) {
             self.settle(group)?;
         }
+        if let Record::Anchor { instance, chain, .. } = record {
+            let anchor = Mark { instance: *instance, chain: *chain };
+            let ledger = self.ledger.group(group);
+            self.rules.iter_mut().try_for_each(|rule| rule.anchored(node, group, anchor, ledger))?;
+        }
         Ok(())
+    }
+
+    /// A mirror calls a point verified and durable.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn settled(&mut self, node: NodeId, group: GroupId, point: Mark) -> Verdict {
+        let ledger = self.ledger.group(group);
+        self.rules.iter_mut().try_for_each(|rule| rule.settled(node, group, point, ledger))
+    }
+
+    /// A machine's mirror is damaged on purpose.
+    pub fn mirror_damaged(&mut self, node: NodeId) {
+        self.rules.iter_mut().for_each(|rule| rule.mirror_damaged(node));
     }
 
     /// Takes over what has become chosen, one instance at a time.
@@ -172,6 +241,42 @@ impl Judges {
             _ => {}
         }
         self.rules.iter_mut().try_for_each(|rule| rule.sent(sent, &self.ledger))
+    }
+
+    /// A word of birth leaves a machine.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn birth(&mut self, node: NodeId, word: &Word) -> Verdict {
+        self.rules.iter_mut().try_for_each(|rule| rule.birth(node, word))
+    }
+
+    /// Forwarded commands or their answers leave a machine.
+    ///
+    /// # Errors
+    /// When a rule is broken, or nobody can read them.
+    pub fn forwarded(&mut self, from: NodeId, to: NodeId, frame: &Frame) -> Verdict {
+        let mut body = frame.body.clone();
+        let garbage = || format!("node {from} sends commands or answers that nobody can read");
+        let stamp = wire::take_stamp(&mut body).ok_or_else(garbage)?;
+        if frame.kind == wire::SUBMIT {
+            for submission in wire::decode_submissions(from, stamp.from_boot, body).ok_or_else(garbage)? {
+                self.rules.iter_mut().try_for_each(|rule| rule.forwarded(to, frame.group, &submission))?;
+            }
+        } else {
+            for answer in wire::decode_answers(to, stamp.to_boot, frame.group, body).ok_or_else(garbage)? {
+                self.rules.iter_mut().try_for_each(|rule| rule.answered(from, &answer))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A client was told that a write with a value of its own was not applied.
+    ///
+    /// # Errors
+    /// When a rule is broken.
+    pub fn refused(&mut self, group: GroupId, command: &Bytes) -> Verdict {
+        self.rules.iter_mut().try_for_each(|rule| rule.refused(group, command))
     }
 
     /// A machine has made a step.

@@ -83,6 +83,7 @@ pub struct Count {
     accepts: u64,
     chosen: u64,
     watermarks: u64,
+    anchors: u64,
     value_bytes: u64,
     groups: BTreeMap<GroupId, (InstanceId, InstanceId)>,
     /// Values whose checksum holds and whose shape no version has written.
@@ -103,6 +104,7 @@ impl Count {
                 self.value_bytes += value.len() as u64;
             }
             Record::Watermark { .. } => self.watermarks += 1,
+            Record::Anchor { .. } => self.anchors += 1,
         }
         if let Record::Accept { group, instance, .. } | Record::Chosen { group, instance, .. } = record {
             let span = self.groups.entry(*group).or_insert((*instance, *instance));
@@ -113,10 +115,10 @@ impl Count {
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Count { promises, accepts, chosen, watermarks, value_bytes, groups, .. } = self;
+        let Count { promises, accepts, chosen, watermarks, anchors, value_bytes, groups, .. } = self;
         writeln!(
             f,
-            "{promises} promises, {accepts} accepts, {chosen} chosen, {watermarks} watermarks, {value_bytes} bytes of values"
+            "{promises} promises, {accepts} accepts, {chosen} chosen, {watermarks} watermarks, {anchors} anchors, {value_bytes} bytes of values"
         )?;
         let highest = groups.iter().max_by_key(|(_, (_, last))| *last);
         if let Some((group, (first, last))) = highest {
@@ -138,6 +140,9 @@ pub fn line(at: &At, record: &Record) -> String {
     let _ = match record {
         Record::Promise { ballot, .. } => write!(text, "promise ballot={ballot}"),
         Record::Watermark { instance, .. } => write!(text, "watermark instance={instance}"),
+        Record::Anchor { instance, chain, ballot, .. } => {
+            write!(text, "anchor instance={instance} ballot={ballot} chain={chain:016x}")
+        }
         Record::Accept { instance, ballot, value, .. } => {
             write!(text, "accept instance={instance} ballot={ballot} {}", shown_value(value))
         }

@@ -35,6 +35,7 @@ fn status(node: u32, groups: u32) -> NodeStatus {
             commit_p99_us: 2_140,
             ..LogStatus::default()
         },
+        transfers: Vec::new(),
         connections: 2,
         open_requests: 0,
         read_only: None,
@@ -61,6 +62,10 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
         keys: 3,
         bytes: 1_536,
         halted: None,
+        mirrored: 10,
+        checkpoint: 10,
+        rebuilding: false,
+        holds_log: None,
         followers: match leader == node {
             true => members[1..]
                 .iter()

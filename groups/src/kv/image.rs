@@ -1,0 +1,93 @@
+//! A state as it travels: into the mirror, between nodes, and back into memory.
+
+use bytes::Bytes;
+
+use super::StateHash;
+use super::session::Sessions;
+use super::state::{Item, State};
+use crate::ids::InstanceId;
+
+/// What there is to a state beside its keys and sessions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Head {
+    /// The last instance applied.
+    pub applied: InstanceId,
+    /// The chained checksum of the chosen values up to there.
+    pub chain: u64,
+    /// The hash over all items.
+    pub hash: StateHash,
+    /// The revision of the last change.
+    pub revision: u64,
+    /// How many leaderships the group has had.
+    pub epoch: u64,
+}
+
+/// A whole state at one instance.
+#[derive(Debug)]
+pub struct Image {
+    /// Where it stands.
+    pub head: Head,
+    /// The session table, as [`Sessions::encode`] writes it: without it a repeated command would
+    /// apply twice after a restart.
+    pub sessions: Bytes,
+    /// Every key with its item, ascending.
+    pub items: Vec<(Box<[u8]>, Item)>,
+}
+
+/// Why an image is no state. Nothing was taken from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadImage {
+    /// Keys do not ascend.
+    #[error("the keys of the image do not ascend")]
+    Unsorted,
+    /// The items are not those that the head names.
+    #[error("the items hash to {found}, the head of the image says {said}")]
+    Hash {
+        /// Of the items.
+        found: StateHash,
+        /// Of the head.
+        said: StateHash,
+    },
+    /// The session table has no known shape.
+    #[error("the session table of the image has no known shape")]
+    Sessions,
+}
+
+/// What a run of chosen values did to a state: each changed key's newest item. Together with
+/// the state at `from` it makes the state at `head`.
+#[derive(Debug)]
+pub struct Fold {
+    /// The last instance applied before it.
+    pub from: InstanceId,
+    /// Where the state stands with it.
+    pub head: Head,
+    /// The session table there.
+    pub sessions: Bytes,
+    /// Changed keys, ascending; `None` is gone.
+    pub items: Vec<(Box<[u8]>, Option<Item>)>,
+}
+
+impl Image {
+    /// The state that this is an image of. Every item is hashed again: whatever the image has
+    /// been through, a wrong state is never served.
+    ///
+    /// # Errors
+    /// See [`BadImage`].
+    pub fn into_state(self) -> Result<State, BadImage> {
+        let Image { head, sessions, items } = self;
+        let sessions = Sessions::decode(sessions).ok_or(BadImage::Sessions)?;
+        let mut hash = StateHash::EMPTY;
+        let mut last: Option<&[u8]> = None;
+        for (key, item) in &items {
+            if last.is_some_and(|last| *last >= **key) {
+                return Err(BadImage::Unsorted);
+            }
+            last = Some(key);
+            hash.add(key, &item.value, item.revision, 0);
+        }
+        if hash != head.hash {
+            return Err(BadImage::Hash { found: hash, said: head.hash });
+        }
+        Ok(State::restored(&head, sessions, items))
+    }
+}

@@ -1,0 +1,94 @@
+//! When the log is shortened, and what for that is asked of the groups.
+//!
+//! The oldest segment goes as soon as no group needs it. Groups that do are asked to move on:
+//! each brings its mirror up to what the segment holds, has it verified and recorded, and writes
+//! an anchor. That costs reading the mirror once, so it is not begun before some log has come
+//! together; and while there is room, values are kept for learners that are slow.
+
+use std::time::Duration;
+
+use groups::ids::GroupId;
+use groups::log::{CommitError, Disk, Log};
+use groups::mirrored::Demand;
+use groups::time::Time;
+
+/// When what is done.
+#[derive(Clone, Copy, Debug)]
+pub struct CompactionLimits {
+    /// The log is shortened once its files take more than this.
+    pub start_bytes: u64,
+    /// Beyond this nothing is kept for slow learners.
+    pub keep_bytes: u64,
+}
+
+impl CompactionLimits {
+    /// Limits that keep the files of a log within `keep_bytes`, as far as two segments allow:
+    /// shortening begins at four segments, so that a restart has little to read.
+    #[must_use]
+    pub fn new(keep_bytes: u64, segment_size: u64) -> CompactionLimits {
+        CompactionLimits { start_bytes: (keep_bytes / 2).min(4 * segment_size), keep_bytes }
+    }
+}
+
+/// The groups asked at a time.
+const MOST: usize = 1024;
+
+/// How often groups that have not moved are asked again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Shortens a log. One for each log, beside it.
+#[derive(Debug)]
+pub struct Compactor {
+    limits: CompactionLimits,
+    next: Time,
+    holding: Vec<GroupId>,
+}
+
+impl Compactor {
+    /// A compactor that has not looked yet.
+    #[must_use]
+    pub fn new(limits: CompactionLimits) -> Compactor {
+        Compactor { limits, next: Time::ZERO, holding: Vec::new() }
+    }
+
+    /// Drops what nobody needs, and says what to ask of whom for the rest. `scarce`: the disk is
+    /// nearly full. Nothing may be pending in the log.
+    ///
+    /// # Errors
+    /// As [`Log::drop_oldest`]: anything but no space is final.
+    pub fn look<D: Disk>(
+        &mut self,
+        log: &mut Log<D>,
+        scarce: bool,
+        now: Time,
+    ) -> Result<Vec<(GroupId, Demand)>, CommitError> {
+        if now < self.next {
+            return Ok(Vec::new());
+        }
+        self.next = now + AGAIN;
+        self.holding.clear();
+        while let Some(pinned) = log.pins(MOST) {
+            if pinned.log_bytes <= self.limits.start_bytes && !scarce {
+                break;
+            }
+            if pinned.groups.is_empty() {
+                match log.drop_oldest() {
+                    Ok(true) => continue,
+                    Ok(false) | Err(CommitError::NoSpace) => break,
+                    Err(e) => return Err(e),
+                }
+            }
+            let urgent = scarce || pinned.log_bytes > self.limits.keep_bytes;
+            self.holding = pinned.groups.iter().map(|pin| pin.group).collect();
+            let demands = pinned.groups.iter();
+            return Ok(demands.map(|pin| (pin.group, Demand { through: pin.instance, urgent })).collect());
+        }
+        Ok(Vec::new())
+    }
+
+    /// Groups that the oldest segment waits for, as of the last look.
+    #[must_use]
+    pub fn holding(&self) -> &[GroupId] {
+        &self.holding
+    }
+}

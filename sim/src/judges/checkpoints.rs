@@ -1,0 +1,72 @@
+//! Invariant 4: the log lets go only of what the checkpoint has, durably and verified (FAULTS,
+//! rules 27 and 28); and what a checkpoint says it is, it is (rule 22): its chained checksum and
+//! its state hash are those of the chosen values up to its instance.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use groups::ids::{GroupId, InstanceId, NodeId};
+use groups::paxos::message::Mark;
+
+use super::{GroupLedger, Judge, Ledger, Seen, Verdict};
+
+/// See the module.
+#[derive(Default)]
+pub struct Checkpoints {
+    /// The newest point that each mirror has called durable.
+    durable: BTreeMap<(NodeId, GroupId), InstanceId>,
+    /// Machines whose mirror was damaged on purpose.
+    damaged: BTreeSet<NodeId>,
+}
+
+impl Judge for Checkpoints {
+    fn settled(&mut self, node: NodeId, group: GroupId, point: Mark, ledger: &GroupLedger) -> Verdict {
+        let chain = ledger.decided(point.instance).map_or(0, |d| d.chain);
+        if chain != point.chain {
+            return Err(format!(
+                "the mirror of node {node} calls a state of group {group} at instance {} durable that nobody had",
+                point.instance
+            ));
+        }
+        let durable = self.durable.entry((node, group)).or_default();
+        *durable = point.instance.max(*durable);
+        Ok(())
+    }
+
+    fn anchored(&mut self, node: NodeId, group: GroupId, anchor: Mark, ledger: &GroupLedger) -> Verdict {
+        let durable = self.durable.get(&(node, group)).copied().unwrap_or_default();
+        if anchor.instance > durable {
+            return Err(format!(
+                "node {node} lets the log of group {group} go up to instance {}; its checkpoint is durable up to \
+                 {durable} only",
+                anchor.instance
+            ));
+        }
+        let chain = ledger.decided(anchor.instance).map_or(0, |d| d.chain);
+        if chain != anchor.chain {
+            return Err(format!(
+                "node {node} anchors group {group} at instance {} with a checksum that nobody had there",
+                anchor.instance
+            ));
+        }
+        Ok(())
+    }
+
+    fn started(&mut self, seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
+        if seen.group.is_rebuilding() && !self.damaged.contains(&seen.node) {
+            return Err(format!(
+                "node {} starts without the state of group {}, and nothing was damaged",
+                seen.node,
+                seen.group.replica.group()
+            ));
+        }
+        Ok(())
+    }
+
+    fn mirror_damaged(&mut self, node: NodeId) {
+        self.damaged.insert(node);
+    }
+
+    fn gone(&mut self, node: NodeId) {
+        self.damaged.insert(node);
+    }
+}
