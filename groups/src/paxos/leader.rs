@@ -50,7 +50,7 @@ impl Progress {
 }
 
 /// An announcement is repeated after this times two to the power of the vain ones before it.
-const MAX_VAIN: u32 = 5;
+const MAX_VAIN: u32 = 3;
 
 #[derive(Debug)]
 struct Barrier {

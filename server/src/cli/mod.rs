@@ -5,6 +5,7 @@
 //! stdout, everything else to stderr.
 
 mod cas;
+mod checkpoint;
 mod config;
 mod connect;
 mod del;
@@ -52,6 +53,7 @@ enum Command {
     Status(status::Status),
     Config(config::ConfigCommand),
     Log(log::LogCommand),
+    Checkpoint(checkpoint::CheckpointCommand),
 }
 
 /// Runs the command that `words` names; the first word is the program's name.
@@ -84,6 +86,7 @@ impl Command {
             Command::Status(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
+            Command::Checkpoint(command) => command.run(),
         }
     }
 }

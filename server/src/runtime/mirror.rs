@@ -1,13 +1,13 @@
 //! The mirror's thread: takes in what groups hand over, serves and fetches checkpoints. It runs
 //! beside everything else and nothing waits for it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use checkpoint::mirror::{Direction, Transfer};
-use checkpoint::store::{Engine, MirrorStore, Sizes, StoreError, quarantine};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use groups::host::MirrorWord;
 use groups::ids::{GroupId, NodeId};
@@ -18,9 +18,9 @@ use parking_lot::Mutex;
 
 use super::clock::Clock;
 use super::logger::EXIT_DISK;
+use super::mirror_store::note_failure;
 use super::worker::{Letter, Post};
-use crate::node::mirror::{Loaded, MirrorEffect, NodeMirror, load_group};
-use crate::node::open::Refused;
+use crate::node::mirror::{MirrorEffect, NodeMirror};
 use crate::status::TransferLine;
 
 /// What the mirror's thread is asked.
@@ -92,7 +92,7 @@ impl MirrorGauge {
         self.shown.lock().1.clone()
     }
 
-    fn alarm(&self, text: String) {
+    pub(super) fn alarm(&self, text: String) {
         let alarms = &mut self.shown.lock().1;
         if alarms.len() < 64 && !alarms.contains(&text) {
             alarms.push(text);
@@ -100,81 +100,12 @@ impl MirrorGauge {
     }
 }
 
-/// Opens the mirror's store. One that does not open is moved aside, never deleted, and begun
-/// anew: the log and the peers have everything that was in it.
-///
-/// # Errors
-/// When it is in use, was written by a newer version or for another engine, or cannot be read.
-pub fn open(dir: &std::path::Path, engine: Engine, gauge: &MirrorGauge) -> Result<MirrorStore, StoreError> {
-    let sizes = Sizes::default();
-    match MirrorStore::open(dir, engine, &sizes) {
-        Err(StoreError::Unusable { reason, .. }) => {
-            let aside = quarantine(dir)
-                .map_err(|source| StoreError::Io { what: "moving the damaged mirror aside", source })?;
-            let text = format!(
-                "the mirror checkpoint in {} could not be used: {reason}. It was moved to {}; a new one is built from \
-                 the log and the peers",
-                dir.display(),
-                aside.display()
-            );
-            tracing::error!("{text}");
-            gauge.alarm(text);
-            MirrorStore::open(dir, engine, &sizes)
-        }
-        opened => opened,
-    }
-}
-
-/// What an operator is told when the mirror keeps the node from starting: nothing in it was
-/// touched, and each reason has its own way out.
-#[must_use]
-pub fn refused(error: StoreError) -> Refused {
-    match error {
-        StoreError::OtherEngine { dir, found, asked } => {
-            let dir = dir.display();
-            Refused::Foreign(format!(
-                "the mirror checkpoint in {dir} was written by {found}, and [checkpoint] engine says {asked}. Nothing \
-                 was changed. Put engine = \"{found}\" back into config.toml. Or, to change the engine while the other \
-                 nodes of the cluster run, one node at a time: run `mv {dir} {dir}.{found}` and start the node again; \
-                 it fetches from them what its log no longer has"
-            ))
-        }
-        StoreError::NewerFormat { dir, found, known } => Refused::Foreign(format!(
-            "the mirror checkpoint in {} has format {found}, and this program knows up to {known}. Nothing was \
-             changed. Start the program that wrote it",
-            dir.display()
-        )),
-        other => Refused::Mirror(other),
-    }
-}
-
-/// Loads all `groups` in parallel.
-///
-/// # Errors
-/// When the store fails.
-pub fn load(store: &MirrorStore, groups: &[GroupId]) -> Result<Loaded, StoreError> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(8);
-    let next = AtomicUsize::new(0);
-    let loaded = Mutex::new(Loaded::default());
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some(&group) = groups.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let state = load_group(store, group);
-                    loaded.lock().add(group, state);
-                }
-            });
-        }
-    });
-    let mut loaded = loaded.into_inner();
-    loaded.settle(store)?;
-    Ok(loaded)
-}
-
 /// What the thread is made of.
 pub struct MirrorParts {
     /// The mirror.
     pub mirror: NodeMirror,
+    /// Its store's directory.
+    pub dir: PathBuf,
     /// What it is asked.
     pub errands: Receiver<Errand>,
     /// The way to it, for counting frames.
@@ -200,7 +131,7 @@ const GATHER: usize = 64;
 
 /// Runs until told to end.
 pub fn run(parts: MirrorParts) {
-    let MirrorParts { mut mirror, errands, handle, posts, net, gauge, clock } = parts;
+    let MirrorParts { mut mirror, dir, errands, handle, posts, net, gauge, clock } = parts;
     let mut tick_at = Time::ZERO;
     let mut show_at = Time::ZERO;
     loop {
@@ -253,6 +184,7 @@ pub fn run(parts: MirrorParts) {
                     gauge.alarm(text);
                 }
                 MirrorEffect::Failed(why) => {
+                    note_failure(&dir, &why);
                     tracing::error!(
                         "the mirror checkpoint failed: {why}. The process ends, because after a failed write or sync \
                          nobody can say what is on the disk. Nothing that was acknowledged is lost. Check the disk, \

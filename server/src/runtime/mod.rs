@@ -11,6 +11,7 @@ pub mod clock;
 pub mod logger;
 pub mod mailbox;
 pub mod mirror;
+pub mod mirror_store;
 mod peers;
 mod unborn;
 pub mod worker;
@@ -210,11 +211,12 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         crate::config::Engine::Fjall => checkpoint::store::Engine::Fjall,
         crate::config::Engine::Sled => checkpoint::store::Engine::Sled,
     };
-    let refused = |e: StoreError| data(mirror::refused(e));
-    let store = mirror::open(&directory.join("checkpoint"), engine, &mirror_gauge).map_err(refused)?;
+    let refused = |e: StoreError| data(mirror_store::refused(e));
+    let mirror_dir = directory.join("checkpoint");
     let members: Vec<GroupId> =
         (0..layout.groups()).map(GroupId).filter(|g| layout.members(*g).contains(node)).collect();
-    let loaded = mirror::load(&store, &members).map_err(refused)?;
+    let (store, loaded) =
+        mirror_store::open(&mirror_dir, engine, &members, &mirror_gauge).map_err(refused)?;
     let mirror_took = opening.elapsed();
     let opened =
         open_log(log_disk, log_options, &mut manifest, &disk, &layout, loaded.states).map_err(data)?;
@@ -281,9 +283,13 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         ..checkpoint::mirror::MirrorConfig::default()
     };
     let mut mirror = NodeMirror::new(checkpoint::mirror::Mirror::new(store, mirror_config, clock.now()));
-    mirror.settle_now(&opened.ahead, clock.now()).map_err(refused)?;
+    mirror.settle_now(&opened.ahead, clock.now()).map_err(|e| {
+        mirror_store::note_failure(&mirror_dir, &e.to_string());
+        refused(e)
+    })?;
     let parts = MirrorParts {
         mirror,
+        dir: mirror_dir,
         errands,
         handle: mirror_handle.clone(),
         posts: posts.clone(),

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+pub(super) use source::Source;
+
 use super::Failure;
 
 /// Read the log of a stopped node
