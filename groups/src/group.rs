@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::ids::{Boot, GroupId, InstanceId, NodeId};
 use crate::kv::value::{Batch, COMMAND_HEAD};
-use crate::kv::{Command, Image, Outcome, State, Ticket};
+use crate::kv::{Command, Outcome, State, Ticket};
 use crate::mirrored::{Demand, HeldBack, MirrorLimits, MirrorOrder, Mirrored};
 use crate::paxos::message::{Entry, Mark};
 use crate::paxos::{Halt, LogFound, LogRead, Members, Ready, Replica, Tuning};
@@ -323,8 +323,8 @@ impl Group {
     }
 
     /// Takes in a checkpoint that the mirror has installed: verified, durable, in force there.
-    pub fn install(&mut self, image: Image, now: Time, ready: &mut Ready) {
-        let mark = Mark { instance: image.head.applied, chain: image.head.chain };
+    pub fn install(&mut self, mark: Mark, mut state: State, now: Time, ready: &mut Ready) {
+        assert_eq!(mark.instance, state.applied(), "the mark is that of the state");
         let Some(mirrored) = &mut self.mirrored else { return };
         if self.replica.halted().is_some() {
             return;
@@ -333,13 +333,6 @@ impl Group {
             // The log was faster. The mirror has gone back to what it was sent: it gets the rest.
             return mirrored.lost();
         }
-        let mut state = match image.into_state() {
-            Ok(state) => state,
-            Err(e) => {
-                tracing::error!(group = self.replica.group().0, "a checkpoint that is no state: {e}");
-                return mirrored.lost();
-            }
-        };
         state.watch_changes();
         self.state = state;
         *mirrored = Mirrored::new(mark.instance);
@@ -348,6 +341,7 @@ impl Group {
             self.replica.install(mark, now, ready);
         } else {
             self.rebuilding.get_or_insert(Rebuilding { least: mark.instance, due: Time::ZERO });
+            self.replica.set_stateless(true);
             self.replica.drop_deliveries();
         }
         if let Some(rebuilding) = &mut self.rebuilding {
@@ -397,7 +391,9 @@ impl Group {
         if let Some(least) = self.replica.take_checkpoint_wanted()
             && self.rebuilding.is_none()
         {
-            let least = least.max(chosen.next());
+            // Whoever serves already has what its own log begins with; another peer's log, which
+            // begins later, must not make a transfer start over.
+            let least = self.fetching.unwrap_or(least).max(chosen.next());
             self.fetching = Some(least);
             orders.push((group, MirrorOrder::Fetch { least, sources: self.sources() }));
         }
@@ -405,9 +401,16 @@ impl Group {
             self.fetching = None;
             orders.push((group, MirrorOrder::Cancel));
         }
+        if self.rebuilding.is_none() {
+            return;
+        }
         let sources = self.sources();
-        let Some(rebuilding) = &mut self.rebuilding else { return };
         self.replica.drop_deliveries();
+        // The last stretch comes from memory: under load the log's answer is always a little old.
+        if let Some(entries) = self.replica.recent(self.state.applied().next()) {
+            self.catch_up(entries);
+        }
+        let Some(rebuilding) = &mut self.rebuilding else { return };
         let applied = self.state.applied();
         if applied == chosen {
             self.rebuilding = None;
@@ -447,13 +450,13 @@ impl Group {
             && let Some(point) = mirrored.durable_at(due)
         {
             self.anchor_due = None;
-            self.replica.anchor(point, ready);
+            self.replica.anchor(point, point.instance, ready);
         }
         if let Some(order) = mirrored.order(&mut self.state, mark.chain, limits, now) {
             orders.push((self.replica.group(), order));
         }
-        if let Some(point) = mirrored.anchor(mark, limits) {
-            self.replica.anchor(point, ready);
+        if let Some((point, through)) = mirrored.anchor(mark, limits) {
+            self.replica.anchor(point, through, ready);
         }
     }
 
@@ -524,6 +527,9 @@ impl Group {
     /// A read is answered from the state as it is now, once a majority has confirmed the
     /// leadership after the read came, and an entry of this leadership is applied.
     fn answer_reads(&mut self, now: Time, answers: &mut Vec<Answer>) {
+        if self.rebuilding.is_some() {
+            return;
+        }
         let opened = self.replica.opening().is_some_and(|opening| self.state.applied() >= opening);
         if !opened && !planted::is(Bug::ReadBeforeOpening) {
             return;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
 use crate::ids::{Boot, GroupId, InstanceId, NodeId};
-use crate::kv::Image;
+use crate::kv::State;
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
 use crate::paxos::{Envelope, LogFound, Message, Ready, Tuning};
@@ -70,8 +70,10 @@ pub enum MirrorWord {
     Lost,
     /// A peer needs a checkpoint that reaches this instance, and the mirror is not there yet.
     Wanted(InstanceId),
-    /// A peer's checkpoint is in force there.
-    Installed(Image),
+    /// It cannot take the group in as it is.
+    Unmirrored,
+    /// A peer's checkpoint is in force there, and this is its state.
+    Installed(Mark, Box<State>),
 }
 
 #[derive(Debug)]
@@ -253,7 +255,7 @@ impl Host {
         let Some(index) = self.seat(group) else { return };
         let seat = &mut self.members[index].group;
         match word {
-            MirrorWord::Installed(image) => seat.install(image, now, &mut self.output.ready),
+            MirrorWord::Installed(mark, state) => seat.install(mark, *state, now, &mut self.output.ready),
             word => {
                 let Some(mirrored) = seat.mirrored() else { return };
                 match word {
@@ -261,7 +263,8 @@ impl Host {
                     MirrorWord::Settled(point) => mirrored.settled(point),
                     MirrorWord::Lost => mirrored.lost(),
                     MirrorWord::Wanted(through) => mirrored.wanted(through),
-                    MirrorWord::Installed(_) => {}
+                    MirrorWord::Unmirrored => mirrored.unmirrored(now),
+                    MirrorWord::Installed(..) => {}
                 }
             }
         }

@@ -86,8 +86,11 @@ impl Default for MirrorLimits {
     }
 }
 
-/// How long an order may stay unanswered before it is given again: the mirror may have lost it.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// A mirror that could not take the group in is given all of it again after this.
+const UNMIRRORED: Duration = Duration::from_secs(60);
+
+/// An order to settle is given again after this: it may have met a group that was not there.
+const SETTLE_AGAIN: Duration = Duration::from_secs(30);
 
 /// Durable points that are remembered: an anchor stands at one of them.
 const MAX_POINTS: usize = 16;
@@ -103,8 +106,11 @@ pub struct Mirrored {
     durable: VecDeque<Mark>,
     /// The last anchor written.
     anchored: InstanceId,
-    /// A fold or refill is under way, since then.
-    outstanding: Option<Time>,
+    /// A fold or refill is under way. The mirror answers each, if only by saying that it has lost
+    /// the group: one that takes long, or waits while peers read, is never given twice.
+    outstanding: bool,
+    /// Nothing is handed over before.
+    not_before: Time,
     /// The mirror asks for everything.
     refill: bool,
     settling: Option<Time>,
@@ -122,7 +128,8 @@ impl Mirrored {
             mirrored: at,
             durable: VecDeque::new(),
             anchored: InstanceId::ZERO,
-            outstanding: None,
+            outstanding: false,
+            not_before: Time::ZERO,
             refill: false,
             settling: None,
             demand: None,
@@ -139,7 +146,7 @@ impl Mirrored {
     /// The mirror has taken in what it was handed.
     pub fn folded(&mut self, applied: InstanceId) {
         if applied >= self.handed {
-            self.outstanding = None;
+            self.outstanding = false;
         }
         self.mirrored = self.mirrored.max(applied.min(self.handed));
     }
@@ -165,10 +172,16 @@ impl Mirrored {
     /// The mirror has lost the group, or never had it: nothing in it is to be trusted.
     pub fn lost(&mut self) {
         self.refill = true;
-        self.outstanding = None;
+        self.outstanding = false;
         self.settling = None;
         self.mirrored = InstanceId::ZERO;
         self.durable.clear();
+    }
+
+    /// The mirror cannot take the group in as it is.
+    pub fn unmirrored(&mut self, now: Time) {
+        self.lost();
+        self.not_before = now + UNMIRRORED;
     }
 
     /// Log GC wants records gone.
@@ -204,12 +217,10 @@ impl Mirrored {
         now: Time,
     ) -> Option<MirrorOrder> {
         let applied = state.applied();
-        let patient = |since: Option<Time>| since.is_some_and(|since| now.since(since) < PATIENCE);
-        if !patient(self.outstanding) {
-            if self.refill || self.outstanding.is_some() {
-                // What became of an order that was not answered is not known: everything anew.
+        if !self.outstanding && now >= self.not_before {
+            if self.refill {
                 self.refill = false;
-                (self.handed, self.outstanding) = (applied, Some(now));
+                (self.handed, self.outstanding) = (applied, true);
                 return Some(MirrorOrder::Refill(state.image(chain)));
             }
             let due = state.changed() >= limits.fold_keys
@@ -217,7 +228,7 @@ impl Mirrored {
                 || self.demand.is_some_and(|d| d.through.min(applied) > self.handed)
                 || self.wanted.min(applied) > self.handed;
             if due && applied > self.handed {
-                self.outstanding = Some(now);
+                self.outstanding = true;
                 let fold = state.fold(self.handed, chain);
                 self.handed = applied;
                 return Some(match fold {
@@ -228,7 +239,8 @@ impl Mirrored {
         }
         let through = self.demand?.through.min(applied);
         let (mirrored, durable) = self.position();
-        if durable < through && mirrored >= through && !patient(self.settling) {
+        let settles = self.settling.is_some_and(|since| now.since(since) < SETTLE_AGAIN);
+        if durable < through && mirrored >= through && !settles {
             self.settling = Some(now);
             return Some(MirrorOrder::Settle);
         }
@@ -236,8 +248,8 @@ impl Mirrored {
     }
 
     /// The point to anchor the group at, when what log GC wants gone is durable in the mirror;
-    /// `applied` is where the state stands.
-    pub fn anchor(&mut self, applied: Mark, limits: &MirrorLimits) -> Option<Mark> {
+    /// `applied` is where the state stands. Also returns up to where records are to go.
+    pub fn anchor(&mut self, applied: Mark, limits: &MirrorLimits) -> Option<(Mark, InstanceId)> {
         let demand = self.demand?;
         let through = demand.through.min(applied.instance);
         let keep = if demand.urgent { 0 } else { limits.keep_entries };
@@ -256,6 +268,6 @@ impl Mirrored {
             return None;
         }
         self.anchored = point.instance;
-        Some(point)
+        Some((point, demand.through))
     }
 }

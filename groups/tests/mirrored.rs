@@ -273,7 +273,9 @@ fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
         state.apply(InstanceId(n), value, &mut |_, _| {}).expect("applies");
     }
     ready.records.clear();
-    follower.install(state.image(sum), at(3), &mut ready);
+    let mark = Mark { instance: InstanceId(3), chain: sum };
+    let copy = state.image(sum).into_state().expect("a state");
+    follower.install(mark, copy, at(3), &mut ready);
     follower.turn(at(3), &mut ready, &mut Vec::new(), &mut Vec::new());
     assert_eq!(follower.replica.mark(), Mark { instance: InstanceId(3), chain: sum });
     assert_eq!(follower.replica.promised(), ballot, "rule 25");
@@ -282,7 +284,7 @@ fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
     let anchor = Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot };
     assert_eq!(ready.records, [anchor], "a later start knows that the prefix is chosen");
     // An older one changes nothing.
-    follower.install(State::default().image(0), at(4), &mut ready);
+    follower.install(Mark::default(), State::default(), at(4), &mut ready);
     assert_eq!(follower.state().hash(), state.hash());
 }
 

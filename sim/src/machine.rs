@@ -607,10 +607,7 @@ impl Machine {
                 MirrorEffect::Word(group, word) => {
                     match &word {
                         MirrorWord::Settled(point) => wishes.settled.push((group, *point)),
-                        MirrorWord::Installed(image) => {
-                            let point = Mark { instance: image.head.applied, chain: image.head.chain };
-                            wishes.settled.push((group, point));
-                        }
+                        MirrorWord::Installed(point, _) => wishes.settled.push((group, *point)),
                         _ => {}
                     }
                     running.shards[(group.0 % shards) as usize].on_mirror(group, word, clock);
@@ -693,7 +690,7 @@ impl Machine {
                                 .collect(),
                         ),
                         Err(ReadError::NotHere { first }) => LogFound::Begins(first),
-                        Err(_) => continue,
+                        Err(_) => LogFound::Entries(Vec::new()),
                     };
                     shard.on_log_read(read, found, clock);
                     again = true;

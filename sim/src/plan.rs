@@ -70,9 +70,17 @@ impl Plan {
         if beyond_repair && nodes > 1 && random.below(2) == 0 {
             // In the middle of the birth, which such a loss may end for ever.
             let at = Duration::from_micros(random.below(8_000));
-            let fault = Fault::EmptyDisk { node: random.below(u64::from(nodes)) as usize };
-            let number = faults.len() + 1;
-            faults.insert(0, Planned { number, at, fault });
+            let node = random.below(u64::from(nodes)) as usize;
+            let emptied: BTreeSet<usize> = faults
+                .iter()
+                .filter(|f| f.fault.kind() == Kind::EmptyDisk)
+                .filter_map(|f| f.fault.ends())
+                .chain([node])
+                .collect();
+            if emptied.len() < nodes as usize {
+                let number = faults.len() + 1;
+                faults.insert(0, Planned { number, at, fault: Fault::EmptyDisk { node } });
+            }
         }
         let recovery = Duration::from_secs(15);
         Plan { seed, salt: 0, cluster, clients, keys, value_bytes, turmoil, recovery, beyond_repair, faults }

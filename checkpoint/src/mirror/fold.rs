@@ -106,6 +106,8 @@ impl Mirror {
             return;
         }
         self.break_pause(group);
+        // This is the answer; what goes wrong with it is asked for again.
+        self.groups.entry(group).or_default().refill = None;
         let to = position.applied;
         let at = match self.prepare_refill(group, &position) {
             Ok(at) => at,
@@ -247,6 +249,8 @@ impl Mirror {
                 if state.unreadable >= UNREADABLE {
                     state.unreadable = 0;
                     self.lose(group, error.to_string());
+                } else {
+                    self.ask_refill(group, error.to_string());
                 }
             }
             StoreError::TooLarge { .. } => self.unmirrored(group, error.to_string()),

@@ -147,8 +147,8 @@ impl Default for MirrorConfig {
             window: 4,
             max_incoming: 4,
             bytes_per_sec: 0,
-            retry: Duration::from_secs(1),
-            lease: Duration::from_secs(5),
+            retry: Duration::from_secs(5),
+            lease: Duration::from_secs(20),
             sweep: 1024,
         }
     }

@@ -10,6 +10,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Sn
 
 use super::engine::{Sizes, Store, View, Visit, Writes};
 use super::error::EngineError;
+use super::journal;
 
 const KEYSPACE: &str = "mirror";
 
@@ -26,6 +27,7 @@ pub(super) struct FjallStore {
 
 impl FjallStore {
     pub(super) fn open(dir: &Path, sizes: &Sizes) -> Result<FjallStore, EngineError> {
+        journal::cut_torn_tail(dir).map_err(EngineError::Io)?;
         let db = Database::builder(dir)
             .cache_size(sizes.cache_bytes)
             .max_journaling_size(sizes.journal_bytes.max(LEAST_JOURNAL))

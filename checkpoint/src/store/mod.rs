@@ -32,6 +32,7 @@ mod files;
 mod fjall;
 mod guard;
 mod install;
+mod journal;
 mod keys;
 mod reader;
 mod record;

@@ -35,9 +35,16 @@ pub struct Ticket {
 /// well under it.
 pub const MAX_OPEN: u64 = 1 << 16;
 
+/// A session whose remembered outcomes take more than this many bytes takes no further command
+/// before some are answered: the table travels in every checkpoint. One outcome may be as large
+/// as a value.
+const MAX_BYTES: usize = 4 << 20;
+
 #[derive(Debug)]
 struct Session {
     boot: Boot,
+    /// Bytes of the outcomes.
+    bytes: usize,
     /// Lower numbers are retired.
     low: u64,
     /// Outcomes of the numbers from `low` on, without a gap: `low + outcomes.len()` is next.
@@ -46,7 +53,7 @@ struct Session {
 
 impl Session {
     fn new(boot: Boot) -> Session {
-        Session { boot, low: 1, outcomes: VecDeque::new() }
+        Session { boot, bytes: 0, low: 1, outcomes: VecDeque::new() }
     }
 
     fn next(&self) -> u64 {
@@ -81,14 +88,14 @@ impl Sessions {
         }
         let session = self.nodes.entry(ticket.node).or_insert_with(|| Session::new(ticket.boot));
         if planted::is(Bug::NoSessions) {
-            *session = Session { boot: ticket.boot, low: ticket.number, outcomes: VecDeque::new() };
+            *session = Session { low: ticket.number, ..Session::new(ticket.boot) };
             return Admission::Apply;
         }
         if planted::is(Bug::SessionIgnoresBoot) {
             session.boot = ticket.boot;
         }
         if planted::is(Bug::SessionOutOfOrder) && ticket.number > session.next() {
-            *session = Session { boot: ticket.boot, low: ticket.number, outcomes: VecDeque::new() };
+            *session = Session { low: ticket.number, ..Session::new(ticket.boot) };
         }
         if ticket.boot < session.boot {
             return Admission::Answer(Outcome::Retired);
@@ -99,11 +106,12 @@ impl Sessions {
         }
         let lowest = ticket.number.saturating_sub(u64::from(ticket.behind));
         while session.low < lowest {
-            if session.outcomes.pop_front().is_none() {
+            let Some(answered) = session.outcomes.pop_front() else {
                 // Numbers given up by their node before they were applied.
                 session.low = lowest;
                 break;
-            }
+            };
+            session.bytes -= answered.size();
             session.low += 1;
         }
         if ticket.number < session.low {
@@ -115,7 +123,7 @@ impl Sessions {
             Admission::Answer(Outcome::Failed(Failure::OutOfOrder))
         } else if let Some(outcome) = session.outcomes.get((ticket.number - session.low) as usize) {
             Admission::Answer(outcome.clone())
-        } else if session.outcomes.len() as u64 >= MAX_OPEN {
+        } else if session.outcomes.len() as u64 >= MAX_OPEN || session.bytes > MAX_BYTES {
             Admission::Answer(Outcome::Failed(Failure::SessionFull))
         } else {
             Admission::Apply
@@ -126,6 +134,7 @@ impl Sessions {
     pub fn record(&mut self, ticket: Ticket, outcome: Outcome) {
         if let Some(session) = self.nodes.get_mut(&ticket.node) {
             assert_eq!(ticket.number, session.next(), "recorded right after it was admitted");
+            session.bytes += outcome.size();
             session.outcomes.push_back(outcome);
         }
     }
@@ -188,7 +197,8 @@ impl Sessions {
             if !ascending {
                 return None;
             }
-            nodes.insert(node, Session { boot, low, outcomes });
+            let bytes = outcomes.iter().map(Outcome::size).sum();
+            nodes.insert(node, Session { boot, bytes, low, outcomes });
         }
         bytes.is_empty().then_some(Sessions { nodes })
     }
@@ -244,6 +254,25 @@ mod tests {
         apply(&mut s, ticket(4, 1, 0), Outcome::Done);
         assert_eq!(s.admit(ticket(3, 10, 0)), Admission::Answer(Outcome::Retired));
         assert!(s.is_past(NodeId(1), Boot(3), 99), "nobody waits in an ended life");
+    }
+
+    /// Five pipelined GETDEL of the largest values once made a table that no checkpoint takes, on
+    /// every replica alike; none of them could be mirrored then, and no log shortened.
+    #[test]
+    fn the_table_is_bounded_in_bytes_too() {
+        let mut s = Sessions::default();
+        let large = || Outcome::Value(Some((Bytes::from(vec![0; 3 << 20]), 1)));
+        apply(&mut s, ticket(1, 1, 0), large());
+        apply(&mut s, ticket(1, 2, 1), large());
+        let full = Admission::Answer(Outcome::Failed(Failure::SessionFull));
+        assert_eq!(s.admit(ticket(1, 3, 2)), full);
+        let mut copy = Sessions::decode(s.encode()).expect("its own bytes");
+        assert_eq!(
+            copy.admit(ticket(1, 3, 2)),
+            full,
+            "a replica that started from a checkpoint says the same"
+        );
+        assert_eq!(s.admit(ticket(1, 3, 1)), Admission::Apply, "the first was answered");
     }
 
     #[test]

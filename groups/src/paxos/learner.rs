@@ -258,6 +258,13 @@ impl Replica {
         }
     }
 
+    /// Chosen values from `from` on that are still in memory, without a gap; `None` when the first
+    /// of them is not.
+    #[must_use]
+    pub fn recent(&self, from: InstanceId) -> Option<Vec<Entry>> {
+        self.recent.from(from, usize::MAX)
+    }
+
     /// The log's answer to a peer's [`LogRead`].
     pub fn on_log_read(&mut self, reader: NodeId, found: LogFound, ready: &mut Ready) {
         if self.halted.is_none() && self.members.contains(reader) {

@@ -426,14 +426,15 @@ impl Replica {
     }
 
     /// Writes what stands for every older record of the group except the values beyond `mark`,
-    /// and the accepted values again that no checkpoint has: the log behind them may go.
+    /// and the accepted values up to `through` again, which no checkpoint has: the log in which
+    /// they stand may go.
     ///
     /// # Panics
     /// When more than the chosen prefix would go.
-    pub fn anchor(&mut self, mark: Mark, ready: &mut Ready) {
+    pub fn anchor(&mut self, mark: Mark, through: InstanceId, ready: &mut Ready) {
         assert!(mark.instance <= self.chosen, "only chosen values are in a checkpoint");
         self.write_anchor(mark, ready);
-        for (&instance, accepted) in &self.open {
+        for (&instance, accepted) in self.open.iter().take_while(|(i, _)| **i <= through) {
             let (group, ballot, value) = (self.group, accepted.ballot, accepted.value.clone());
             ready.records.push(Record::Accept { group, instance, ballot, value });
         }

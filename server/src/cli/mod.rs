@@ -32,8 +32,7 @@ pub use exit::{Failure, print};
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 done, 1 not found or condition failed, 2 error.
-pelago COMMAND --help says more about a command.
+Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more.
 
 Example: pelago demo")]
 struct Cli {

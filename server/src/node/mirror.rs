@@ -40,6 +40,9 @@ pub enum MirrorEffect {
     Failed(String),
 }
 
+/// Groups that are read back in one turn: peers that fetch wait meanwhile.
+const SETTLED_AT_ONCE: usize = 4;
+
 /// The mirror of a node.
 pub struct NodeMirror {
     mirror: Mirror,
@@ -63,8 +66,16 @@ impl NodeMirror {
         if !groups.is_empty() {
             self.mirror.settle(groups, now);
         }
-        match self.mirror.poisoned() {
-            Some(reason) => Err(StoreError::Poisoned { reason: reason.to_owned() }),
+        if let Some(reason) = self.mirror.poisoned() {
+            return Err(StoreError::Poisoned { reason: reason.to_owned() });
+        }
+        match groups.iter().find(|group| self.mirror.durable(**group).is_none()) {
+            // It was lost on the way. The log alone is a whole, if an older one: started anew,
+            // the node goes on from that.
+            Some(group) => Err(StoreError::Damaged {
+                group: *group,
+                reason: "it was ahead of the log, and could not be read back".into(),
+            }),
             None => Ok(()),
         }
     }
@@ -100,7 +111,7 @@ impl NodeMirror {
     /// Ends a turn.
     pub fn turn(&mut self, now: Time) -> Vec<MirrorEffect> {
         if !self.settle.is_empty() {
-            let groups = std::mem::take(&mut self.settle);
+            let groups: Vec<GroupId> = self.settle.drain(..self.settle.len().min(SETTLED_AT_ONCE)).collect();
             self.mirror.settle(&groups, now);
         }
         for event in self.mirror.turn() {
@@ -115,7 +126,18 @@ impl NodeMirror {
                     continue;
                 }
                 Event::Installed { group, image, entries } => {
-                    MirrorEffect::Word(group, MirrorWord::Installed(live_image(image, entries)))
+                    let image = live_image(image, entries);
+                    let mark = Mark { instance: image.head.applied, chain: image.head.chain };
+                    // Hashed and built here: the groups' own thread has heartbeats to send.
+                    let word = match image.into_state() {
+                        Ok(state) => MirrorWord::Installed(mark, Box::new(state)),
+                        Err(e) => {
+                            let text = format!("a checkpoint of group {group} that is no state: {e}");
+                            self.effects.push(MirrorEffect::Alarm(text));
+                            MirrorWord::Lost
+                        }
+                    };
+                    MirrorEffect::Word(group, word)
                 }
                 Event::Refill { group, why } => {
                     self.effects.push(MirrorEffect::Alarm(format!(
@@ -124,9 +146,13 @@ impl NodeMirror {
                     MirrorEffect::Word(group, MirrorWord::Lost)
                 }
                 Event::Wanted { group, through } => MirrorEffect::Word(group, MirrorWord::Wanted(through)),
-                Event::Unmirrored { group, why } => MirrorEffect::Alarm(format!(
-                    "group {group} cannot be mirrored: {why}. It serves on, but it holds the log back"
-                )),
+                Event::Unmirrored { group, why } => {
+                    self.effects.push(MirrorEffect::Alarm(format!(
+                        "group {group} cannot be mirrored: {why}. It serves on, but it holds the log back; it is \
+                         tried again every minute"
+                    )));
+                    MirrorEffect::Word(group, MirrorWord::Unmirrored)
+                }
                 Event::Poisoned { why } => MirrorEffect::Failed(why),
             };
             self.effects.push(effect);
@@ -137,7 +163,7 @@ impl NodeMirror {
     /// Whether another turn would do more without anything happening before.
     #[must_use]
     pub fn busy(&self) -> bool {
-        self.mirror.busy()
+        self.mirror.busy() || !self.settle.is_empty()
     }
 
     /// Checkpoints on their way in and out.

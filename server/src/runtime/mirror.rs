@@ -169,11 +169,11 @@ pub fn run(parts: MirrorParts) {
                     let _ = net.send(to, Lane::Bulk, batch);
                 }
                 MirrorEffect::Word(group, word) => {
-                    if let MirrorWord::Installed(image) = &word {
+                    if let MirrorWord::Installed(mark, state) = &word {
                         tracing::info!(
                             group = group.0,
-                            instance = image.head.applied.0,
-                            keys = image.items.len(),
+                            instance = mark.instance.0,
+                            keys = state.len(),
                             "a checkpoint from a peer was verified and is in force"
                         );
                     }
