@@ -11,11 +11,11 @@ use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
 use groups::ids::{Boot, GroupId, NodeId, StorageId};
 use groups::log::{
-    AppendError, At, CommitError, Disk, Durability, Log, LogOptions, OpenError, ReadError, Record, Recovered,
-    SimDisk, inspect,
+    AppendError, At, CommitError, Disk, Durability, Log, LogOptions, OpenError, Record, Recovered, SimDisk,
+    inspect,
 };
 use groups::mirrored::{MirrorLimits, MirrorOrder};
-use groups::paxos::message::{Entry, Mark};
+use groups::paxos::message::Mark;
 use groups::paxos::{Counters, LogFound, Tuning};
 use groups::random::Random;
 use groups::time::Time;
@@ -682,16 +682,7 @@ impl Machine {
                 let due = if written { std::mem::take(&mut running.reads) } else { Vec::new() };
                 for (index, read) in due {
                     let shard = &mut running.shards[index];
-                    let found = match running.log.read(read.group, read.from, read.to, 600) {
-                        Ok(found) => LogFound::Entries(
-                            found
-                                .into_iter()
-                                .map(|(instance, ballot, value)| Entry { instance, ballot, value })
-                                .collect(),
-                        ),
-                        Err(ReadError::NotHere { first }) => LogFound::Begins(first),
-                        Err(_) => LogFound::Entries(Vec::new()),
-                    };
+                    let found = read.run(&running.log, 600).unwrap_or(LogFound::Entries(Vec::new()));
                     shard.on_log_read(read, found, clock);
                     again = true;
                 }

@@ -111,6 +111,7 @@ impl Mirror {
         let to = position.applied;
         let at = match self.prepare_refill(group, &position) {
             Ok(at) => at,
+            Err(error @ StoreError::Io { .. }) => return self.ask_refill(group, error.to_string()),
             Err(error) => return self.failed(group, error),
         };
         if at >= to {
@@ -249,8 +250,6 @@ impl Mirror {
                 if state.unreadable >= UNREADABLE {
                     state.unreadable = 0;
                     self.lose(group, error.to_string());
-                } else {
-                    self.ask_refill(group, error.to_string());
                 }
             }
             StoreError::TooLarge { .. } => self.unmirrored(group, error.to_string()),

@@ -3,7 +3,7 @@
 
 use super::message::{Entry, Envelope};
 use crate::ids::{GroupId, InstanceId, NodeId};
-use crate::log::Record;
+use crate::log::{Disk, Log, ReadError, Record};
 
 /// Chosen values that a peer wants and that only the log still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,23 @@ pub enum LogFound {
     Entries(Vec<Entry>),
     /// The log begins only with this instance: what lies before it is in the checkpoint.
     Begins(InstanceId),
+}
+
+impl LogRead {
+    /// Does it, up to about `max_bytes` of values.
+    ///
+    /// # Errors
+    /// When the log cannot be read there.
+    pub fn run<D: Disk>(&self, log: &Log<D>, max_bytes: usize) -> Result<LogFound, ReadError> {
+        match log.read(self.group, self.from, self.to, max_bytes) {
+            Ok(found) => {
+                let entry = |(instance, ballot, value)| Entry { instance, ballot, value };
+                Ok(LogFound::Entries(found.into_iter().map(entry).collect()))
+            }
+            Err(ReadError::NotHere { first }) => Ok(LogFound::Begins(first)),
+            Err(e) => Err(e),
+        }
+    }
 }
 
 /// The output of one turn over any number of groups. The driver

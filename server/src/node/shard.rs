@@ -510,13 +510,15 @@ impl GroupStatus {
     pub fn of(group: &Group) -> GroupStatus {
         let (replica, state) = (&group.replica, group.state());
         let mark = replica.mark();
+        // While the state is being rebuilt it is behind the prefix, and has no checksum of its own.
+        let chain = if state.applied() == mark.instance { mark.chain } else { 0 };
         GroupStatus {
             group: replica.group(),
             role: replica.role_name(),
             leader: replica.leader(),
             round: replica.promised().round,
-            applied: mark.instance,
-            chain: mark.chain,
+            applied: state.applied(),
+            chain,
             state_hash: state.hash().to_bytes(),
             keys: state.len(),
             bytes: state.bytes(),

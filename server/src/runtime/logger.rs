@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use groups::log::{CommitError, Disk, Log, LogStats, ReadError, RealDisk};
-use groups::paxos::message::Entry;
 use groups::paxos::{LogFound, LogRead};
 use netio::NetHandle;
 use parking_lot::Mutex;
@@ -237,14 +236,8 @@ impl Logger {
     }
 
     fn read(&mut self, shard: u32, read: LogRead) {
-        let found = match self.log.read(read.group, read.from, read.to, self.read_bytes) {
-            Ok(found) => LogFound::Entries(
-                found
-                    .into_iter()
-                    .map(|(instance, ballot, value)| Entry { instance, ballot, value })
-                    .collect(),
-            ),
-            Err(ReadError::NotHere { first }) => LogFound::Begins(first),
+        let found = match read.run(&self.log, self.read_bytes) {
+            Ok(found) => found,
             Err(ReadError::Poisoned) => return,
             Err(e) => {
                 tracing::error!(group = read.group.0, peer = read.reader.0, "cannot serve a peer: {e}");

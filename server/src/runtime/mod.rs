@@ -3,7 +3,8 @@
 //! ```text
 //! netio    one thread, one poll loop: all peers
 //! worker   one thread per shard: its groups, its client connections
-//! log      one thread: one write and one sync for all that is ready
+//! log      one thread: one write and one sync for all that is ready; shortens the log
+//! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
 //! main     the birth, then the wait for the end
 //! ```
 
