@@ -221,9 +221,9 @@ fn an_empty_queue_takes_one_frame_that_is_larger_than_it() {
     nodes[0].wait_up(2, LANE);
     let body = vec![7u8; 1 << 20];
     // A ping of the link's own may be in the queue at this very moment.
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     while let Err(e) = nodes[0].send(2, &body) {
-        assert!(e == SendError::Full && std::time::Instant::now() < deadline, "{e}");
+        assert!(e == SendError::Full && Instant::now() < deadline, "{e}");
         std::thread::yield_now();
     }
     assert!(nodes[1].wait_frame().1.body == body);
