@@ -254,19 +254,16 @@ impl Host {
     pub fn on_mirror(&mut self, group: GroupId, word: MirrorWord, now: Time) {
         let Some(index) = self.seat(group) else { return };
         let seat = &mut self.members[index].group;
-        match word {
-            MirrorWord::Installed(mark, state) => seat.install(mark, *state, now, &mut self.output.ready),
-            word => {
-                let Some(mirrored) = seat.mirrored() else { return };
-                match word {
-                    MirrorWord::Folded(applied) => mirrored.folded(applied),
-                    MirrorWord::Settled(point) => mirrored.settled(point),
-                    MirrorWord::Lost => mirrored.lost(),
-                    MirrorWord::Wanted(through) => mirrored.wanted(through),
-                    MirrorWord::Unmirrored => mirrored.unmirrored(now),
-                    MirrorWord::Installed(..) => {}
-                }
+        match (word, seat.mirrored()) {
+            (MirrorWord::Installed(mark, state), _) => {
+                seat.install(mark, *state, now, &mut self.output.ready);
             }
+            (_, None) => return,
+            (MirrorWord::Folded(applied), Some(mirrored)) => mirrored.folded(applied),
+            (MirrorWord::Settled(point), Some(mirrored)) => mirrored.settled(point),
+            (MirrorWord::Lost, Some(mirrored)) => mirrored.lost(),
+            (MirrorWord::Wanted(through), Some(mirrored)) => mirrored.wanted(through),
+            (MirrorWord::Unmirrored, Some(mirrored)) => mirrored.unmirrored(now),
         }
         self.touch(index);
     }

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use bytes::Bytes;
-use groups::ids::{GroupId, InstanceId, NodeId};
+use groups::ids::{GroupId, NodeId};
 use groups::time::Time;
 
 use super::wire::{Attempt, Chunk, Fetch, Frame, Head, Nothing, Until, Why};
@@ -279,11 +279,5 @@ impl Mirror {
         let expected = pause.map_or(0, |pause| pause.bytes);
         let Outgoing { bytes, keys, started, .. } = *out;
         Transfer { group, peer, direction: Direction::Out, bytes, expected, keys, started }
-    }
-
-    /// Where a group is held, for the tests and the status.
-    #[must_use]
-    pub fn paused_at(&self, group: GroupId) -> Option<InstanceId> {
-        Some(self.groups.get(&group)?.pause.as_ref()?.position.applied)
     }
 }

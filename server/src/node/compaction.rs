@@ -41,14 +41,13 @@ const AGAIN: Duration = Duration::from_millis(250);
 pub struct Compactor {
     limits: CompactionLimits,
     next: Time,
-    holding: Vec<GroupId>,
 }
 
 impl Compactor {
     /// A compactor that has not looked yet.
     #[must_use]
     pub fn new(limits: CompactionLimits) -> Compactor {
-        Compactor { limits, next: Time::ZERO, holding: Vec::new() }
+        Compactor { limits, next: Time::ZERO }
     }
 
     /// Drops what nobody needs, and says what to ask of whom for the rest. `scarce`: the disk is
@@ -66,7 +65,6 @@ impl Compactor {
             return Ok(Vec::new());
         }
         self.next = now + AGAIN;
-        self.holding.clear();
         while let Some(pinned) = log.pins(MOST) {
             if pinned.log_bytes <= self.limits.start_bytes && !scarce {
                 break;
@@ -79,16 +77,9 @@ impl Compactor {
                 }
             }
             let urgent = scarce || pinned.log_bytes > self.limits.keep_bytes;
-            self.holding = pinned.groups.iter().map(|pin| pin.group).collect();
             let demands = pinned.groups.iter();
             return Ok(demands.map(|pin| (pin.group, Demand { through: pin.instance, urgent })).collect());
         }
         Ok(Vec::new())
-    }
-
-    /// Groups that the oldest segment waits for, as of the last look.
-    #[must_use]
-    pub fn holding(&self) -> &[GroupId] {
-        &self.holding
     }
 }
