@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{Boot, GroupId, InstanceId, NodeId};
+use crate::ids::{Boot, GroupId, InstanceId, Member, NodeId};
 use crate::kv::value::{Batch, COMMAND_HEAD};
 use crate::kv::{Command, Outcome, State, Ticket};
 use crate::mirrored::{Demand, HeldBack, MirrorLimits, MirrorOrder, Mirrored};
@@ -154,8 +154,8 @@ const REBUILD_RETRY: Duration = Duration::from_secs(1);
 pub struct Seat {
     /// The group.
     pub group: GroupId,
-    /// Its voting members, this node among them.
-    pub members: Members,
+    /// The members that it was born with, this node among them.
+    pub founders: Members,
     /// The members from the best placed leader to the worst.
     pub preference: Vec<NodeId>,
     /// What the log holds of it.
@@ -167,17 +167,17 @@ impl Group {
     #[must_use]
     pub fn new(
         seat: Seat,
-        me: NodeId,
+        me: Member,
         boot: Boot,
         tuning: Arc<Tuning>,
         limits: Arc<Limits>,
         now: Time,
     ) -> Group {
-        let Seat { group, members, preference, replay } = seat;
+        let Seat { group, founders, preference, replay } = seat;
         let Replayed { recovered, state, mirror, ahead, floor, halted } = replay.finish();
         let rebuilding =
             (state.applied() < recovered.chosen).then_some(Rebuilding { least: floor, due: Time::ZERO });
-        let mut replica = Replica::new(group, me, members, preference, tuning, recovered, now);
+        let mut replica = Replica::new(group, me, founders, preference, tuning, recovered, now);
         if let Some(halt) = halted {
             replica.halt(halt);
         }
@@ -197,7 +197,7 @@ impl Group {
             waiting: VecDeque::new(),
             waiting_count: 0,
             deferred: Vec::new(),
-            me,
+            me: me.node,
             boot,
         }
     }
@@ -261,7 +261,7 @@ impl Group {
         answers: &mut Vec<Answer>,
         orders: &mut Vec<(GroupId, MirrorOrder)>,
     ) {
-        self.replica.turn(ready);
+        self.replica.turn(now, ready);
         self.apply(answers);
         self.serve(now, ready, answers);
         if self.replica.halted().is_none() {
@@ -274,7 +274,7 @@ impl Group {
         if self.replica.is_leader() {
             self.propose(now, ready);
             self.begin_reads(now, ready);
-            self.replica.turn(ready);
+            self.replica.turn(now, ready);
             self.apply(answers);
             self.answer_reads(now, answers);
         } else if self.is_waiting() {
@@ -334,11 +334,12 @@ impl Group {
             return mirrored.lost();
         }
         state.watch_changes();
+        let members = state.members().cloned();
         self.state = state;
         *mirrored = Mirrored::new(mark.instance);
         mirrored.settled(mark);
         if mark.instance > self.replica.mark().instance {
-            self.replica.install(mark, now, ready);
+            self.replica.install(mark, members.as_ref(), now, ready);
         } else {
             self.rebuilding.get_or_insert(Rebuilding { least: mark.instance, due: Time::ZERO });
             self.replica.set_stateless(true);

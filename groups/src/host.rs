@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
-use crate::ids::{Boot, GroupId, InstanceId, NodeId};
+use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
 use crate::kv::State;
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
 use crate::paxos::{Envelope, LogFound, Message, Ready, Tuning};
-use crate::peers::{Heard, Heartbeat, Peers};
+use crate::peers::{Heard, Heartbeat, Memory, Peers, Proof, Standing};
 use crate::random::Random;
 use crate::time::Time;
 
@@ -23,6 +23,8 @@ use crate::time::Time;
 pub struct HostConfig {
     /// This node.
     pub me: NodeId,
+    /// Its disk, and how much of what it remembers must be vouched for.
+    pub proof: Proof,
     /// Its life.
     pub boot: Boot,
     /// Which of the node's shards this is.
@@ -57,6 +59,8 @@ pub struct Output {
     pub answers: Vec<Answer>,
     /// What the groups ask of their mirrors.
     pub orders: Vec<(GroupId, MirrorOrder)>,
+    /// What is remembered of the peers' disks, when it is to be written down.
+    pub memory: Option<Vec<(NodeId, Memory)>>,
 }
 
 /// What the mirror says about a group.
@@ -116,8 +120,8 @@ impl Host {
         for seat in seats {
             assert_eq!(seat.group.0 % config.shards, config.shard, "a shard owns its groups only");
             by_group[(seat.group.0 / config.shards) as usize] = members.len() as u32;
-            let group =
-                Group::new(seat, config.me, config.boot, Arc::clone(&tuning), Arc::clone(&limits), now);
+            let me = Voter { node: config.me, storage: config.proof.storage };
+            let group = Group::new(seat, me, config.boot, Arc::clone(&tuning), Arc::clone(&limits), now);
             members.push(Member { group, touched: false, active: true });
         }
         let peers = Peers::new(
@@ -127,6 +131,7 @@ impl Host {
             config.shards,
             config.tuning.election_timeout,
             &config.nodes,
+            config.proof.clone(),
         );
         Host {
             peers,
@@ -190,8 +195,9 @@ impl Host {
 
     /// A message of a peer's replica.
     pub fn on_message(&mut self, from: NodeId, group: GroupId, message: Message, now: Time) {
-        if from == self.config.me {
-            // Own votes come from the own disk, never from the network.
+        // Own votes come from the own disk, never from the network. And a disk whose memory nobody
+        // vouches for neither promises nor accepts nor counts.
+        if from == self.config.me || self.peers.standing() != Standing::Proven {
             return;
         }
         self.step(from, group, message, now);
@@ -235,6 +241,9 @@ impl Host {
     /// Everything up to `batch` is on the disk: the own votes of those turns count now.
     pub fn on_synced(&mut self, batch: u64, now: Time) {
         assert!(batch < self.next_batch, "only what was handed out can be synced");
+        if self.peers.standing() != Standing::Proven {
+            return;
+        }
         while let Some((_, envelopes)) = self.own.pop_front_if(|(b, _)| *b <= batch) {
             for envelope in envelopes {
                 self.step(self.config.me, envelope.group, envelope.message, now);
@@ -307,6 +316,9 @@ impl Host {
                 self.output.beats.push((node, beat));
             }
         }
+        if self.peers.standing() != Standing::Proven {
+            return;
+        }
         for node in self.peers.changed(now) {
             for index in 0..self.members.len() {
                 let replica = &self.members[index].group.replica;
@@ -344,6 +356,10 @@ impl Host {
 
     /// Ends the turn of every touched group and returns what there is to do.
     pub fn turn(&mut self, now: Time) -> Output {
+        if matches!(self.peers.standing(), Standing::Lapsed { .. } | Standing::Replaced { .. }) {
+            // Nothing of it may count any more, and nothing leaves. The driver ends this life.
+            return Output::default();
+        }
         for index in std::mem::take(&mut self.touched) {
             let member = &mut self.members[index];
             member.touched = false;
@@ -351,6 +367,7 @@ impl Host {
             member.group.turn(now, ready, answers, orders);
         }
         let mut output = std::mem::take(&mut self.output);
+        output.memory = self.peers.to_save(now);
         let ready = &mut output.ready;
         if !(ready.records.is_empty() && ready.send_after_sync.is_empty()) {
             let batch = self.next_batch;

@@ -90,6 +90,16 @@ wide_id! {
     StorageId
 }
 
+/// A voting member of a group: a node, and the disk that remembers what it has promised and
+/// accepted. A node whose disk is lost comes back as another member (FAULTS, rule 18).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// The node.
+    pub node: NodeId,
+    /// Its disk.
+    pub storage: StorageId,
+}
+
 /// A ballot: a round and the node that owns it, so that no two nodes ever use the same one
 /// (Lamport, "Paxos Made Simple", section 2.4). Ordered by round, then node.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,10 +5,21 @@
 //! shard to shard, because a shard that hangs must not be covered by its neighbour's pulse. The
 //! receiver echoes the sender's own time stamp: the sender learns that this very heartbeat was
 //! heard, and how old that knowledge is on its own clock.
+//!
+//! Heartbeats are also how a disk is recognised. Each says which disk speaks and the newest
+//! commit of its log, and each tells its receiver what the sender remembers of it. A node whose
+//! disk was put back from an older copy hears that it once knew more, and a node whose disk was
+//! replaced hears of the other one; neither may vote with what it has (FAULTS, rule 18 and
+//! "older copy of the disk put back"). So a node takes no part in Paxos before enough peers have
+//! answered it, and stops the moment one says so later. That is as much as can be known: a copy
+//! that lacks only what no reachable peer has ever heard of is not told apart.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::ids::{Boot, GroupId, NodeId};
+use crate::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
+use crate::planted::{self, Bug};
 use crate::time::Time;
 
 /// The most shards of one node; more is a damaged message.
@@ -25,11 +36,100 @@ pub struct Heartbeat {
     pub shards: u32,
     /// When it was sent, on the sender's clock.
     pub sent: Time,
+    /// The disk that the sender runs on.
+    pub storage: StorageId,
+    /// The newest commit of the sender's log that is synced.
+    pub commit: CommitId,
+    /// What the sender remembers of the receiver.
+    pub known: Option<Memory>,
     /// The receiver's life that the echoes below belong to.
     pub echo_boot: Boot,
     /// For each shard of the receiver, the `sent` of its newest heartbeat heard here.
     pub echoes: Vec<Time>,
 }
+
+/// What is remembered of a peer's disk, across lives of both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Memory {
+    /// The disk with the highest boot number heard of.
+    pub storage: StorageId,
+    /// That number.
+    pub boot: Boot,
+    /// The newest commit that this disk has told of.
+    pub commit: CommitId,
+}
+
+/// Whether a node may trust what its disk remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Too few peers have answered yet: it says nothing that belongs to Paxos.
+    Unproven,
+    /// Enough peers remember no more of it than it does itself.
+    Proven,
+    /// A peer remembers more: the disk is an older copy of itself.
+    Lapsed {
+        /// Who.
+        peer: NodeId,
+        /// What it remembers.
+        known: Memory,
+    },
+    /// The node has been given another disk since.
+    Replaced {
+        /// Who says so.
+        peer: NodeId,
+        /// What it remembers.
+        known: Memory,
+    },
+}
+
+/// The newest synced commit of a node's log: set by whoever syncs, before anybody hears of the sync;
+/// read by every shard, which all speak for one disk.
+#[derive(Clone, Debug, Default)]
+pub struct Newest(Arc<AtomicU64>);
+
+impl Newest {
+    /// A log that ends with `commit`.
+    #[must_use]
+    pub fn new(commit: CommitId) -> Newest {
+        Newest(Arc::new(AtomicU64::new(commit.0)))
+    }
+
+    /// The log has synced up to here.
+    pub fn reach(&self, commit: CommitId) {
+        self.0.fetch_max(commit.0, Ordering::AcqRel);
+    }
+
+    /// Where the log ends.
+    #[must_use]
+    pub fn get(&self) -> CommitId {
+        CommitId(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// This node's own end of the proof.
+#[derive(Clone, Debug)]
+pub struct Proof {
+    /// The disk.
+    pub storage: StorageId,
+    /// The newest commit on it.
+    pub newest: Newest,
+    /// So many nodes, this one included, must find nothing wrong with it. One asks nobody.
+    pub needed: usize,
+    /// What is remembered of the peers from earlier lives.
+    pub memory: Vec<(NodeId, Memory)>,
+}
+
+impl Proof {
+    /// A node that needs nobody's word: a cluster of one, or a disk that promises nothing of what it
+    /// holds to be durable.
+    #[must_use]
+    pub fn alone(storage: StorageId) -> Proof {
+        Proof { storage, newest: Newest::default(), needed: 1, memory: Vec::new() }
+    }
+}
+
+/// How often the progress of the peers' commits is worth writing down.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// What this shard knows of one shard of a peer.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +152,9 @@ struct Peer {
     /// Since when it has been heard without a break.
     up_since: Option<Time>,
     pulses: Vec<Pulse>,
+    memory: Option<Memory>,
+    /// It has heard this life and remembers nothing against it.
+    vouches: bool,
 }
 
 /// The peers as one shard sees them.
@@ -64,6 +167,14 @@ pub struct Peers {
     /// Silence after which a peer is taken for dead.
     timeout: Duration,
     peers: Vec<Peer>,
+    storage: StorageId,
+    newest: Newest,
+    needed: usize,
+    standing: Standing,
+    /// A peer has another disk or a new life, or its commits have gone on, since the memory was
+    /// last handed out.
+    unsaved: (bool, bool),
+    next_save: Time,
 }
 
 /// What a heartbeat changed.
@@ -89,14 +200,97 @@ impl Peers {
         shards: u32,
         timeout: Duration,
         nodes: &[NodeId],
+        proof: Proof,
     ) -> Peers {
+        let Proof { storage, newest, needed, memory } = proof;
+        let remembered = |node: NodeId| memory.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
         let mut peers: Vec<Peer> = nodes
             .iter()
             .filter(|n| **n != me)
-            .map(|&node| Peer { node, boot: Boot(0), up_since: None, pulses: Vec::new() })
+            .map(|&node| Peer {
+                node,
+                boot: Boot(0),
+                up_since: None,
+                pulses: Vec::new(),
+                memory: remembered(node),
+                vouches: false,
+            })
             .collect();
         peers.sort_unstable_by_key(|p| p.node);
-        Peers { me, boot, shard, shards, timeout, peers }
+        let standing = if needed <= 1 { Standing::Proven } else { Standing::Unproven };
+        Peers {
+            me,
+            boot,
+            shard,
+            shards,
+            timeout,
+            peers,
+            storage,
+            newest,
+            needed,
+            standing,
+            unsaved: (false, false),
+            next_save: Time::ZERO,
+        }
+    }
+
+    /// Whether this node may trust what its disk remembers.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// What is remembered of the peers, when it is worth writing down: at once when a peer has
+    /// another disk or a new life, now and then while their logs go on.
+    pub fn to_save(&mut self, now: Time) -> Option<Vec<(NodeId, Memory)>> {
+        let (lives, commits) = self.unsaved;
+        if !(lives || (commits && now >= self.next_save)) {
+            return None;
+        }
+        self.unsaved = (false, false);
+        self.next_save = now + SAVE_EVERY;
+        Some(self.peers.iter().filter_map(|p| Some((p.node, p.memory?))).collect())
+    }
+
+    /// Takes in what `from` says about its own disk; `false` when that disk was replaced.
+    fn remember(&mut self, index: usize, beat: &Heartbeat) -> bool {
+        let told = Memory { storage: beat.storage, boot: beat.boot, commit: beat.commit };
+        let memory = &mut self.peers[index].memory;
+        match memory {
+            Some(held) if held.storage == told.storage => {
+                self.unsaved.0 |= told.boot > held.boot;
+                self.unsaved.1 |= told.commit > held.commit;
+                held.boot = held.boot.max(told.boot);
+                held.commit = held.commit.max(told.commit);
+            }
+            Some(held) if held.boot >= told.boot => return false,
+            Some(_) | None => {
+                self.unsaved.0 = true;
+                *memory = Some(told);
+            }
+        }
+        true
+    }
+
+    /// Takes in what `from` remembers of this node.
+    fn judge(&mut self, index: usize, beat: &Heartbeat) {
+        let peer = self.peers[index].node;
+        let Some(known) = beat.known else { return };
+        if known.storage != self.storage {
+            if known.boot > self.boot {
+                self.standing = Standing::Replaced { peer, known };
+            }
+        } else if (known.boot > self.boot || known.commit > self.newest.get())
+            && !planted::is(Bug::TrustsOldMemory)
+        {
+            self.standing = Standing::Lapsed { peer, known };
+        } else if beat.echo_boot == self.boot {
+            self.peers[index].vouches = true;
+            let vouching = 1 + self.peers.iter().filter(|p| p.vouches).count();
+            if self.standing == Standing::Unproven && vouching >= self.needed {
+                self.standing = Standing::Proven;
+            }
+        }
     }
 
     /// The nodes beside this one, ascending.
@@ -125,6 +319,10 @@ impl Peers {
         let timeout = self.timeout;
         let (my_boot, my_shard) = (self.boot, self.shard as usize);
         let Ok(index) = self.peers.binary_search_by_key(&from, |p| p.node) else { return Heard::Late };
+        self.judge(index, beat);
+        if !self.remember(index, beat) {
+            return Heard::Late;
+        }
         let peer = &mut self.peers[index];
         if beat.boot < peer.boot || beat.shards == 0 || beat.shards > MAX_SHARDS || beat.shard >= beat.shards
         {
@@ -162,11 +360,21 @@ impl Peers {
     /// The heartbeat to send to `to` now.
     #[must_use]
     pub fn beat(&self, to: NodeId, now: Time) -> Heartbeat {
-        let (echo_boot, echoes) = match self.peer(to) {
-            Some(peer) => (peer.boot, peer.pulses.iter().map(|p| p.stamp).collect()),
-            None => (Boot(0), Vec::new()),
+        let (known, echo_boot, echoes) = match self.peer(to) {
+            Some(peer) => (peer.memory, peer.boot, peer.pulses.iter().map(|p| p.stamp).collect()),
+            None => (None, Boot(0), Vec::new()),
         };
-        Heartbeat { boot: self.boot, shard: self.shard, shards: self.shards, sent: now, echo_boot, echoes }
+        Heartbeat {
+            boot: self.boot,
+            shard: self.shard,
+            shards: self.shards,
+            sent: now,
+            storage: self.storage,
+            commit: self.newest.get(),
+            known,
+            echo_boot,
+            echoes,
+        }
     }
 
     /// Whether the shard of `node` that owns `group` has been heard within the timeout. A node
@@ -240,7 +448,93 @@ mod tests {
 
     fn peers(me: u32, boot: u64) -> Peers {
         let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
-        Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes)
+        Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes, Proof::alone(StorageId(me.into())))
+    }
+
+    /// A node on `disk` whose log ends with `commit`, which needs the word of one peer.
+    fn on_disk(me: u32, boot: u64, disk: u32, commit: u64) -> Peers {
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let newest = Newest::new(CommitId(commit));
+        let proof = Proof { newest, needed: 2, ..Proof::alone(StorageId(disk.into())) };
+        Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes, proof)
+    }
+
+    /// Both say one thing, first `a`.
+    fn exchange(a: &mut Peers, b: &mut Peers, millis: u64) {
+        let beat = a.beat(b.me(), at(millis));
+        b.heard(a.me(), &beat, at(millis));
+        let beat = b.beat(a.me(), at(millis));
+        a.heard(b.me(), &beat, at(millis));
+    }
+
+    #[test]
+    fn a_node_is_proven_once_a_peer_has_heard_this_life_of_it() {
+        let (mut a, mut b) = (on_disk(1, 1, 10, 5), on_disk(2, 1, 20, 5));
+        // What b says before it has heard a proves nothing.
+        let beat = b.beat(NodeId(1), at(1));
+        a.heard(NodeId(2), &beat, at(1));
+        assert_eq!(a.standing(), Standing::Unproven);
+        exchange(&mut a, &mut b, 2);
+        assert_eq!(a.standing(), Standing::Proven);
+    }
+
+    #[test]
+    fn an_older_copy_of_a_disk_is_found_out() {
+        let (mut a, mut b) = (on_disk(1, 4, 10, 900), on_disk(2, 1, 20, 5));
+        exchange(&mut a, &mut b, 1);
+        a.newest.reach(CommitId(1_000));
+        exchange(&mut a, &mut b, 2);
+        // The copy was made at commit 950, in the same life.
+        let mut copy = on_disk(1, 5, 10, 950);
+        exchange(&mut copy, &mut b, 3);
+        let known = Memory { storage: StorageId(10), boot: Boot(5), commit: CommitId(1_000) };
+        assert_eq!(copy.standing(), Standing::Lapsed { peer: NodeId(2), known });
+        // And what is remembered does not fall with what the copy says.
+        assert_eq!(b.to_save(at(9)), Some(vec![(NodeId(1), known)]));
+        // A peer that comes back with what it had written down says the same.
+        let mut later = on_disk(2, 2, 20, 5);
+        later.peers[0].memory = Some(known);
+        let mut copy = on_disk(1, 6, 10, 951);
+        exchange(&mut copy, &mut later, 4);
+        assert!(matches!(copy.standing(), Standing::Lapsed { .. }));
+    }
+
+    #[test]
+    fn a_proven_node_that_hears_of_more_later_stops() {
+        let (mut a, mut b, mut c) = (on_disk(1, 4, 10, 900), on_disk(2, 1, 20, 5), on_disk(3, 1, 30, 5));
+        exchange(&mut a, &mut c, 1);
+        let mut copy = on_disk(1, 5, 10, 800);
+        exchange(&mut copy, &mut b, 2);
+        assert_eq!(copy.standing(), Standing::Proven, "node 2 knows nothing of it");
+        exchange(&mut copy, &mut c, 3);
+        assert!(matches!(copy.standing(), Standing::Lapsed { peer: NodeId(3), .. }));
+    }
+
+    #[test]
+    fn a_new_disk_is_known_by_its_higher_boot_and_the_old_one_is_told() {
+        let (mut old, mut b) = (on_disk(1, 7, 10, 900), on_disk(2, 1, 20, 5));
+        exchange(&mut old, &mut b, 1);
+        let mut new = on_disk(1, 1_000, 11, 0);
+        exchange(&mut new, &mut b, 2);
+        assert_eq!(new.standing(), Standing::Proven, "another disk need not know what the old one knew");
+        let mut back = on_disk(1, 8, 10, 950);
+        exchange(&mut back, &mut b, 3);
+        assert!(
+            matches!(back.standing(), Standing::Replaced { known, .. } if known.storage == StorageId(11))
+        );
+        assert_eq!(b.boot_of(NodeId(1)), Boot(1_000));
+    }
+
+    #[test]
+    fn lives_are_written_down_at_once_and_commits_now_and_then() {
+        let (mut a, mut b) = (on_disk(1, 1, 10, 5), on_disk(2, 1, 20, 5));
+        exchange(&mut a, &mut b, 1);
+        assert!(b.to_save(at(1)).is_some());
+        assert_eq!(b.to_save(at(2)), None);
+        a.newest.reach(CommitId(6));
+        exchange(&mut a, &mut b, 3);
+        assert_eq!(b.to_save(at(3)), None);
+        assert!(b.to_save(at(6_000)).is_some());
     }
 
     #[test]
@@ -303,7 +597,7 @@ mod tests {
     fn a_shard_that_hangs_is_not_covered_by_its_neighbour() {
         let mut a = peers(1, 1);
         let nodes = [NodeId(1), NodeId(2)];
-        let shard = |s| Peers::new(NodeId(2), Boot(1), s, 2, TIMEOUT, &nodes);
+        let shard = |s| Peers::new(NodeId(2), Boot(1), s, 2, TIMEOUT, &nodes, Proof::alone(StorageId(2)));
         a.heard(NodeId(2), &shard(0).beat(NodeId(1), at(1)), at(1));
         assert!(a.alive(NodeId(2), GroupId(4), at(1)) && !a.alive(NodeId(2), GroupId(5), at(1)));
     }

@@ -93,13 +93,27 @@ pub enum Bug {
     InstallDropsAccepted,
     /// The session table is left out of a checkpoint.
     SessionsNotInCheckpoint,
+    /// Whatever disk a node runs on votes for it.
+    AnyDiskVotes,
+    /// A leader goes on proposing behind a change of members that is not applied.
+    ProposesPastChange,
+    /// After a change of members the leader does not ask the new ones in phase 1.
+    NoNewPhaseOne,
+    /// A candidate counts promises of members that know of a change that it does not know.
+    IgnoresNewerMembers,
+    /// A disk whose memory peers know better votes all the same.
+    TrustsOldMemory,
+    /// The members are left out of a checkpoint.
+    MembersNotInCheckpoint,
+    /// The members are left out of an anchor.
+    MembersNotInAnchor,
     /// A leader gives up its opening: it acknowledges what only it has.
     AcknowledgesAlone,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 44] = [
+    pub const ALL: [Bug; 51] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -143,6 +157,13 @@ impl Bug {
         Bug::InstallLowersPromise,
         Bug::InstallDropsAccepted,
         Bug::SessionsNotInCheckpoint,
+        Bug::AnyDiskVotes,
+        Bug::ProposesPastChange,
+        Bug::NoNewPhaseOne,
+        Bug::IgnoresNewerMembers,
+        Bug::TrustsOldMemory,
+        Bug::MembersNotInCheckpoint,
+        Bug::MembersNotInAnchor,
         Bug::AcknowledgesAlone,
     ];
 }

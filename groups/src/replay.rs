@@ -2,10 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
+
 use crate::ids::{Ballot, InstanceId};
 use crate::kv::State;
+use crate::kv::value::as_members;
 use crate::log::Record;
-use crate::paxos::{self, Accepted, Halt, Recovered};
+use crate::paxos::{self, Accepted, Halt, Members, Recovered};
 use crate::planted::{self, Bug};
 
 /// Takes a group's records in log order, on top of the state that its mirror had.
@@ -26,6 +29,8 @@ pub struct Replay {
     known: InstanceId,
     /// Records begin behind this: a state that is to be continued from the log reaches here.
     floor: InstanceId,
+    /// The members that the prefix has made; `None` for those of the birth.
+    members: Option<Members>,
     /// The log has the value of every instance up to here, or an anchor that stands for it.
     covered: InstanceId,
     /// Instances beyond it, up to the mirror's, of which the log has a value.
@@ -52,8 +57,8 @@ impl Replay {
     #[must_use]
     pub fn from_mirror(mut state: State, chain: u64) -> Replay {
         state.watch_changes();
-        let mirror = state.applied();
-        Replay { chosen: mirror, chain, state, mirror, ..Replay::default() }
+        let (mirror, members) = (state.applied(), state.members().cloned());
+        Replay { chosen: mirror, chain, members, state, mirror, ..Replay::default() }
     }
 
     /// Goes on from nothing, towards a mirror that has nothing yet.
@@ -90,12 +95,14 @@ impl Replay {
                 }
             }
             Record::Watermark { instance, .. } => self.choose(instance),
-            Record::Anchor { instance, chain, ballot, .. } => self.anchor(instance, chain, ballot),
+            Record::Anchor { instance, chain, ballot, members, .. } => {
+                self.anchor(instance, chain, ballot, members);
+            }
         }
     }
 
     /// Everything up to `instance` is chosen and was in the checkpoint; records below may be gone.
-    fn anchor(&mut self, instance: InstanceId, chain: u64, ballot: Ballot) {
+    fn anchor(&mut self, instance: InstanceId, chain: u64, ballot: Ballot, members: Bytes) {
         self.promised = self.promised.max(ballot);
         self.floor = self.floor.max(instance);
         self.covered = self.covered.max(instance);
@@ -113,6 +120,19 @@ impl Replay {
         if instance > self.chosen && self.halted.is_none() {
             self.pending = self.pending.split_off(&instance.next());
             (self.chosen, self.chain) = (instance, chain);
+            if !members.is_empty() {
+                match Members::decode(members) {
+                    Some(members) => {
+                        // A value beyond the anchor may have made them: it was chosen then.
+                        self.known = self.known.max(members.changed_at());
+                        self.members = Some(members);
+                    }
+                    None => {
+                        let why = "its anchor names members in an unknown shape".to_owned();
+                        self.halted = Some(Halt::Unreadable { instance, why });
+                    }
+                }
+            }
             self.choose(instance);
         }
     }
@@ -160,6 +180,9 @@ impl Replay {
             let next = self.chosen.next();
             let Some(accepted) = self.pending.remove(&next) else { return };
             self.chain = paxos::chain(self.chain, &accepted.value);
+            if let Some(list) = as_members(&accepted.value) {
+                self.members = Some(Members::since(next, list));
+            }
             // Without the state before it nothing is applied; the checkpoint brings its effect.
             if self.state.applied() == self.chosen
                 && let Err(e) = self.state.apply(next, accepted.value, &mut |_, _| {})
@@ -174,10 +197,13 @@ impl Replay {
     pub(crate) fn finish(mut self) -> Replayed {
         let ahead = self.is_mirror_ahead();
         self.choose(self.known);
-        let Replay { promised, pending, chosen, chain, known, floor, state, mirror, halted, .. } = self;
+        let Replay { promised, pending, chosen, chain, known, floor, members, state, mirror, halted, .. } =
+            self;
         let missing = (chosen < known).then_some(Halt::Missing { instance: chosen.next() });
         let halted = halted.or(missing);
-        let recovered = Recovered { promised, chosen, chain, open: pending };
+        // Members that a missing value has made are not the members of this prefix.
+        let members = members.filter(|m| m.changed_at() <= chosen);
+        let recovered = Recovered { promised, chosen, chain, open: pending, members };
         Replayed { recovered, state, mirror, ahead, floor, halted }
     }
 }

@@ -6,7 +6,7 @@ mod support;
 
 use bytes::Bytes;
 use groups::fuzz;
-use groups::ids::{Ballot, Boot, InstanceId, NodeId};
+use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use groups::kv::value::{Batch, lead, noop};
 use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
 use groups::paxos::message::{
@@ -57,6 +57,7 @@ fn messages() -> Vec<Message> {
     let ballot = Ballot { round: 3, node: NodeId(2) };
     let (instance, chosen, from) = (InstanceId(9), InstanceId(8), InstanceId(7));
     let mark = Mark { instance, chain: 0x1122_3344 };
+    let voter = StorageId(0x5566_7788);
     let entry = |n, value: &'static [u8]| groups::paxos::message::Entry {
         instance: InstanceId(n),
         ballot,
@@ -67,12 +68,20 @@ fn messages() -> Vec<Message> {
         Message::Probe(Probe { attempt: 1, chosen }),
         Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot }),
         Message::Prepare(Prepare { ballot, from, transfer: false }),
-        Message::Promise(Promise { ballot, chosen, part: 0, parts: 2, entries: entries.clone() }),
+        Message::Promise(Promise {
+            ballot,
+            voter,
+            changed: from,
+            chosen,
+            part: 0,
+            parts: 2,
+            entries: entries.clone(),
+        }),
         Message::Accept(Accept { ballot, instance, mark, value: "value".into() }),
-        Message::Accepted(Accepted { ballot, first: from, last: instance, chosen }),
+        Message::Accepted(Accepted { ballot, voter, first: from, last: instance, chosen }),
         Message::Reject(Reject { refused: Ballot::ZERO, promised: ballot }),
         Message::Advance(Advance { ballot, mark, barrier: 4 }),
-        Message::AdvanceReply(AdvanceReply { ballot, chosen, barrier: 4 }),
+        Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier: 4 }),
         Message::Learn(Learn { from }),
         Message::Values(Values { entries, first: instance }),
         Message::Transfer(Transfer { ballot }),

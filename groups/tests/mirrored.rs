@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use groups::group::{Group, Limits, Seat, Submission};
-use groups::ids::{Ballot, Boot, GroupId, InstanceId, NodeId};
+use groups::ids::{Ballot, Boot, GroupId, InstanceId, Member, NodeId, StorageId};
 use groups::kv::value::{Batch, lead};
 use groups::kv::{BadImage, Command, Condition, Fold, Image, State, StateHash, Ticket, Want};
 use groups::log::Record;
 use groups::mirrored::{Demand, MirrorLimits, MirrorOrder};
 use groups::paxos::message::{Accept, Mark};
 use groups::paxos::{Halt, Members, Message, Ready, Tuning, chain};
-use groups::peers::Peers;
+use groups::peers::{Peers, Proof};
 use groups::random::Random;
 use groups::replay::Replay;
 use groups::time::Time;
@@ -41,11 +41,25 @@ fn value(number: u64, command: &Command) -> Bytes {
     batch.finish()
 }
 
+fn disk(node: NodeId) -> Member {
+    Member { node, storage: StorageId(node.0.into()) }
+}
+
+fn alone() -> Peers {
+    let proof = Proof::alone(StorageId(1));
+    Peers::new(NodeId(1), Boot(1), 0, 1, Tuning::default().election_timeout, &[NodeId(1)], proof)
+}
+
 fn group(members: &[u32], replay: Replay) -> Group {
     let members: Vec<NodeId> = members.iter().copied().map(NodeId).collect();
-    let seat = Seat { group: G, members: Members::new(members.clone()), preference: members, replay };
+    let seat = Seat {
+        group: G,
+        founders: Members::new(members.iter().map(|n| disk(*n)).collect()),
+        preference: members,
+        replay,
+    };
     let limits = Limits { mirror: Some(LIMITS), ..Limits::default() };
-    Group::new(seat, NodeId(1), Boot(1), Arc::new(Tuning::default()), Arc::new(limits), at(1))
+    Group::new(seat, disk(NodeId(1)), Boot(1), Arc::new(Tuning::default()), Arc::new(limits), at(1))
 }
 
 /// A group of one member, which leads, with everything that it was asked to do done.
@@ -61,7 +75,7 @@ struct Alone {
 
 impl Alone {
     fn new() -> Alone {
-        let peers = Peers::new(NodeId(1), Boot(1), 0, 1, Tuning::default().election_timeout, &[NodeId(1)]);
+        let peers = alone();
         let mut alone = Alone {
             group: group(&[1], Replay::mirrored()),
             peers,
@@ -257,7 +271,7 @@ fn values_are_kept_for_slow_learners_unless_space_runs_out() {
 #[test]
 fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
     let mut follower = group(&[1, 2, 3], Replay::mirrored());
-    let peers = Peers::new(NodeId(1), Boot(1), 0, 1, Tuning::default().election_timeout, &[NodeId(1)]);
+    let peers = alone();
     let mut random = Random::new(3);
     let mut ready = Ready::default();
     let ballot = Ballot { round: 4, node: NodeId(2) };
@@ -281,7 +295,8 @@ fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
     assert_eq!(follower.replica.promised(), ballot, "rule 25");
     assert_eq!(follower.replica.open().keys().copied().collect::<Vec<_>>(), [InstanceId(5)]);
     assert_eq!(follower.state().hash(), state.hash());
-    let anchor = Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot };
+    let anchor =
+        Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot, members: Bytes::new() };
     assert_eq!(ready.records, [anchor], "a later start knows that the prefix is chosen");
     // An older one changes nothing.
     follower.install(Mark::default(), State::default(), at(4), &mut ready);
@@ -321,7 +336,7 @@ fn a_log_may_begin_with_a_watermark_whose_anchor_comes_later() {
     let records = vec![
         Record::Watermark { group: G, instance: InstanceId(4) },
         accept(5, 5),
-        Record::Anchor { group: G, instance: InstanceId(4), chain: sum, ballot },
+        Record::Anchor { group: G, instance: InstanceId(4), chain: sum, ballot, members: Bytes::new() },
         Record::Watermark { group: G, instance: InstanceId(5) },
         accept(6, 6),
     ];
@@ -344,7 +359,8 @@ fn chosen_values_that_nothing_stands_for_stop_the_group() {
 fn an_anchor_whose_values_are_all_here_takes_nothing_away() {
     let (state, sum) = state_after(3);
     let ballot = Ballot { round: 1, node: NodeId(1) };
-    let anchor = Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot };
+    let anchor =
+        Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot, members: Bytes::new() };
     let records = vec![accept(1, 1), accept(2, 2), accept(3, 3), anchor.clone()];
     let (_, group) = replayed(Replay::mirrored(), records);
     assert!(!group.is_rebuilding());
@@ -361,7 +377,8 @@ fn an_anchor_whose_values_are_all_here_takes_nothing_away() {
 fn a_mirror_that_contradicts_the_log_stops_the_group() {
     let (state, sum) = state_after(3);
     let ballot = Ballot { round: 1, node: NodeId(1) };
-    let anchor = Record::Anchor { group: G, instance: InstanceId(3), chain: sum ^ 1, ballot };
+    let anchor =
+        Record::Anchor { group: G, instance: InstanceId(3), chain: sum ^ 1, ballot, members: Bytes::new() };
     let (_, group) = replayed(Replay::from_mirror(state, sum), vec![anchor]);
     assert!(matches!(group.replica.halted(), Some(Halt::Checkpoint { .. })));
 }
@@ -382,7 +399,13 @@ fn a_mirror_that_is_ahead_of_the_log_is_noticed() {
     assert!(!replayed(Replay::from_mirror(state, sum), records).0);
     let (state, sum) = state_after(3);
     let ballot = Ballot { round: 1, node: NodeId(1) };
-    let anchor = Record::Anchor { group: G, instance: InstanceId(2), chain: state_after(2).1, ballot };
+    let anchor = Record::Anchor {
+        group: G,
+        instance: InstanceId(2),
+        chain: state_after(2).1,
+        ballot,
+        members: Bytes::new(),
+    };
     assert!(!replayed(Replay::from_mirror(state, sum), vec![accept(3, 3), anchor]).0);
     assert!(!replayed(Replay::mirrored(), vec![lead_record()]).0, "without a mirror there is nothing ahead");
 }

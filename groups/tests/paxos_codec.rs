@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use groups::ids::{Ballot, InstanceId, NodeId};
+use groups::ids::{Ballot, InstanceId, NodeId, StorageId};
 use groups::paxos::codec::{DecodeError, FIRST_KIND, LAST_KIND, decode, encode};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
@@ -41,6 +41,7 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
     let ballot = Ballot { round: 0x0102_0304_0506_0708, node: NodeId(0x0A0B_0C0D) };
     let low = Ballot { round: 1, node: NodeId(2) };
     let i = InstanceId;
+    let voter = StorageId(0x0001_0203_0405_0607_0809_0A0B_0C0D_0E0F);
     let mark = Mark { instance: i(3), chain: 0x1122_3344_5566_7788 };
     let entries = || {
         vec![
@@ -65,9 +66,17 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0400000000000000 01",
         ),
         (
-            Message::Promise(Promise { ballot: low, chosen: i(4), part: 1, parts: 2, entries: entries() }),
+            Message::Promise(Promise {
+                ballot: low,
+                voter,
+                changed: i(2),
+                chosen: i(4),
+                part: 1,
+                parts: 2,
+                entries: entries(),
+            }),
             19,
-            "0100000000000000 02000000 0400000000000000 01000000 02000000 02000000 \
+            "0100000000000000 02000000 0f0e0d0c0b0a0908 0706050403020100 0200000000000000 0400000000000000 01000000 02000000 02000000 \
              0500000000000000 0100000000000000 02000000 02000000 6162 \
              0600000000000000 0100000000000000 02000000 00000000",
         ),
@@ -77,9 +86,9 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0700000000000000 0300000000000000 8877665544332211 78797a",
         ),
         (
-            Message::Accepted(Accepted { ballot: low, first: i(5), last: i(7), chosen: i(3) }),
+            Message::Accepted(Accepted { ballot: low, voter, first: i(5), last: i(7), chosen: i(3) }),
             21,
-            "0100000000000000 02000000 0500000000000000 0700000000000000 0300000000000000",
+            "0100000000000000 02000000 0f0e0d0c0b0a0908 0706050403020100 0500000000000000 0700000000000000 0300000000000000",
         ),
         (
             Message::Reject(Reject { refused: low, promised: ballot }),
@@ -92,9 +101,9 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000",
         ),
         (
-            Message::AdvanceReply(AdvanceReply { ballot: low, chosen: i(3), barrier: 6 }),
+            Message::AdvanceReply(AdvanceReply { ballot: low, voter, chosen: i(3), barrier: 6 }),
             24,
-            "0100000000000000 02000000 0300000000000000 0600000000000000",
+            "0100000000000000 02000000 0f0e0d0c0b0a0908 0706050403020100 0300000000000000 0600000000000000",
         ),
         (Message::Learn(Learn { from: i(3) }), 25, "0300000000000000"),
         (
@@ -192,6 +201,10 @@ fn entries() -> impl Strategy<Value = Vec<Entry>> {
     proptest::collection::vec(entry, 0..6)
 }
 
+fn voter() -> impl Strategy<Value = StorageId> {
+    any::<u128>().prop_map(StorageId)
+}
+
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (any::<u64>(), instance()).prop_map(|(attempt, chosen)| Message::Probe(Probe { attempt, chosen })),
@@ -200,25 +213,27 @@ fn message() -> impl Strategy<Value = Message> {
         }),
         (ballot(), instance(), any::<bool>())
             .prop_map(|(ballot, from, transfer)| Message::Prepare(Prepare { ballot, from, transfer })),
-        (ballot(), instance(), any::<u32>(), any::<u32>(), entries()).prop_map(
-            |(ballot, chosen, part, parts, entries)| {
-                Message::Promise(Promise { ballot, chosen, part, parts, entries })
+        (ballot(), voter(), (instance(), instance()), any::<u32>(), any::<u32>(), entries()).prop_map(
+            |(ballot, voter, (changed, chosen), part, parts, entries)| {
+                Message::Promise(Promise { ballot, voter, changed, chosen, part, parts, entries })
             }
         ),
         (ballot(), instance(), mark(), value()).prop_map(|(ballot, instance, mark, value)| {
             Message::Accept(Accept { ballot, instance, mark, value })
         }),
-        (ballot(), instance(), instance(), instance()).prop_map(|(ballot, first, last, chosen)| {
-            Message::Accepted(Accepted { ballot, first, last, chosen })
-        }),
+        (ballot(), voter(), instance(), instance(), instance()).prop_map(
+            |(ballot, voter, first, last, chosen)| {
+                Message::Accepted(Accepted { ballot, voter, first, last, chosen })
+            }
+        ),
         (ballot(), ballot()).prop_map(|(refused, promised)| Message::Reject(Reject { refused, promised })),
         (ballot(), mark(), any::<u64>()).prop_map(|(ballot, mark, barrier)| Message::Advance(Advance {
             ballot,
             mark,
             barrier
         })),
-        (ballot(), instance(), any::<u64>()).prop_map(|(ballot, chosen, barrier)| {
-            Message::AdvanceReply(AdvanceReply { ballot, chosen, barrier })
+        (ballot(), voter(), instance(), any::<u64>()).prop_map(|(ballot, voter, chosen, barrier)| {
+            Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier })
         }),
         instance().prop_map(|from| Message::Learn(Learn { from })),
         (entries(), instance()).prop_map(|(entries, first)| Message::Values(Values { entries, first })),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use groups::ids::NodeId;
+use groups::ids::{Member, NodeId, StorageId};
 use groups::paxos::Members;
 use groups::paxos::quorum::{MAX_MEMBERS, Votes};
 use proptest::prelude::*;
@@ -18,10 +18,14 @@ fn config() -> ProptestConfig {
 }
 
 /// Two majorities always share a member, and one vote less would not do.
+fn disk(node: u32) -> Member {
+    Member { node: NodeId(node), storage: StorageId(1) }
+}
+
 #[test]
 fn a_majority_is_the_least_number_of_which_two_always_meet() {
     for n in 1..=MAX_MEMBERS {
-        let members = Members::new((1..=n as u32).map(NodeId).collect());
+        let members = Members::new((1..=n as u32).map(disk).collect());
         assert_eq!(members.count(), n);
         assert!(2 * members.majority() > n);
         assert!(2 * (members.majority() - 1) <= n);
@@ -37,7 +41,7 @@ fn no_members_make_no_group() {
 #[test]
 #[should_panic(expected = "a group has 1 to 64 members")]
 fn too_many_members_make_no_group() {
-    let _ = Members::new((1..=MAX_MEMBERS as u32 + 1).map(NodeId).collect());
+    let _ = Members::new((1..=MAX_MEMBERS as u32 + 1).map(disk).collect());
 }
 
 proptest! {
@@ -48,7 +52,7 @@ proptest! {
         nodes in proptest::collection::vec(0..100_u32, 1..=MAX_MEMBERS),
         voters in proptest::collection::vec(0..110_u32, 0..120),
     ) {
-        let members = Members::new(nodes.iter().copied().map(NodeId).collect());
+        let members = Members::new(nodes.iter().copied().map(disk).collect());
         let set: BTreeSet<u32> = nodes.into_iter().collect();
         let listed: Vec<u32> = members.nodes().iter().map(|n| n.0).collect();
         prop_assert_eq!(&listed, &set.iter().copied().collect::<Vec<_>>());

@@ -12,6 +12,13 @@ use groups::paxos::message::{Accept, Advance, Entry, Mark, Promise};
 use groups::paxos::{Message, chain};
 use paxos_support::{Setup, World, text};
 
+/// A whole promise of a node that has accepted one value.
+fn promise_of(node: u32, ballot: Ballot, entry: Entry) -> Promise {
+    let (changed, chosen) = (InstanceId::ZERO, InstanceId::ZERO);
+    let voter = paxos_support::founder(node).storage;
+    Promise { ballot, voter, changed, chosen, part: 0, parts: 1, entries: vec![entry] }
+}
+
 /// Story: a node that is more than `ahead` instances behind wins an election (a probe says how far
 /// the candidate is, and nobody looks). It proposes its opening beyond the prefix that a promise
 /// reported, but its own acceptor refuses: too far ahead of its own prefix. A follower would be
@@ -176,7 +183,7 @@ fn a_promise_with_an_absurd_instance_is_not_filled_up_to() {
         value: Bytes::from_static(&[0]),
     };
     let ballot = world.replica(1).promised();
-    let promise = Promise { ballot, chosen: InstanceId::ZERO, part: 0, parts: 1, entries: vec![entry] };
+    let promise = promise_of(2, ballot, entry);
     world.hand_over(2, 1, Message::Promise(promise));
     let records: usize = world.nodes[&1].pending.iter().map(|b| b.records.len()).sum();
     assert!(records < 10_000, "one promise made the leader write {records} records");
@@ -225,7 +232,7 @@ fn followers_of_a_halted_leader_look_for_another() {
     let ballot = world.replica(1).promised();
     let entry =
         Entry { instance: InstanceId(1), ballot: Ballot { round: 1, node: NodeId(2) }, value: unreadable() };
-    let promise = Promise { ballot, chosen: InstanceId::ZERO, part: 0, parts: 1, entries: vec![entry] };
+    let promise = promise_of(2, ballot, entry);
     world.hand_over(2, 1, Message::Promise(promise));
     world.settle();
     assert_eq!(world.replica(1).role_name(), "halted");

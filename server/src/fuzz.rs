@@ -2,13 +2,14 @@
 //! promise of this crate is broken. Those of the client protocol and the configuration lie
 //! beside what they test.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use groups::fuzz::Input;
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
 use groups::kv::Command;
-use groups::peers::{MAX_SHARDS, Peers};
+use groups::peers::{MAX_SHARDS, Peers, Proof};
 use groups::time::Time;
 
 use crate::node::birth::{Birth, Word};
@@ -75,7 +76,8 @@ fn heartbeat(body: Bytes) {
     let now = Time::from_nanos(5_000_000_000);
     let later = now + Duration::from_millis(10);
     let nodes = [NodeId(1), NodeId(2), NodeId(3)];
-    let mut peers = Peers::new(NodeId(1), Boot(4), 1, 2, Duration::from_secs(1), &nodes);
+    let proof = Proof { needed: 2, ..Proof::alone(StorageId(1)) };
+    let mut peers = Peers::new(NodeId(1), Boot(4), 1, 2, Duration::from_secs(1), &nodes, proof);
     for from in [1, 2, 2, 9] {
         peers.heard(NodeId(from), &beat, now);
         let echoes = peers.beat(NodeId(2), later).echoes.len();
@@ -131,15 +133,27 @@ pub fn birth(data: &[u8]) {
     let mut input = Input(data);
     let me = (NodeId(1), StorageId(1));
     let nodes: Vec<NodeId> = (1..=1 + u32::from(input.u8() % 3)).map(NodeId).collect();
-    let own = Word { fingerprint: 0, storage: me.1, stage: Stage::Empty };
-    let mut birth = Birth::new(me.0, "fuzz", nodes, own);
+    let own = Word { fingerprint: 0, storage: me.1, stage: Stage::Empty, heard: Boot(0) };
+    let needed = nodes.len() / 2 + 1;
+    let mut told: BTreeMap<NodeId, ClusterId> = BTreeMap::new();
+    let mut birth = Birth::new(me.0, "fuzz", nodes.clone(), own);
     while !input.is_empty() {
         let from = NodeId(u32::from(input.u8() % 4));
         let word = word(&mut input);
+        if from != me.0 && nodes.contains(&from) {
+            match &word.stage {
+                Stage::Born(cluster, _) if word.fingerprint == 0 => told.insert(from, *cluster),
+                _ => told.remove(&from),
+            };
+        }
         let before = birth.word().stage.clone();
         let step = if from == me.0 { birth.advance() } else { birth.hear(from, word) };
         match (&before, &step) {
             (Stage::Empty, Some(Stage::Voted(founders))) => assert!(founders.contains(&me)),
+            (Stage::Empty, Some(Stage::Born(cluster, founders))) if !founders.contains(&me) => {
+                let tellers = told.values().filter(|c| *c == cluster).count();
+                assert!(tellers >= needed, "joins on the word of {tellers}");
+            }
             (_, Some(Stage::Born(_, founders))) => assert!(founders.contains(&me), "born a stranger"),
             (_, None) => {}
             (before, step) => panic!("from {before:?} to {step:?}"),
@@ -169,7 +183,7 @@ fn word(input: &mut Input) -> Word {
         1 => Stage::Voted(founders),
         _ => Stage::Born(ClusterId(u128::from(input.u8())), founders),
     };
-    Word { fingerprint, storage, stage }
+    Word { fingerprint, storage, stage, heard: Boot(0) }
 }
 
 /// The manifest of a node: any bytes, or a body of any bytes behind a head and a checksum that

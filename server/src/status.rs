@@ -94,6 +94,8 @@ pub struct GroupLine {
     pub checkpoint: u64,
     /// The state here is missing or incomplete and is being fetched from a peer.
     pub rebuilding: bool,
+    /// This node's disk is a member: what it promises and accepts counts.
+    pub votes: bool,
     /// Why this group holds the log back, while it does.
     pub holds_log: Option<String>,
     /// At the leader: how far each follower is.

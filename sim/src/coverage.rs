@@ -15,6 +15,8 @@ pub enum Event {
     Rotation,
     SpaceAwaited,
     DamageRefused,
+    Renewed,
+    Lapsed,
     Stranger,
     LostBeforeBirth,
     LongPromise,
@@ -40,7 +42,9 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Rotation, "segments begun"),
     (Event::SpaceAwaited, "commits that waited for space"),
     (Event::DamageRefused, "damaged logs refused"),
-    (Event::Stranger, "empty disks kept out"),
+    (Event::Renewed, "nodes that went on as another disk"),
+    (Event::Lapsed, "older copies of a disk found out"),
+    (Event::Stranger, "empty disks put into machines of a born cluster"),
     (Event::LostBeforeBirth, "disks lost before the birth was over"),
     (Event::LongPromise, "promises in several parts"),
     (Event::LateEvents, "events that met a paused process"),
@@ -109,6 +113,9 @@ impl Coverage {
         sum.sticky += c.sticky;
         sum.too_far += c.too_far;
         sum.installed += c.installed;
+        sum.changes += c.changes;
+        sum.admissions += c.admissions;
+        sum.outdated += c.outdated;
     }
 
     /// Adds another run's counts.
@@ -138,6 +145,9 @@ impl Coverage {
             ("fetches served from the log", c.log_reads),
             ("prepares ignored for a live leader", c.sticky),
             ("accepts refused as too far ahead", c.too_far),
+            ("new disks proposed as members", c.admissions),
+            ("changes of members chosen, over all replicas", c.changes),
+            ("candidacies given up for members not known yet", c.outdated),
             ("checkpoints of peers installed", c.installed),
         ];
         faults.chain(events).chain(product).collect()

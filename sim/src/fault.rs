@@ -75,7 +75,7 @@ pub enum Fault {
     /// The disk has `spare` bytes left.
     NoSpace { node: Node, spare: u64, length: Duration },
     /// The process is killed, its log is damaged at `place` (a thousandth of its records), and
-    /// it is started again: it must refuse, and stays away.
+    /// it is started again: it must go on as another disk, or refuse where nobody could take it in.
     Damage { node: Node, rot: Rot, place: u64 },
     /// The process dies behind the next `operations` operations of its mirror's engine.
     MirrorMidway { node: Node, operations: u64 },
@@ -85,8 +85,11 @@ pub enum Fault {
     MirrorLost { node: Node },
     /// A write or a sync of the mirror fails with EIO.
     MirrorError { node: Node, after: u64, sync: bool },
-    /// The machine is given an empty disk: it must stay out.
+    /// The machine is given an empty disk: it is another one for the cluster, which takes it in.
     EmptyDisk { node: Node },
+    /// The machine's log is copied while it is off, and put back so much later: the node has
+    /// forgotten what it promised in between, and must not vote with it.
+    OldCopy { node: Node, length: Duration },
 }
 
 /// The kinds of faults, in the order of [`KINDS`].
@@ -123,6 +126,7 @@ pub enum Kind {
     MirrorLost,
     MirrorError,
     EmptyDisk,
+    OldCopy,
 }
 
 /// What is known of a kind.
@@ -172,6 +176,7 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::MirrorLost, "mirrors lost", 4),
     kind(Kind::MirrorError, "errors of the mirror's disk armed", 2),
     kind(Kind::EmptyDisk, "disks exchanged for empty ones", 2),
+    kind(Kind::OldCopy, "older copies of a disk put back", 2),
 ];
 
 impl Fault {
@@ -209,6 +214,7 @@ impl Fault {
             Fault::MirrorLost { .. } => Kind::MirrorLost,
             Fault::MirrorError { .. } => Kind::MirrorError,
             Fault::EmptyDisk { .. } => Kind::EmptyDisk,
+            Fault::OldCopy { .. } => Kind::OldCopy,
         }
     }
 
@@ -216,7 +222,9 @@ impl Fault {
     #[must_use]
     pub fn ends(&self) -> Option<Node> {
         match self {
-            Fault::Damage { node, .. } | Fault::EmptyDisk { node } => Some(*node),
+            Fault::Damage { node, .. } | Fault::EmptyDisk { node } | Fault::OldCopy { node, .. } => {
+                Some(*node)
+            }
             _ => None,
         }
     }
@@ -245,6 +253,7 @@ impl Fault {
             | Fault::Reorder { length, .. }
             | Fault::SlowLink { length, .. }
             | Fault::SlowDisk { length, .. }
+            | Fault::OldCopy { length, .. }
             | Fault::NoSpace { length, .. } => Some(*length),
             _ => None,
         }
@@ -346,6 +355,7 @@ impl Fault {
                 Fault::MirrorError { node, after: 1 + random.below(8), sync: random.below(2) == 0 }
             }
             Kind::EmptyDisk => Fault::EmptyDisk { node },
+            Kind::OldCopy => Fault::OldCopy { node, length },
         };
         Some(fault)
     }
@@ -446,6 +456,9 @@ impl fmt::Display for Fault {
                 write!(f, "node {} dies behind the next {operations} operations of its mirror", node + 1)
             }
             Fault::MirrorRot { node, .. } => write!(f, "a bit flips in the mirror of node {}", node + 1),
+            Fault::OldCopy { node, length } => {
+                write!(f, "the log of node {} is copied and put back {length:?} later", node + 1)
+            }
             Fault::MirrorLost { node } => write!(f, "node {} is killed and loses its mirror", node + 1),
             Fault::MirrorError { node, after, sync } => {
                 let what = if *sync { "sync" } else { "write" };

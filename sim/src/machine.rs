@@ -9,21 +9,23 @@ use checkpoint::store::sim::{self as sim_engine, SimEngine};
 use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
 use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{Boot, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
 use groups::log::{
-    AppendError, At, CommitError, Disk, Durability, Log, LogOptions, OpenError, Record, Recovered, SimDisk,
-    inspect,
+    AppendError, At, CommitError, Disk, DiskImage, Durability, Log, LogOptions, OpenError, Record, Recovered,
+    SimDisk, inspect,
 };
 use groups::mirrored::{MirrorLimits, MirrorOrder};
 use groups::paxos::message::Mark;
 use groups::paxos::{Counters, LogFound, Tuning};
+use groups::peers::{Newest, Proof, Standing};
 use groups::random::Random;
 use groups::time::Time;
 use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
 use server::node::birth::{Birth, Word};
 use server::node::compaction::{CompactionLimits, Compactor};
 use server::node::layout::Layout;
-use server::node::manifest::{Manifest, Stage};
+use server::node::manifest::{Founders, Manifest, Stage};
+use server::node::memory;
 use server::node::mirror::{Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group};
 use server::node::open::{Refused, Role, open_log, open_manifest};
 use server::node::requests::{Completion, Patience, Request};
@@ -78,6 +80,10 @@ pub struct Wishes {
     pub alarms: Vec<String>,
     /// The groups were just rebuilt from the log.
     pub came_to_life: bool,
+    /// What the disk held was no memory to vote with: the node goes on as another one. Which it was.
+    pub renewed: Option<(StorageId, String)>,
+    /// Peers have said what is against the disk: the process ends and begins anew.
+    pub verdict: Option<Standing>,
     /// The process ended by itself, and why.
     pub died: Option<String>,
 }
@@ -98,6 +104,7 @@ pub enum StartError {
 struct Running {
     shards: Vec<Shard>,
     log: Log<SimDisk>,
+    newest: Newest,
     waiting: Vec<LogJob>,
     writing: Vec<LogJob>,
     /// Reads for peers that are behind, by shard; they come after the records before them.
@@ -154,6 +161,16 @@ pub struct Machine {
     pub gone: bool,
     /// Its log was damaged behind its back.
     pub damaged: bool,
+    /// An older copy of its log was put back behind its back.
+    pub untrusted: bool,
+    /// It was given an empty disk: what it remembered of its peers is gone.
+    pub forgetful: bool,
+    /// The disk that it runs on, and those that its cluster was born on.
+    pub storage: StorageId,
+    /// See `storage`.
+    pub founders: Founders,
+    /// A copy of its disks, and the newest commit in it.
+    copy: Option<(StorageId, DiskImage, DiskImage, CommitId)>,
     cluster: Cluster,
     layout: Arc<Layout>,
     node_disk: SimDisk,
@@ -185,6 +202,11 @@ impl Machine {
             life: 0,
             gone: false,
             damaged: false,
+            untrusted: false,
+            forgetful: false,
+            storage: StorageId(0),
+            founders: Founders::new(),
+            copy: None,
             cluster: cluster.clone(),
             layout: Arc::new(Layout::new(nodes, cluster.groups, cluster.replication)),
             node_disk: SimDisk::new(random.next_u64()),
@@ -310,16 +332,14 @@ impl Machine {
         };
         let mut disk = self.node_disk.clone();
         let storage = StorageId(u128::from(self.random.next_u64()) << 64 | 1);
-        let manifest = open_manifest(&mut disk, &role, storage).map_err(start_error)?;
+        let manifest = open_manifest(&mut disk, &role, storage, false).map_err(start_error)?;
+        self.storage = manifest.storage;
         self.boot = manifest.boot;
         let mut wishes = Wishes::default();
         match manifest.stage.clone() {
-            Stage::Born(..) => {
-                self.run(manifest, now).map_err(start_error)?;
-                wishes.came_to_life = true;
-            }
+            Stage::Born(..) => self.run_or_renew(manifest, now, &mut wishes).map_err(start_error)?,
             stage => {
-                let own = Word { fingerprint: 1, storage: manifest.storage, stage };
+                let own = Word { fingerprint: 1, storage: manifest.storage, stage, heard: Boot(0) };
                 let birth = Birth::new(self.node, "sim", role.nodes, own);
                 self.state = Life::Unborn { birth, manifest, disk };
             }
@@ -327,7 +347,87 @@ impl Machine {
         Ok(wishes)
     }
 
+    /// Brings the groups to life; with a log that is no memory any more, as another disk.
+    fn run_or_renew(
+        &mut self,
+        mut manifest: Manifest,
+        now: Time,
+        wishes: &mut Wishes,
+    ) -> Result<(), Refused> {
+        wishes.came_to_life = true;
+        match self.run(manifest.clone(), now) {
+            Err(why) if why.is_amnesia(self.cluster.replication as u32) => {
+                let old = self.storage;
+                self.renew(&mut manifest)?;
+                wishes.renewed = Some((old, why.to_string()));
+                self.run(manifest, now)
+            }
+            ran => ran,
+        }
+    }
+
+    /// The log is put aside, and the disk is another one from here on.
+    fn renew(&mut self, manifest: &mut Manifest) -> Result<(), Refused> {
+        self.log_disk = SimDisk::new(self.random.next_u64());
+        manifest.renew(StorageId(u128::from(self.random.next_u64()) << 64 | 2));
+        manifest.store(&self.node_disk.clone())?;
+        (self.storage, self.boot) = (manifest.storage, manifest.boot);
+        (self.damaged, self.untrusted) = (false, false);
+        Ok(())
+    }
+
+    /// Peers remember more of the stopped machine's disk than it does: its next life is another one.
+    /// Returns the disk that it was.
+    ///
+    /// # Errors
+    /// When its manifest cannot be written.
+    pub fn begin_anew(&mut self) -> Result<StorageId, String> {
+        assert!(!self.is_up(), "a running process is not begun anew");
+        let old = self.storage;
+        let loaded = Manifest::load(&self.node_disk.clone()).map_err(|e| e.to_string())?;
+        let mut manifest = loaded.ok_or_else(|| "it has no manifest".to_owned())?;
+        self.renew(&mut manifest).map_err(|e| e.to_string())?;
+        Ok(old)
+    }
+
+    /// Copies the disks of the stopped machine.
+    pub fn take_copy(&mut self) {
+        assert!(!self.is_up(), "a running process's disks are not copied");
+        let inspected = inspect(&self.log_disk.clone(), None, &mut |_, _| {});
+        self.copy = inspected
+            .ok()
+            .map(|found| (self.storage, self.node_disk.image(), self.log_disk.image(), found.last_commit));
+    }
+
+    /// The newest commit in the copy of the disk that the machine still runs on.
+    #[must_use]
+    pub fn copied(&self) -> Option<CommitId> {
+        self.copy.as_ref().filter(|(storage, ..)| *storage == self.storage).map(|(_, _, _, commit)| *commit)
+    }
+
+    /// Puts the copy back into the stopped machine; its mirror is gone.
+    pub fn put_copy_back(&mut self) {
+        assert!(!self.is_up(), "disks are exchanged in a stopped machine");
+        let Some((_, node, log, _)) = self.copy.take() else { return };
+        self.node_disk.restore(&node);
+        self.log_disk.restore(&log);
+        self.lose_mirror();
+        self.untrusted = true;
+    }
+
+    /// The newest commit of a peer's disk that this machine would still know of after a power loss.
+    #[must_use]
+    pub fn remembers(&self, node: NodeId, storage: StorageId) -> CommitId {
+        let known = memory::load(&self.node_disk.clone());
+        let found = known.iter().find(|(n, m)| *n == node && m.storage == storage);
+        found.map_or(CommitId(0), |(_, m)| m.commit)
+    }
+
     fn run(&mut self, mut manifest: Manifest, now: Time) -> Result<(), Refused> {
+        (self.storage, self.boot) = (manifest.storage, manifest.boot);
+        if let Stage::Born(_, founders) = &manifest.stage {
+            self.founders.clone_from(founders);
+        }
         let options = LogOptions {
             segment_size: self.cluster.segment_size,
             storage_id: manifest.storage,
@@ -337,7 +437,7 @@ impl Machine {
         let store = self.open_mirror()?;
         let members: Vec<GroupId> = (0..self.cluster.groups)
             .map(GroupId)
-            .filter(|g| self.layout.members(*g).contains(self.node))
+            .filter(|g| self.layout.members(*g).contains(&self.node))
             .collect();
         let mut loaded = Loaded::default();
         for group in members {
@@ -353,6 +453,13 @@ impl Machine {
             loaded.states,
         )?;
         self.segments = opened.log.stats().segments;
+        let newest = Newest::new(opened.recovered.last_commit);
+        let proof = Proof {
+            storage: manifest.storage,
+            newest: newest.clone(),
+            needed: self.cluster.replication / 2 + 1,
+            memory: memory::load(&self.node_disk.clone()),
+        };
         self.recovered = Some(opened.recovered);
         let clock = self.clock.at(now);
         let mut seats: Vec<Vec<_>> = (0..self.cluster.shards).map(|_| Vec::new()).collect();
@@ -362,7 +469,7 @@ impl Machine {
         let shards = (0..self.cluster.shards)
             .zip(seats)
             .map(|(shard, seats)| {
-                let config = self.shard_config(shard);
+                let config = self.shard_config(shard, proof.clone());
                 Shard::new(config, Arc::clone(&self.layout), seats, clock)
             })
             .collect::<Vec<Shard>>();
@@ -391,6 +498,7 @@ impl Machine {
             compactor: Compactor::new(limits),
             shards,
             log: opened.log,
+            newest,
             waiting: Vec::new(),
             writing: Vec::new(),
             reads: Vec::new(),
@@ -412,7 +520,7 @@ impl Machine {
         }
     }
 
-    fn shard_config(&mut self, shard: u32) -> ShardConfig {
+    fn shard_config(&mut self, shard: u32, proof: Proof) -> ShardConfig {
         // Small limits, so that short runs reach them.
         let tuning = Tuning { window: 8, ahead: 24, recent: 16, chunk_bytes: 600, ..Tuning::default() };
         let mirror = MirrorLimits { fold_keys: 4, fold_entries: 60, keep_entries: 10 };
@@ -420,6 +528,7 @@ impl Machine {
         ShardConfig {
             host: HostConfig {
                 me: self.node,
+                proof,
                 boot: self.boot,
                 shard,
                 shards: self.cluster.shards,
@@ -454,7 +563,7 @@ impl Machine {
                 }
                 let Some(word) = Word::decode(frame.body) else { return };
                 let Some(stage) = birth.hear(from, word) else { return };
-                manifest.stage = stage;
+                manifest.advance(stage, birth.heard());
                 if let Err(e) = manifest.store(disk) {
                     wishes.died = Some(e.to_string());
                     return;
@@ -491,9 +600,9 @@ impl Machine {
         let Life::Unborn { manifest, .. } = &self.state else { return };
         if let Stage::Born(..) = manifest.stage {
             let manifest = manifest.clone();
-            match self.run(manifest, now) {
-                Ok(()) => wishes.came_to_life = true,
-                Err(e) => wishes.died = Some(e.to_string()),
+            if let Err(e) = self.run_or_renew(manifest, now, wishes) {
+                wishes.came_to_life = false;
+                wishes.died = Some(e.to_string());
             }
         }
     }
@@ -516,7 +625,8 @@ impl Machine {
 
     fn answer_birth(&mut self, to: NodeId, wishes: &mut Wishes) {
         if let Ok(Some(manifest)) = Manifest::load(&self.node_disk.clone()) {
-            let word = Word { fingerprint: 1, storage: manifest.storage, stage: manifest.stage };
+            let heard = memory::boot_of(&memory::load(&self.node_disk.clone()), to);
+            let word = Word { fingerprint: 1, storage: manifest.storage, stage: manifest.stage, heard };
             let parcel = self.birth_parcel(to, &word);
             wishes.parcels.push(parcel);
         }
@@ -530,7 +640,7 @@ impl Machine {
             Life::Down => {}
             Life::Unborn { birth, manifest, disk } => {
                 if let Some(stage) = birth.advance() {
-                    manifest.stage = stage;
+                    manifest.advance(stage, birth.heard());
                     if let Err(e) = manifest.store(disk) {
                         wishes.died = Some(e.to_string());
                         return wishes;
@@ -642,7 +752,7 @@ impl Machine {
         let mut wishes = Wishes::default();
         let Life::Running(running) = &mut self.state else { return wishes };
         match running.commit() {
-            Ok(()) => {}
+            Ok(()) => running.newest.reach(running.log.last_commit()),
             Err(CommitError::NoSpace) => {
                 wishes.log_waits = true;
                 return wishes;
@@ -673,7 +783,17 @@ impl Machine {
         for index in 0..running.shards.len() {
             loop {
                 let shard = &mut running.shards[index];
-                let Effects { send_now, job, log_reads, completions, orders } = shard.turn(clock);
+                let Effects { send_now, job, log_reads, completions, orders, memory: peers } =
+                    shard.turn(clock);
+                let standing = shard.host().peers().standing();
+                if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
+                    wishes.verdict = Some(standing);
+                }
+                if let Some(peers) = peers
+                    && let Err(e) = self.node_disk.clone().write_small(memory::FILE, &memory::encode(&peers))
+                {
+                    wishes.died = Some(e.to_string());
+                }
                 running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
                 running.reads.extend(log_reads.into_iter().map(|read| (index, read)));
                 running.waiting.extend(job);
@@ -764,7 +884,7 @@ impl Machine {
         self.node_disk = SimDisk::new(self.random.next_u64());
         self.log_disk = SimDisk::new(self.random.next_u64());
         self.lose_mirror();
-        self.damaged = false;
+        (self.damaged, self.untrusted, self.forgetful) = (false, false, true);
     }
 
     /// Whether its disk says that the cluster is born.

@@ -122,15 +122,13 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
                         all.len()
                     };
                     if let Some(node) = fault.spoils() {
-                        if lost(node, &gone, &spoiled) > spare || gone.contains(&node) {
+                        if lost(node, &gone, &spoiled) > spare {
                             break;
                         }
                         spoiled.push(node);
                     }
                     let spared = match fault.ends() {
                         Some(node) if lost(node, &gone, &spoiled) > spare => false,
-                        Some(node) if gone.contains(&node) => false,
-                        Some(_) if gone.len() >= spare => false,
                         Some(_) if *kind == Kind::EmptyDisk && emptied + 1 >= nodes => false,
                         Some(node) => {
                             emptied += usize::from(*kind == Kind::EmptyDisk);

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use groups::ids::{GroupId, NodeId};
 use groups::paxos::codec;
+use groups::peers::Standing;
 use groups::random::Random;
 use groups::time::Time;
 use netio::{Frame, NO_GROUP};
@@ -257,6 +258,9 @@ impl World {
                 let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
                     return Some(format!("node {node} has no seat in group {group}"));
                 };
+                if !seat.replica.is_voter() {
+                    return Some(format!("the disk of node {node} is no member of group {group}"));
+                }
                 if seat.replica.leader() != living.first().copied() {
                     return Some(format!(
                         "node {node} ({}) takes {:?} for the leader of group {group}, not {:?}",
@@ -397,7 +401,7 @@ impl World {
                 self.answered(client, &ended);
             }
             Event::FaultBegins { index } => self.begin(index)?,
-            Event::FaultEnds { index } => self.end(index),
+            Event::FaultEnds { index } => self.end(index)?,
             Event::Census => {
                 self.census()?;
                 self.schedule.after(CENSUS, Event::Census);
@@ -451,7 +455,7 @@ impl World {
                 self.stop(machine, None);
                 self.coverage.event(coverage::Event::DamageRefused);
                 self.machines[machine].gone = true;
-                self.judges.gone(node);
+                self.judges.gone(node, self.machines[machine].storage);
                 Ok(())
             }
             Err(StartError::Damaged(why) | StartError::Other(why)) => {
@@ -463,15 +467,28 @@ impl World {
     /// Does what a machine wants done, in the order in which it would have done it itself.
     fn fulfil(&mut self, machine: usize, wishes: Wishes) -> Result<(), String> {
         let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died, .. } = wishes;
-        let Wishes { mirror_wakes, settled, alarms, .. } = wishes;
+        let Wishes { mirror_wakes, settled, alarms, renewed, verdict, .. } = wishes;
         let (node, life) = (self.machines[machine].node, self.machines[machine].life);
+        let (storage, untrusted) = (self.machines[machine].storage, self.machines[machine].untrusted);
+        if let Some((old, why)) = renewed {
+            self.tell(|| format!("node {node} goes on as another disk: {why}"));
+            self.coverage.event(coverage::Event::Renewed);
+            self.judges.gone(node, old);
+        }
         if came_to_life {
+            let founders = self.machines[machine].founders.clone();
+            self.judges.runs_on(node, storage, &founders);
+        }
+        // What an old copy has forgotten it has forgotten; only that it says nothing is judged.
+        if came_to_life && !untrusted {
             for group in self.machines[machine].groups() {
-                self.judges.started(&Seen { node, life, group })?;
+                self.judges.started(&Seen { node, life, storage, group })?;
                 if group.is_rebuilding() {
                     self.coverage.event(coverage::Event::Stateless);
                 }
             }
+        }
+        if came_to_life {
             if let Some(found) = self.machines[machine].take_recovered()
                 && let Some(torn) = found.torn
             {
@@ -504,7 +521,8 @@ impl World {
                 }
                 let message = codec::decode(frame.kind, frame.body.clone())
                     .map_err(|e| format!("node {node} sends what nobody can read: {e}"))?;
-                let sent = Sent { from: node, life, to: parcel.to, group: frame.group, message: &message };
+                let sent =
+                    Sent { from: node, life, storage, to: parcel.to, group: frame.group, message: &message };
                 self.judges.sent(&sent, &mut self.coverage)?;
             }
             let to = parcel.to.0 as usize - 1;
@@ -551,9 +569,41 @@ impl World {
             self.schedule.after(down, Event::Restart { machine });
             return Ok(());
         }
-        for group in self.machines[machine].groups() {
-            self.judges.stepped(&Seen { node, life, group })?;
+        if let Some(verdict) = verdict {
+            return self.obey(machine, verdict);
         }
+        for group in self.machines[machine].groups().filter(|_| !untrusted) {
+            self.judges.stepped(&Seen { node, life, storage, group })?;
+        }
+        Ok(())
+    }
+
+    /// What peers have said against a machine's disk ends its life.
+    fn obey(&mut self, machine: usize, verdict: Standing) -> Result<(), String> {
+        let node = self.machines[machine].node;
+        self.tell(|| format!("node {node} hears what is against its disk: {verdict:?}"));
+        self.stop(machine, None);
+        let old = match verdict {
+            Standing::Lapsed { .. } if !self.machines[machine].untrusted => {
+                return Err(format!("node {node} is said to have forgotten what it has not: {verdict:?}"));
+            }
+            Standing::Lapsed { .. } => {
+                self.coverage.event(coverage::Event::Lapsed);
+                match self.machines[machine].begin_anew() {
+                    Ok(old) => old,
+                    // An armed fault: the next life hears the same.
+                    Err(_) => self.machines[machine].storage,
+                }
+            }
+            // An operator would do so.
+            _ => {
+                let old = self.machines[machine].storage;
+                self.machines[machine].exchange_disks();
+                old
+            }
+        };
+        self.judges.gone(node, old);
+        self.schedule.after(Duration::from_millis(20), Event::Restart { machine });
         Ok(())
     }
 
@@ -704,14 +754,23 @@ impl World {
                     engine.fail_write(after, std::io::ErrorKind::Other);
                 }
             }
+            Fault::OldCopy { node, .. } => {
+                if self.machines[node].is_up() {
+                    self.stop(node, None);
+                }
+                self.machines[node].take_copy();
+                self.start(node)?;
+            }
             Fault::EmptyDisk { node } => {
                 if self.machines[node].is_up() {
                     self.stop(node, None);
                 }
+                let old = self.machines[node].storage;
                 self.machines[node].exchange_disks();
                 if born {
-                    self.machines[node].gone = true;
-                    self.judges.gone(self.machines[node].node);
+                    // Too few members are left to take it in.
+                    self.machines[node].gone = self.plan.cluster.replication < 3;
+                    self.judges.gone(self.machines[node].node, old);
                     self.coverage.event(coverage::Event::Stranger);
                 } else {
                     self.coverage.event(coverage::Event::LostBeforeBirth);
@@ -722,9 +781,9 @@ impl World {
         Ok(())
     }
 
-    fn end(&mut self, index: usize) {
+    fn end(&mut self, index: usize) -> Result<(), String> {
         if self.calm {
-            return;
+            return Ok(());
         }
         let now = self.schedule.now();
         let (number, fault) = (self.plan.faults[index].number, self.plan.faults[index].fault.clone());
@@ -740,8 +799,31 @@ impl World {
                 self.machines[node].log_disk().set_slow_syncs(0);
             }
             Fault::NoSpace { node, .. } => self.machines[node].log_disk().set_capacity(None),
+            Fault::OldCopy { node, .. } => return self.put_copy_back(node),
             _ => self.network.end(index),
         }
+        Ok(())
+    }
+
+    /// Puts the copy of a machine's log back, if that can be told at all: its peers must have written
+    /// down that it once knew more, and too few may have lost what they wrote for them to be enough
+    /// to vouch for it.
+    fn put_copy_back(&mut self, machine: usize) -> Result<(), String> {
+        let (node, storage) = (self.machines[machine].node, self.machines[machine].storage);
+        let Some(commit) = self.machines[machine].copied() else { return Ok(()) };
+        let others = || self.machines.iter().filter(|m| m.node != node);
+        let forgetful = others().filter(|m| m.forgetful).count();
+        let known = others().filter(|m| !m.forgetful).all(|m| m.remembers(node, storage) > commit);
+        if !known || forgetful + 1 > self.plan.cluster.replication / 2 {
+            return Ok(());
+        }
+        if self.machines[machine].is_up() {
+            self.stop(machine, None);
+        }
+        self.tell(|| format!("the copy of node {node}'s log, up to commit {commit}, is put back"));
+        self.machines[machine].put_copy_back();
+        self.judges.gone(node, storage);
+        self.start(machine)
     }
 
     /// Looks which groups have a majority of members that all reach each other, and how far the
@@ -750,10 +832,11 @@ impl World {
         let now = self.schedule.now();
         let millis = now.nanos() / 1_000_000;
         for group in (0..self.plan.cluster.groups).map(GroupId) {
-            let members = self.layout.members(group);
+            let members = self.judges.ledger().group(group).members().clone();
             let usable = |n: &NodeId| {
                 let index = n.0 as usize - 1;
-                !self.machines[index].shards().is_empty()
+                let machine = &self.machines[index];
+                !machine.shards().is_empty() && members.counts(*n, machine.storage)
             };
             let reaches = |a: &NodeId, b: &NodeId| {
                 let (a, b) = (a.0 as usize - 1, b.0 as usize - 1);

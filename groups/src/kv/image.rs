@@ -6,9 +6,10 @@ use super::StateHash;
 use super::session::Sessions;
 use super::state::{Item, State};
 use crate::ids::InstanceId;
+use crate::paxos::Members;
 
 /// What there is to a state beside its keys and sessions.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// The last instance applied.
     pub applied: InstanceId,
@@ -20,6 +21,8 @@ pub struct Head {
     pub revision: u64,
     /// How many leaderships the group has had.
     pub epoch: u64,
+    /// Who votes from the next instance on; `None` for those of the birth.
+    pub members: Option<Members>,
 }
 
 /// A whole state at one instance.

@@ -16,6 +16,7 @@ use super::outcome::{Failure, Outcome};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
 use crate::ids::{Boot, InstanceId, NodeId};
+use crate::paxos::Members;
 use crate::planted::{self, Bug};
 
 /// A value longer than this stays a slice of the buffer it came in; a shorter one is copied, so
@@ -45,6 +46,8 @@ pub struct State {
     /// Bytes of all keys and values.
     bytes: u64,
     sessions: Sessions,
+    /// Who votes from the next instance on; `None` for those of the birth.
+    members: Option<Members>,
     /// What the mirror has not been told yet; `None` where there is no mirror.
     changes: Option<Changes>,
 }
@@ -73,6 +76,7 @@ impl State {
         match Value::decode(value).map_err(|e| ApplyError(e.to_string()))? {
             Value::Noop => {}
             Value::Lead(_) => self.epoch += 1,
+            Value::Members(list) => self.members = Some(Members::since(instance, list)),
             Value::Batch(commands) => {
                 let mut spoiled = false;
                 for command in commands {
@@ -109,6 +113,7 @@ impl State {
             hash: head.hash,
             bytes,
             sessions,
+            members: head.members.clone(),
             changes: None,
         }
     }
@@ -127,7 +132,9 @@ impl State {
     /// Where the state stands; `chain` is the chained checksum of what was applied.
     #[must_use]
     pub fn head(&self, chain: u64) -> Head {
-        Head { applied: self.applied, chain, hash: self.hash, revision: self.revision, epoch: self.epoch }
+        let members = self.members.clone().filter(|_| !planted::is(Bug::MembersNotInCheckpoint));
+        let State { applied, hash, revision, epoch, .. } = *self;
+        Head { applied, chain, hash, revision, epoch, members }
     }
 
     /// What has changed since `from`, the instance of the fold before; `None` when more has
@@ -333,6 +340,12 @@ impl State {
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
+    }
+
+    /// Who votes from the next instance on; `None` for those of the birth.
+    #[must_use]
+    pub fn members(&self) -> Option<&Members> {
+        self.members.as_ref()
     }
 
     /// How many leaderships the group has had.

@@ -1,9 +1,11 @@
-//! The values that Paxos chooses: nothing, the opening of a leadership, or a batch of commands.
+//! The values that Paxos chooses: nothing, the opening of a leadership, a batch of commands, or
+//! other members.
 //!
 //! ```text
 //! no-op    00
 //! lead     01 node:u32
 //! batch    02 count:u32 { node:u32 boot:u64 number:u64 behind:u32 length:u32 command }*
+//! members  04 count:u32 { node:u32 storage:u128 }*
 //! ```
 //! All numbers little-endian. `number - behind` is the lowest number of that session whose
 //! answer is still awaited: the session table forgets what lies below it.
@@ -11,11 +13,13 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::session::Ticket;
-use crate::ids::{Boot, NodeId};
+use crate::ids::{Boot, Member, NodeId};
+use crate::paxos::quorum::{put_members, take_members};
 
 const NOOP: u8 = 0;
 const LEAD: u8 = 1;
 const BATCH: u8 = 2;
+const MEMBERS: u8 = 4;
 
 /// Bytes of one command in a batch before the command itself.
 pub const COMMAND_HEAD: usize = 4 + 8 + 8 + 4 + 4;
@@ -33,6 +37,24 @@ pub fn lead(node: NodeId) -> Bytes {
     out.put_u8(LEAD);
     out.put_u32_le(node.0);
     Bytes::from(out)
+}
+
+/// The value that makes these the members of the group from the next instance on.
+#[must_use]
+pub fn members(list: &[Member]) -> Bytes {
+    let mut out = Vec::with_capacity(64);
+    out.put_u8(MEMBERS);
+    put_members(list, &mut out);
+    Bytes::from(out)
+}
+
+/// The members that a value makes, if it is one that does.
+#[must_use]
+pub fn as_members(value: &Bytes) -> Option<Vec<Member>> {
+    if value.first() != Some(&MEMBERS) {
+        return None;
+    }
+    take_members(&mut value.slice(1..))
 }
 
 /// Packs commands into one value.
@@ -98,6 +120,8 @@ pub enum Value {
     Lead(NodeId),
     /// Commands, in order.
     Batch(Commands),
+    /// The group has these members from the next instance on.
+    Members(Vec<Member>),
 }
 
 /// Iterates over the commands of a batch.
@@ -125,6 +149,7 @@ impl Value {
                 let left = bytes.get_u32_le();
                 Ok(Value::Batch(Commands { left, bytes }))
             }
+            MEMBERS => take_members(&mut bytes).map(Value::Members).ok_or(BadValue),
             _ => Err(BadValue),
         }
     }

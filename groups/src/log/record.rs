@@ -15,7 +15,8 @@
 //!      32     8  instance     commit: number of records that follow; promise: zero
 //!      40     8  commit id
 //!      48     n  payload      the value of an accept or chosen record
-//!                             anchor: 8 bytes, the chained checksum
+//!                             anchor: the chained checksum (8 bytes), then the members, if they
+//!                             are not those of the birth
 //!    48+n   0-7  zeros up to the next multiple of 8
 //! ```
 //!
@@ -41,8 +42,11 @@ pub const RECORD_HEADER: usize = 48;
 /// Records begin at multiples of this, so that a search looks at an eighth of all offsets.
 pub const RECORD_ALIGN: usize = 8;
 
-/// Length of an anchor's payload, in bytes.
+/// Length of an anchor's payload without members, in bytes.
 pub(super) const ANCHOR_PAYLOAD: usize = 8;
+
+/// The most bytes of members in an anchor.
+pub const MAX_ANCHOR_MEMBERS: usize = 4096;
 
 /// The version of the record format that this code writes and reads.
 pub const RECORD_VERSION: u8 = 1;
@@ -103,6 +107,9 @@ pub enum Record {
         chain: u64,
         /// The promise of the group. An anchor below it does not stand for it.
         ballot: Ballot,
+        /// Who votes behind `instance`, encoded; empty for the members of the birth. At most
+        /// [`MAX_ANCHOR_MEMBERS`] bytes.
+        members: Bytes,
     },
 }
 
@@ -125,7 +132,7 @@ impl Record {
         let payload = match self {
             Record::Accept { value, .. } | Record::Chosen { value, .. } => value.len(),
             Record::Promise { .. } | Record::Watermark { .. } => 0,
-            Record::Anchor { .. } => ANCHOR_PAYLOAD,
+            Record::Anchor { members, .. } => ANCHOR_PAYLOAD + members.len(),
         };
         RECORD_HEADER + payload.next_multiple_of(RECORD_ALIGN)
     }
@@ -160,7 +167,9 @@ impl Kind {
             Kind::Accept | Kind::Chosen => true,
             Kind::Commit => length == 0,
             Kind::Promise | Kind::Watermark => length == 0 && crc == 0,
-            Kind::Anchor => length as usize == ANCHOR_PAYLOAD,
+            Kind::Anchor => {
+                (ANCHOR_PAYLOAD..=ANCHOR_PAYLOAD + MAX_ANCHOR_MEMBERS).contains(&(length as usize))
+            }
         }
     }
 }
@@ -315,7 +324,10 @@ impl Place {
             Kind::Accept => Record::Accept { group, instance, ballot, value: value() },
             Kind::Chosen => Record::Chosen { group, instance, ballot, value: value() },
             Kind::Watermark => Record::Watermark { group, instance },
-            Kind::Anchor => Record::Anchor { group, instance, chain: u64_at(payload, 0), ballot },
+            Kind::Anchor => {
+                let members = Bytes::copy_from_slice(&payload[ANCHOR_PAYLOAD..]);
+                Record::Anchor { group, instance, chain: u64_at(payload, 0), ballot, members }
+            }
         };
         Ok(Found { header, record, next })
     }
@@ -359,13 +371,13 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Watermark { group, instance } => (Kind::Watermark, *group, *instance, Ballot::ZERO),
         Record::Anchor { group, instance, ballot, .. } => (Kind::Anchor, *group, *instance, *ballot),
     };
-    let chain_bytes: [u8; ANCHOR_PAYLOAD];
+    let anchor: Vec<u8>;
     let payload: &[u8] = match record {
         Record::Accept { value, .. } | Record::Chosen { value, .. } => value,
         Record::Promise { .. } | Record::Watermark { .. } => &[],
-        Record::Anchor { chain, .. } => {
-            chain_bytes = chain.to_le_bytes();
-            &chain_bytes
+        Record::Anchor { chain, members, .. } => {
+            anchor = [&chain.to_le_bytes()[..], members].concat();
+            &anchor
         }
     };
     let header = Header {
@@ -454,7 +466,13 @@ mod tests {
             instance: InstanceId(9),
             chain: 0x0807_0605_0403_0201,
             ballot: Ballot { round: 3, node: NodeId(2) },
+            members: Bytes::new(),
         }
+    }
+
+    fn anchor_with_members() -> Record {
+        let Record::Anchor { group, instance, chain, ballot, .. } = anchor() else { unreachable!() };
+        Record::Anchor { group, instance, chain, ballot, members: Bytes::from_static(&[5; 52]) }
     }
 
     #[test]
@@ -471,11 +489,12 @@ mod tests {
     #[test]
     fn every_bit_is_covered() {
         let place = Place::new(STORAGE, SegmentSeq(1));
-        for record in [accept(), anchor()] {
+        for record in [accept(), anchor(), anchor_with_members()] {
             let good = stamped(&record);
             let found = place.record_at(&good, 0, 560).expect("a record");
-            assert_eq!((&found.record, found.next, found.header.commit), (&record, 56, CommitId(4)));
-            assert_eq!(record.encoded_len(), 56);
+            let length = record.encoded_len();
+            assert_eq!((&found.record, found.next, found.header.commit), (&record, length, CommitId(4)));
+            assert_eq!(good.len(), length);
             for bit in 0..good.len() * 8 {
                 let mut bad = good.clone();
                 bad[bit / 8] ^= 1 << (bit % 8);
@@ -487,13 +506,13 @@ mod tests {
         }
     }
 
-    /// Checksums that hold do not make an anchor of something that has another length.
+    /// Checksums that hold do not make an anchor of something that is too short or too long.
     #[test]
-    fn an_anchor_has_one_length() {
+    fn an_anchor_has_a_checksum_and_few_members() {
         let place = Place::new(STORAGE, SegmentSeq(1));
-        for length in (0..=24).filter(|&length| length != ANCHOR_PAYLOAD) {
+        for length in (0..ANCHOR_PAYLOAD).chain([ANCHOR_PAYLOAD + MAX_ANCHOR_MEMBERS + 1]) {
             let mut bytes = vec![0; RECORD_HEADER + length.next_multiple_of(RECORD_ALIGN)];
-            let payload = [0; 24];
+            let payload = [0; ANCHOR_PAYLOAD + MAX_ANCHOR_MEMBERS + 1];
             let header = Header {
                 payload_crc: crc32fast::hash(&payload[..length]),
                 payload_len: length as u32,

@@ -2,6 +2,9 @@
 //!
 //! Both answers go out in `send_after_sync`, together with the record that makes them true. The
 //! promise covers every instance, so accepts are checked against it too.
+//!
+//! A disk that is no member answers like one that is: it remembers what it has promised and
+//! accepted from its first day on, and nobody counts it before its admission is chosen.
 
 use super::codec::ENTRY_HEAD;
 use super::message::{self, Accept, Entry, Message, Prepare, Promise, Reject};
@@ -71,7 +74,15 @@ impl Replica {
         }
         let count = parts.len() as u32;
         for (part, entries) in (0..count).zip(parts) {
-            let promise = Promise { ballot, chosen: self.chosen, part, parts: count, entries };
+            let promise = Promise {
+                ballot,
+                voter: self.storage,
+                changed: self.members.changed_at(),
+                chosen: self.chosen,
+                part,
+                parts: count,
+                entries,
+            };
             self.send_after_sync(to, Message::Promise(promise), ready);
         }
     }
@@ -93,7 +104,8 @@ impl Replica {
                 let (group, instance, ballot, value) = (self.group, m.instance, m.ballot, m.value);
                 self.open.insert(instance, Accepted { ballot, value: value.clone() });
                 ready.records.push(Record::Accept { group, instance, ballot, value });
-                let ack = message::Accepted { ballot, first: instance, last: instance, chosen: self.chosen };
+                let (voter, chosen) = (self.storage, self.chosen);
+                let ack = message::Accepted { ballot, voter, first: instance, last: instance, chosen };
                 return self.send_after_sync(from, Message::Accepted(ack), ready);
             }
             return self.reject(from, m.ballot, ready);
@@ -151,7 +163,8 @@ impl Replica {
             return;
         }
         self.flush(ready);
-        self.acks = Some(message::Accepted { ballot, first: instance, last: instance, chosen: self.chosen });
+        let (voter, chosen) = (self.storage, self.chosen);
+        self.acks = Some(message::Accepted { ballot, voter, first: instance, last: instance, chosen });
     }
 
     /// Raises the promise in memory; the caller sees to the record. A leader or candidate of a

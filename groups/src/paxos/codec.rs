@@ -11,7 +11,7 @@ use super::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
     Promise, Reject, Transfer, Values,
 };
-use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 
 /// Frame kinds from this one on belong to Paxos messages.
 pub const FIRST_KIND: u8 = 16;
@@ -88,6 +88,8 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         }
         Message::Promise(m) => {
             put_ballot(head, m.ballot);
+            head.put_u128_le(m.voter.0);
+            head.put_u64_le(m.changed.0);
             head.put_u64_le(m.chosen.0);
             head.put_u32_le(m.part);
             head.put_u32_le(m.parts);
@@ -102,6 +104,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         }
         Message::Accepted(m) => {
             put_ballot(head, m.ballot);
+            head.put_u128_le(m.voter.0);
             head.put_u64_le(m.first.0);
             head.put_u64_le(m.last.0);
             head.put_u64_le(m.chosen.0);
@@ -120,6 +123,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         }
         Message::AdvanceReply(m) => {
             put_ballot(head, m.ballot);
+            head.put_u128_le(m.voter.0);
             head.put_u64_le(m.chosen.0);
             head.put_u64_le(m.barrier);
             (ADVANCE_REPLY, Bytes::new())
@@ -156,6 +160,8 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         }
         PROMISE => Message::Promise(Promise {
             ballot: r.ballot()?,
+            voter: r.storage()?,
+            changed: r.instance()?,
             chosen: r.instance()?,
             part: r.u32()?,
             parts: r.u32()?,
@@ -169,6 +175,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         }),
         ACCEPTED => Message::Accepted(Accepted {
             ballot: r.ballot()?,
+            voter: r.storage()?,
             first: r.instance()?,
             last: r.instance()?,
             chosen: r.instance()?,
@@ -177,6 +184,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         ADVANCE => Message::Advance(Advance { ballot: r.ballot()?, mark: r.mark()?, barrier: r.u64()? }),
         ADVANCE_REPLY => Message::AdvanceReply(AdvanceReply {
             ballot: r.ballot()?,
+            voter: r.storage()?,
             chosen: r.instance()?,
             barrier: r.u64()?,
         }),
@@ -243,6 +251,11 @@ impl Reader {
 
     fn instance(&mut self) -> Result<InstanceId, DecodeError> {
         Ok(InstanceId(self.u64()?))
+    }
+
+    fn storage(&mut self) -> Result<StorageId, DecodeError> {
+        self.need(16)?;
+        Ok(StorageId(self.body.get_u128_le()))
     }
 
     fn ballot(&mut self) -> Result<Ballot, DecodeError> {

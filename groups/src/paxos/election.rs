@@ -12,6 +12,7 @@ use super::quorum::Votes;
 use super::ready::Ready;
 use super::replica::{Accepted, Replica, Role};
 use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::kv::value::as_members;
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -96,7 +97,7 @@ impl Replica {
                         return !peers.reachable(leader, self.group, now);
                     }
                     self.leader_lost(leader, now, peers, random);
-                } else if now >= self.election_due && !self.stateless {
+                } else if now >= self.election_due && self.may_lead() {
                     self.probe(now, peers, random, ready);
                 }
             }
@@ -119,6 +120,11 @@ impl Replica {
             Role::Leader(_) => {}
         }
         true
+    }
+
+    /// Whether this replica may stand for election: its disk is a member, and it has a state.
+    fn may_lead(&self) -> bool {
+        !self.stateless && self.is_voter()
     }
 
     fn probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {
@@ -153,9 +159,14 @@ impl Replica {
         // Nor is a node far behind a good leader while there are others: it would serve nothing
         // before it has learned everything.
         let behind = m.chosen.plus(self.tuning.ahead as u64) < self.chosen;
-        let granted = !self.has_live_leader(now, peers) && !behind;
+        let granted = !self.has_live_leader(now, peers) && !behind && self.is_voter();
         let reply = ProbeReply { attempt: m.attempt, granted, promised: self.promised };
         self.send(from, Message::ProbeReply(reply), ready);
+        if !self.is_voter() && m.chosen > self.chosen {
+            // It may have been admitted and not know it yet. Then the candidate needs its vote.
+            self.want(from, m.chosen);
+            self.ask(now, ready);
+        }
     }
 
     pub(super) fn on_probe_reply(&mut self, from: NodeId, m: &ProbeReply, now: Time, ready: &mut Ready) {
@@ -188,7 +199,7 @@ impl Replica {
         if self.leader == Some(from)
             && self.promised == m.ballot
             && matches!(self.role, Role::Follower)
-            && !self.stateless
+            && self.may_lead()
         {
             self.campaign(self.promised, true, now, ready);
         }
@@ -237,7 +248,19 @@ impl Replica {
         ready: &mut Ready,
     ) {
         let Role::Candidate(candidacy) = &mut self.role else { return };
+        if m.ballot == candidacy.ballot
+            && m.changed > self.members.changed_at()
+            && !planted::is(Bug::IgnoresNewerMembers)
+        {
+            // Who decides what lies behind that change is not known here: first learn.
+            self.counters.outdated += 1;
+            self.role = Role::Follower;
+            self.election_due = now + self.tuning.election_timeout;
+            self.want(from, m.chosen);
+            return self.ask(now, ready);
+        }
         if m.ballot != candidacy.ballot
+            || !self.members.counts(from, m.voter)
             || m.parts == 0
             || m.parts > MAX_PARTS
             || m.part >= m.parts
@@ -321,9 +344,18 @@ impl Replica {
                     crate::kv::value::noop()
                 }
             };
+            let changes = as_members(&value).is_some();
             self.propose_at(instance, value, now, ready);
             if planted::is(Bug::VotesAcrossBallots) {
                 self.count_promises_as_votes(promised);
+            }
+            if changes && !planted::is(Bug::ProposesPastChange) {
+                // What lies behind it is decided by others: phase 1 over that comes once this is
+                // chosen, and with it the opening.
+                if let Role::Leader(leadership) = &mut self.role {
+                    leadership.opening = super::leader::NEVER;
+                }
+                return self.seal();
             }
         }
         let opening = last.next();

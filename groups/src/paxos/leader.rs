@@ -8,7 +8,8 @@ use super::message::{self, Accept, Advance, AdvanceReply, Message, Transfer};
 use super::quorum::{Members, Votes};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
-use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::ids::{Ballot, InstanceId, Member, NodeId, StorageId};
+use crate::kv::value::members;
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -28,6 +29,8 @@ struct Flight {
 #[derive(Debug)]
 struct Progress {
     node: NodeId,
+    /// The disk it has last spoken from.
+    voter: Option<StorageId>,
     /// It has spoken to this leadership; `chosen` is the end of its chosen prefix.
     confirmed: bool,
     chosen: InstanceId,
@@ -40,7 +43,11 @@ struct Progress {
 
 impl Progress {
     /// It follows, and its chosen prefix ends here.
-    fn confirm(&mut self, chosen: InstanceId) {
+    fn confirm(&mut self, voter: StorageId, chosen: InstanceId) {
+        if self.voter != Some(voter) {
+            // Another disk knows nothing of what the one before it had.
+            (self.voter, self.chosen) = (Some(voter), InstanceId::ZERO);
+        }
         if !self.confirmed || chosen > self.chosen {
             self.vain = 0;
         }
@@ -83,11 +90,16 @@ pub struct Leadership {
     /// `passed <= barrier`: everything up to here has been confirmed by a majority.
     passed: u64,
     handover: Option<Handover>,
+    /// A change of members is proposed: nothing is proposed behind it, because others decide that.
+    sealed: bool,
     next_handover: Time,
     since: Time,
     /// While values below `first` are still being learned: how far, and since when.
     learned: (InstanceId, Time),
 }
+
+/// The opening of a leadership that opens nothing.
+pub(super) const NEVER: InstanceId = InstanceId(u64::MAX);
 
 /// Barriers waiting for answers at one time; more reads join the next one.
 const MAX_BARRIERS: usize = 16;
@@ -100,6 +112,7 @@ impl Leadership {
             .filter(|n| **n != ballot.node)
             .map(|&node| Progress {
                 node,
+                voter: None,
                 confirmed: false,
                 chosen: InstanceId::ZERO,
                 told: Time::ZERO,
@@ -117,6 +130,7 @@ impl Leadership {
             barriers: VecDeque::new(),
             passed: 0,
             handover: None,
+            sealed: false,
             next_handover: now,
             since: now,
             learned: (InstanceId::ZERO, now),
@@ -135,6 +149,7 @@ impl Replica {
         match &self.role {
             Role::Leader(l) => {
                 l.handover.is_none()
+                    && (!l.sealed || planted::is(Bug::ProposesPastChange))
                     && l.flights.len() < self.tuning.window
                     && (l.flights.is_empty() || l.bytes < self.tuning.window_bytes)
             }
@@ -203,7 +218,10 @@ impl Replica {
             return;
         }
         if let Some(follower) = leadership.follower(from) {
-            follower.confirm(m.chosen);
+            follower.confirm(m.voter, m.chosen);
+        }
+        if !self.members.counts(from, m.voter) {
+            return;
         }
         let first = leadership.first;
         for instance in m.first.max(first).0..=m.last.0 {
@@ -302,7 +320,8 @@ impl Replica {
         }
         if m.ballot < self.promised {
             if planted::is(Bug::BarrierIgnoresPromise) {
-                let reply = AdvanceReply { ballot: m.ballot, chosen: self.chosen, barrier: m.barrier };
+                let (voter, chosen) = (self.storage, self.chosen);
+                let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier };
                 return self.send(from, Message::AdvanceReply(reply), ready);
             }
             return self.reject(from, m.ballot, ready);
@@ -310,7 +329,8 @@ impl Replica {
         self.follow(m.ballot, now, random, ready);
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {
-            let reply = AdvanceReply { ballot: m.ballot, chosen: self.shown(), barrier: m.barrier };
+            let (voter, chosen) = (self.storage, self.shown());
+            let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier };
             self.send(from, Message::AdvanceReply(reply), ready);
         }
     }
@@ -321,7 +341,10 @@ impl Replica {
             return;
         }
         if let Some(follower) = leadership.follower(from) {
-            follower.confirm(m.chosen);
+            follower.confirm(m.voter, m.chosen);
+        }
+        if !self.members.counts(from, m.voter) {
+            return;
         }
         // Whoever confirms a later barrier confirms the earlier ones: both ask about now.
         for barrier in leadership.barriers.iter_mut().take_while(|b| b.number <= m.barrier) {
@@ -395,6 +418,8 @@ impl Replica {
         let announce = self.tuning.retry / 8;
         let mut tell = Vec::new();
         for follower in &mut leadership.followers {
+            // A new disk is spoken to until it is a member.
+            busy |= follower.voter.is_some_and(|voter| !self.members.counts(follower.node, voter));
             let behind = (!follower.confirmed || follower.chosen < chosen)
                 && !(planted::is(Bug::LostChosenStaysLost) && follower.told > Time::ZERO);
             if !peers.alive(follower.node, group, now) {
@@ -438,7 +463,53 @@ impl Replica {
         for node in tell {
             self.send(node, Message::Advance(Advance { ballot, mark, barrier: asked }), ready);
         }
+        self.tick_admission(now, peers, ready);
         self.tick_handover(now, peers, ready) || busy
+    }
+
+    /// Nothing more is proposed by this leadership.
+    pub(super) fn seal(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.sealed = true;
+        }
+    }
+
+    /// A planted defect: the leader goes on with the new members on the word of the old ones.
+    pub(super) fn unseal(&mut self) {
+        if let Role::Leader(leadership) = &mut self.role {
+            leadership.sealed = false;
+            leadership.opening = self.chosen;
+        }
+    }
+
+    /// Takes the new disk of a member's node in, once it has learned everything: the old one
+    /// cannot come back to what it knew (FAULTS, rules 18 and 31).
+    fn tick_admission(&mut self, now: Time, peers: &Peers, ready: &mut Ready) {
+        let (group, chosen) = (self.group, self.chosen);
+        let window = self.tuning.window as u64;
+        let Role::Leader(leadership) = &self.role else { return };
+        if !self.can_propose() || chosen < leadership.opening {
+            return;
+        }
+        let newcomer = leadership.followers.iter().find_map(|f| {
+            let storage = f.voter.filter(|voter| !self.members.counts(f.node, *voter))?;
+            let learned = f.confirmed && f.chosen.0 + window >= chosen.0;
+            // A node that comes and goes would take a majority with it.
+            let stays = peers.reachable(f.node, group, now)
+                && peers.up_for(f.node, now) >= self.tuning.election_timeout;
+            (learned && stays).then_some(Member { node: f.node, storage })
+        });
+        if let Some(member) = newcomer {
+            tracing::info!(
+                group = group.0,
+                node = member.node.0,
+                storage = %member.storage,
+                "a new disk has learned everything: it is proposed as a member in the place of the old one"
+            );
+            self.counters.admissions += 1;
+            self.propose(members(&self.members.with(member)), now, ready);
+            self.seal();
+        }
     }
 
     /// Steps aside for a better placed member that has been up for a while and has everything.
@@ -477,7 +548,12 @@ impl Replica {
             .preference
             .iter()
             .take_while(|n| **n != me)
-            .find(|n| peers.up_for(**n, now) >= settle && peers.reachable(**n, group, now))
+            .find(|n| {
+                let votes = leadership.followers.iter().any(|f| {
+                    f.node == **n && f.voter.is_some_and(|voter| self.members.counts(f.node, voter))
+                });
+                votes && peers.up_for(**n, now) >= settle && peers.reachable(**n, group, now)
+            })
             .copied();
         let Some(to) = better else { return false };
         let near = leadership

@@ -11,9 +11,11 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::codec::ENTRY_HEAD;
 use super::message::{Entry, Learn, Mark, Message, Values};
+use super::quorum::Members;
 use super::ready::{LogFound, LogRead, Ready};
 use super::replica::{Chosen, Halt, Replica, Tuning};
 use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::kv::value::as_members;
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -101,8 +103,12 @@ impl Replica {
             );
         }
         self.chain = chain(self.chain, &value);
+        let members = as_members(&value);
         self.recent.push(ballot, value.clone());
         self.delivery.push_back(Chosen { instance: self.chosen, ballot, value });
+        if let Some(list) = members {
+            self.change_members(Members::since(self.chosen, list));
+        }
         if self.chosen.0 - self.marked.0 >= MARK_EVERY {
             self.write_mark(ready);
         }
@@ -154,7 +160,7 @@ impl Replica {
         }
     }
 
-    fn ask(&mut self, now: Time, ready: &mut Ready) {
+    pub(super) fn ask(&mut self, now: Time, ready: &mut Ready) {
         let from = self.chosen.next();
         let Some(learning) = &mut self.learning else { return };
         if learning.asked.is_none() {

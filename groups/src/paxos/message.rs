@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 
 /// How far the sender's chosen prefix reaches, and the chained checksum of every value in it.
 /// Two replicas with equal instances and different chains have diverged.
@@ -66,6 +66,11 @@ pub struct Prepare {
 pub struct Promise {
     /// The promised ballot.
     pub ballot: Ballot,
+    /// The disk that has it: the promise counts if that disk is a member.
+    pub voter: StorageId,
+    /// The last change of members in this acceptor's chosen prefix. A candidate that does not know
+    /// of it does not know whose promises it needs.
+    pub changed: InstanceId,
     /// The end of this acceptor's chosen prefix. Everything up to it is chosen and is learned,
     /// not proposed again.
     pub chosen: InstanceId,
@@ -95,6 +100,8 @@ pub struct Accept {
 pub struct Accepted {
     /// The ballot they were accepted at.
     pub ballot: Ballot,
+    /// The disk that has them: the vote counts if that disk is a member.
+    pub voter: StorageId,
     /// First of the run.
     pub first: InstanceId,
     /// Last of the run.
@@ -129,6 +136,8 @@ pub struct Advance {
 pub struct AdvanceReply {
     /// The leader's ballot.
     pub ballot: Ballot,
+    /// The disk whose promise stands behind the answer.
+    pub voter: StorageId,
     /// The end of the sender's chosen prefix.
     pub chosen: InstanceId,
     /// The barrier it answers.

@@ -1,31 +1,65 @@
 //! Majorities: the arithmetic that every other safety argument rests on.
 
-use crate::ids::NodeId;
+use bytes::{Buf, BufMut, Bytes};
+
+use crate::ids::{InstanceId, Member, NodeId, StorageId};
 use crate::planted::{self, Bug};
 
 /// The most members that a group may have: votes are a 64-bit set.
 pub const MAX_MEMBERS: usize = 64;
 
-/// The voting members of a group, in ascending order.
+/// The voting members of a group, in ascending order, and the instance whose value made them so.
+///
+/// They decide every later instance, until another change is chosen: the members of an instance
+/// follow from the values before it (Lamport, "The Part-Time Parliament", section 3.3.4, with
+/// the smallest possible distance of one). A leader that knows of a change below what it proposes
+/// has asked these members in phase 1, and a vote counts only with the disk that is a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Members {
+    since: InstanceId,
+    list: Vec<Member>,
     nodes: Vec<NodeId>,
 }
 
+/// Bytes of one member.
+const MEMBER_BYTES: usize = 4 + 16;
+
 impl Members {
-    /// The members `nodes`, sorted, without repeats.
+    /// The members that a group is born with, sorted, one per node.
     ///
     /// # Panics
     /// When there are none or more than [`MAX_MEMBERS`]; callers check what a user wrote.
     #[must_use]
-    pub fn new(mut nodes: Vec<NodeId>) -> Members {
-        nodes.sort_unstable();
-        nodes.dedup();
-        assert!(!nodes.is_empty() && nodes.len() <= MAX_MEMBERS, "a group has 1 to {MAX_MEMBERS} members");
-        Members { nodes }
+    pub fn new(list: Vec<Member>) -> Members {
+        Members::since(InstanceId::ZERO, list)
+    }
+
+    /// The members that the value of `instance` has made, sorted, one per node.
+    ///
+    /// # Panics
+    /// See [`Members::new`].
+    #[must_use]
+    pub fn since(instance: InstanceId, mut list: Vec<Member>) -> Members {
+        list.sort_unstable();
+        list.dedup_by_key(|m| m.node);
+        assert!(!list.is_empty() && list.len() <= MAX_MEMBERS, "a group has 1 to {MAX_MEMBERS} members");
+        let nodes = list.iter().map(|m| m.node).collect();
+        Members { since: instance, list, nodes }
+    }
+
+    /// The instance whose value made these the members; 0 for those of the birth.
+    #[must_use]
+    pub fn changed_at(&self) -> InstanceId {
+        self.since
     }
 
     /// All members, ascending.
+    #[must_use]
+    pub fn list(&self) -> &[Member] {
+        &self.list
+    }
+
+    /// The nodes of all members, ascending.
     #[must_use]
     pub fn nodes(&self) -> &[NodeId] {
         &self.nodes
@@ -49,11 +83,61 @@ impl Members {
         self.nodes.binary_search(&node).ok()
     }
 
-    /// Whether `node` votes here.
+    /// Whether `node` has a seat here, whatever its disk.
     #[must_use]
     pub fn contains(&self, node: NodeId) -> bool {
         self.index_of(node).is_some()
     }
+
+    /// Whether a word of `node` that was written to this disk is a vote.
+    #[must_use]
+    pub fn counts(&self, node: NodeId, storage: StorageId) -> bool {
+        planted::is(Bug::AnyDiskVotes) && self.contains(node)
+            || self.index_of(node).is_some_and(|index| self.list[index].storage == storage)
+    }
+
+    /// The same members, with this disk in the place of the node's old one.
+    #[must_use]
+    pub fn with(&self, member: Member) -> Vec<Member> {
+        self.list.iter().map(|m| if m.node == member.node { member } else { *m }).collect()
+    }
+
+    /// The bytes in a record or a checkpoint: `since:u64 count:u32 {node:u32 storage:u128}*`,
+    /// little-endian.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(12 + MEMBER_BYTES * self.list.len());
+        out.put_u64_le(self.since.0);
+        put_members(&self.list, &mut out);
+        Bytes::from(out)
+    }
+
+    /// Reads what [`Members::encode`] has written; `None` when it is nothing of the kind.
+    #[must_use]
+    pub fn decode(mut bytes: Bytes) -> Option<Members> {
+        let since = InstanceId(bytes.try_get_u64_le().ok()?);
+        take_members(&mut bytes).map(|list| Members::since(since, list))
+    }
+}
+
+/// Writes `count:u32 {node:u32 storage:u128}*`.
+pub(crate) fn put_members(list: &[Member], out: &mut Vec<u8>) {
+    out.put_u32_le(list.len() as u32);
+    for member in list {
+        out.put_u32_le(member.node.0);
+        out.put_u128_le(member.storage.0);
+    }
+}
+
+/// Reads what [`put_members`] has written, to the end of `bytes`: members in ascending order.
+pub(crate) fn take_members(bytes: &mut Bytes) -> Option<Vec<Member>> {
+    let count = bytes.try_get_u32_le().ok()? as usize;
+    if count == 0 || count > MAX_MEMBERS || bytes.len() != count * MEMBER_BYTES {
+        return None;
+    }
+    let mut member = || Member { node: NodeId(bytes.get_u32_le()), storage: StorageId(bytes.get_u128_le()) };
+    let list: Vec<Member> = (0..count).map(|_| member()).collect();
+    list.is_sorted_by(|a, b| a.node < b.node).then_some(list)
 }
 
 /// Which members have voted for one thing: one ballot of one instance, one phase 1, one barrier.
@@ -93,7 +177,36 @@ mod tests {
     use super::*;
 
     fn members(n: u32) -> Members {
-        Members::new((1..=n).map(NodeId).collect())
+        Members::new((1..=n).map(|n| disk(n, 100)).collect())
+    }
+
+    fn disk(node: u32, storage: u128) -> Member {
+        Member { node: NodeId(node), storage: StorageId(storage) }
+    }
+
+    #[test]
+    fn a_vote_counts_with_the_disk_that_is_a_member() {
+        let m = members(3);
+        assert!(m.counts(NodeId(2), StorageId(100)));
+        assert!(!m.counts(NodeId(2), StorageId(7)) && !m.counts(NodeId(4), StorageId(100)));
+        let changed = Members::since(InstanceId(9), m.with(disk(2, 7)));
+        assert!(changed.counts(NodeId(2), StorageId(7)) && !changed.counts(NodeId(2), StorageId(100)));
+        assert_eq!((changed.changed_at(), changed.nodes()), (InstanceId(9), m.nodes()));
+    }
+
+    #[test]
+    fn members_survive_their_bytes_and_nothing_else_does() {
+        let m = Members::since(InstanceId(9), members(3).with(disk(2, 7)));
+        let bytes = m.encode();
+        assert_eq!(Members::decode(bytes.clone()), Some(m));
+        for length in 0..bytes.len() {
+            assert_eq!(Members::decode(bytes.slice(..length)), None, "cut to {length}");
+        }
+        let repeated =
+            [&9_u64.to_le_bytes()[..], &2_u32.to_le_bytes(), &bytes[12..32], &bytes[12..32]].concat();
+        assert_eq!(Members::decode(Bytes::from(repeated)), None, "a node twice");
+        let none = [&9_u64.to_le_bytes()[..], &0_u32.to_le_bytes()].concat();
+        assert_eq!(Members::decode(Bytes::from(none)), None, "nobody");
     }
 
     #[test]

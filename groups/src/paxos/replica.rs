@@ -13,7 +13,7 @@ use super::learner::{Learning, Recent};
 use super::message::{Envelope, Mark, Message};
 use super::quorum::Members;
 use super::ready::Ready;
-use crate::ids::{Ballot, GroupId, InstanceId, NodeId};
+use crate::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -129,6 +129,12 @@ pub struct Counters {
     pub installed: u64,
     /// Accepts not voted for because they lay too far ahead.
     pub too_far: u64,
+    /// Changes of members in the chosen prefix.
+    pub changes: u64,
+    /// Disks proposed as members in the place of lost ones.
+    pub admissions: u64,
+    /// Candidacies given up because others know of members that the candidate does not know.
+    pub outdated: u64,
 }
 
 /// A group stopped for good because going on could answer wrongly.
@@ -183,7 +189,12 @@ pub enum Halt {
 pub struct Replica {
     pub(super) group: GroupId,
     pub(super) me: NodeId,
+    /// The disk that remembers all this.
+    pub(super) storage: StorageId,
+    /// Who decides the instance behind the chosen prefix: `members.changed_at() <= chosen`.
     pub(super) members: Members,
+    /// The chosen prefix has brought other members, and the role has not followed yet.
+    pub(super) members_changed: bool,
     /// Members from the best placed leader to the worst.
     pub(super) preference: Vec<NodeId>,
     pub(super) tuning: Arc<Tuning>,
@@ -229,6 +240,9 @@ pub struct Replica {
     pub counters: Counters,
 }
 
+/// A disk that becomes a member in the place of a lost one begins so many rounds further on.
+const ROUNDS_OF_A_LOST_DISK: u64 = 1 << 16;
+
 /// What a replica starts from: what its log holds.
 #[derive(Debug, Default)]
 pub struct Recovered {
@@ -240,6 +254,8 @@ pub struct Recovered {
     pub chain: u64,
     /// Accepted beyond it.
     pub open: BTreeMap<InstanceId, Accepted>,
+    /// The members that the prefix has made; `None` for those of the birth.
+    pub members: Option<Members>,
 }
 
 impl Replica {
@@ -248,13 +264,16 @@ impl Replica {
     #[must_use]
     pub fn new(
         group: GroupId,
-        me: NodeId,
-        members: Members,
+        me: Member,
+        founders: Members,
         preference: Vec<NodeId>,
         tuning: Arc<Tuning>,
         recovered: Recovered,
         now: Time,
     ) -> Replica {
+        let Member { node: me, storage } = me;
+        let members = recovered.members.unwrap_or(founders);
+        assert!(members.changed_at() <= recovered.chosen, "members follow from the prefix");
         let rank = preference.iter().position(|n| *n == me).unwrap_or(preference.len()) as u32;
         let wait = tuning.election_timeout + tuning.election_timeout / 4 * rank;
         let open_bytes = recovered.open.values().map(|a| a.value.len()).sum();
@@ -262,7 +281,9 @@ impl Replica {
         Replica {
             group,
             me,
+            storage,
             members,
+            members_changed: false,
             preference,
             promised: recovered.promised,
             seen: recovered.promised,
@@ -292,6 +313,12 @@ impl Replica {
     #[must_use]
     pub fn group(&self) -> GroupId {
         self.group
+    }
+
+    /// Whether this replica's disk is a member: what it promises and accepts counts.
+    #[must_use]
+    pub fn is_voter(&self) -> bool {
+        self.members.counts(self.me, self.storage)
     }
 
     /// The voting members.
@@ -395,9 +422,11 @@ impl Replica {
     /// it is, and so does what was accepted beyond it (FAULTS, rule 25). The anchor record tells
     /// a later start that the prefix is chosen, should the checkpoint be lost.
     ///
+    /// `members` are those that the checkpoint has, `None` for those of the birth.
+    ///
     /// # Panics
     /// When the checkpoint is not ahead of the prefix.
-    pub fn install(&mut self, mark: Mark, now: Time, ready: &mut Ready) {
+    pub fn install(&mut self, mark: Mark, members: Option<&Members>, now: Time, ready: &mut Ready) {
         assert!(mark.instance > self.chosen, "a checkpoint only moves the prefix forward");
         if self.leads_instance(mark.instance) {
             // Others count this leader's instances as chosen and it does not: somebody else leads.
@@ -416,6 +445,9 @@ impl Replica {
         }
         self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
         (self.chosen, self.chain) = (mark.instance, mark.chain);
+        if let Some(members) = members.filter(|m| m.changed_at() > self.members.changed_at()) {
+            self.change_members(members.clone());
+        }
         self.recent = Recent::new(self.chosen, &self.tuning);
         self.delivery.clear();
         self.write_anchor(mark, ready);
@@ -433,6 +465,9 @@ impl Replica {
     /// When more than the chosen prefix would go.
     pub fn anchor(&mut self, mark: Mark, through: InstanceId, ready: &mut Ready) {
         assert!(mark.instance <= self.chosen, "only chosen values are in a checkpoint");
+        // The anchor may name members that a value behind `mark` has made: the log says first that
+        // this value is chosen, and again where the anchor stands alone.
+        self.write_mark(ready);
         self.write_anchor(mark, ready);
         for (&instance, accepted) in self.open.iter().take_while(|(i, _)| **i <= through) {
             let (group, ballot, value) = (self.group, accepted.ballot, accepted.value.clone());
@@ -445,7 +480,9 @@ impl Replica {
         let (group, ballot) = (self.group, self.promised);
         let Mark { instance, chain } = mark;
         self.marked = self.marked.max(instance);
-        ready.records.push(Record::Anchor { group, instance, chain, ballot });
+        let born = self.members.changed_at() == InstanceId::ZERO || planted::is(Bug::MembersNotInAnchor);
+        let members = if born { Bytes::new() } else { self.members.encode() };
+        ready.records.push(Record::Anchor { group, instance, chain, ballot, members });
     }
 
     /// Takes the next chosen value for the state machine.
@@ -515,10 +552,51 @@ impl Replica {
     }
 
     /// Ends a turn: counts votes, moves the prefix, sends what was joined over its messages.
-    pub fn turn(&mut self, ready: &mut Ready) {
+    pub fn turn(&mut self, now: Time, ready: &mut Ready) {
         if self.halted.is_none() {
             self.advance_leadership(ready);
+            self.follow_members(now, ready);
             self.flush(ready);
+        }
+    }
+
+    /// The chosen prefix makes these the members.
+    pub(super) fn change_members(&mut self, members: Members) {
+        let voted = self.is_voter();
+        self.members = members;
+        self.members_changed = true;
+        self.counters.changes += 1;
+        if self.is_voter() && !voted {
+            // The node's lost disk may have used ballots that nobody has heard of.
+            let round = self.seen.max(self.promised).round + ROUNDS_OF_A_LOST_DISK;
+            self.seen = Ballot { round, node: self.me };
+        }
+        tracing::info!(
+            group = self.group.0,
+            instance = self.members.changed_at().0,
+            votes_here = self.is_voter(),
+            "the group has other members"
+        );
+    }
+
+    /// Lets the role follow a change of members: whoever leads has asked the old ones, and asks
+    /// the new ones in a phase 1 of its own before it proposes anything to them.
+    fn follow_members(&mut self, now: Time, ready: &mut Ready) {
+        if !std::mem::take(&mut self.members_changed) {
+            return;
+        }
+        match self.role {
+            Role::Leader(_) if planted::is(Bug::NoNewPhaseOne) => self.unseal(),
+            Role::Leader(_) if self.is_voter() && !self.stateless => {
+                self.campaign(self.promised, true, now, ready);
+            }
+            Role::Leader(_) | Role::Candidate(_) | Role::Probing(_) => {
+                self.role = Role::Follower;
+                self.leader = None;
+                self.acks = None;
+                self.election_due = now + self.tuning.retry;
+            }
+            Role::Follower => {}
         }
     }
 

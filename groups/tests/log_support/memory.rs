@@ -80,7 +80,13 @@ impl Memories {
         let to = memory.anchor.map_or(to, |(anchor, _)| to.max(anchor));
         let ballot = memory.promised;
         let chain = to.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut records = vec![Record::Anchor { group: pin.group, instance: InstanceId(to), chain, ballot }];
+        let mut records = vec![Record::Anchor {
+            group: pin.group,
+            instance: InstanceId(to),
+            chain,
+            ballot,
+            members: Bytes::new(),
+        }];
         let again = memory.values.iter().filter(|(at, _)| (to + 1..=pin.instance.0).contains(at));
         for (&instance, (accepted, ballot, value)) in again {
             let (group, instance, ballot, value) = (pin.group, InstanceId(instance), *ballot, value.clone());

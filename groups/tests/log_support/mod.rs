@@ -40,7 +40,13 @@ pub fn watermark(group: u32, instance: u64) -> Record {
 
 pub fn anchor(group: u32, instance: u64, round: u64) -> Record {
     let chain = instance.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    Record::Anchor { group: GroupId(group), instance: InstanceId(instance), chain, ballot: ballot(round) }
+    Record::Anchor {
+        group: GroupId(group),
+        instance: InstanceId(instance),
+        chain,
+        ballot: ballot(round),
+        members: Bytes::new(),
+    }
 }
 
 pub struct Opened<D: Disk> {

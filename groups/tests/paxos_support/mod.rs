@@ -19,11 +19,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use groups::group::{Answer, Limits, Seat, Submission};
 use groups::host::{Host, HostConfig, Output};
-use groups::ids::{Ballot, Boot, GroupId, InstanceId, NodeId};
+use groups::ids::{Ballot, Boot, GroupId, InstanceId, Member, NodeId, StorageId};
+use groups::kv::value::as_members;
 use groups::kv::{Command, Ticket};
 use groups::log::Record;
 use groups::paxos::message::{Entry, Mark};
 use groups::paxos::{Envelope, LogFound, LogRead, Members, Message, Replica, Tuning, chain};
+use groups::peers::Proof;
 use groups::replay::Replay;
 use groups::time::Time;
 
@@ -47,6 +49,8 @@ pub struct Batch {
 pub struct Node {
     pub id: u32,
     pub boot: u64,
+    /// Its disk; that of the birth has the node's own number.
+    pub storage: u128,
     /// The process; `None` while it is down.
     pub host: Option<Host>,
     /// What survives a crash.
@@ -120,7 +124,7 @@ pub struct World {
     /// The chained checksum at each instance.
     pub chains: BTreeMap<u64, u64>,
     /// Who has ever had an accept of this (instance, ballot) on the disk.
-    votes: BTreeMap<(u64, Ballot), BTreeSet<u32>>,
+    votes: BTreeMap<(u64, Ballot), BTreeSet<Member>>,
     /// All answers, in order, with the node that gave them.
     pub answers: Vec<(u32, Answer)>,
     pub detail: Detail,
@@ -154,6 +158,7 @@ impl World {
                 Node {
                     id,
                     boot: 0,
+                    storage: u128::from(id),
                     host: None,
                     durable: Vec::new(),
                     pending: VecDeque::new(),
@@ -226,12 +231,14 @@ impl World {
         let nodes: Vec<NodeId> = (1..=setup.nodes).map(NodeId).collect();
         let seat = Seat {
             group: GROUP,
-            members: Members::new(nodes.clone()),
+            founders: Members::new(nodes.iter().map(|n| founder(n.0)).collect()),
             preference: setup.prefer.iter().copied().map(NodeId).collect(),
             replay,
         };
         let config = HostConfig {
             me: NodeId(id),
+            // What is remembered of disks is tested with the peers.
+            proof: Proof::alone(StorageId(node.storage)),
             boot: Boot(node.boot),
             shard: 0,
             shards: 1,
@@ -265,6 +272,19 @@ impl World {
                 queue.clear();
             }
         }
+    }
+
+    /// The machine is replaced: an empty disk, and a life that nobody takes for an earlier one.
+    pub fn replace(&mut self, id: u32) {
+        if self.up(id) {
+            self.crash(id);
+        }
+        let node = self.node(id);
+        node.durable.clear();
+        node.said = Ballot::ZERO;
+        node.storage += 100;
+        node.boot += 1_000;
+        self.start(id);
     }
 
     /// Loses everything that is or will be on the way from `a` to `b`.
@@ -376,7 +396,8 @@ impl World {
             done += 1;
             for record in &batch.records {
                 if let Record::Accept { instance, ballot, .. } = record {
-                    self.votes.entry((instance.0, *ballot)).or_default().insert(id);
+                    let member = Member { node: NodeId(id), storage: StorageId(self.nodes[&id].storage) };
+                    self.votes.entry((instance.0, *ballot)).or_default().insert(member);
                 }
             }
             let Batch { id: number, records, after, reads } = batch;
@@ -461,7 +482,7 @@ impl World {
     fn turn(&mut self, id: u32) -> Vec<(NodeId, groups::peers::Heartbeat)> {
         let now = self.now;
         let Some(host) = self.node(id).host.as_mut() else { return Vec::new() };
-        let Output { ready, batch, beats, answers, orders: _ } = host.turn(now);
+        let Output { ready, batch, beats, answers, .. } = host.turn(now);
         self.observe_role(id);
         for record in &ready.records {
             self.say(Detail::Full, || format!("{id} writes {}", text::record(record)));
@@ -631,21 +652,40 @@ impl World {
         }
     }
 
+    /// Who decides an instance: what the values before it say.
+    fn members_of(&self, instance: u64) -> Members {
+        let changed = self.chosen.range(..instance).rev();
+        let mut lists = changed.filter_map(|(at, value)| Some((*at, as_members(value)?)));
+        match lists.next() {
+            Some((at, list)) => Members::since(InstanceId(at), list),
+            None => Members::new((1..=self.setup.nodes).map(founder).collect()),
+        }
+    }
+
     /// Whether a majority has had `value` at one ballot on its disks.
     fn has_majority(&self, instance: u64, value: &Bytes) -> bool {
-        let majority = self.nodes.len() / 2 + 1;
+        let members = self.members_of(instance);
         self.votes.range((instance, Ballot::ZERO)..(instance + 1, Ballot::ZERO)).any(
             |((_, ballot), voters)| {
-                voters.len() >= majority
-                    && voters.iter().all(|voter| {
-                        self.nodes[voter].durable.iter().any(|r| {
-                            matches!(r, Record::Accept { instance: i, ballot: b, value: v, .. }
+                let counted = || voters.iter().filter(|v| members.counts(v.node, v.storage));
+                counted().count() >= members.majority()
+                    && counted().all(|voter| {
+                        let node = &self.nodes[&voter.node.0];
+                        // A disk that is gone had it while it was there.
+                        node.storage != voter.storage.0
+                            || node.durable.iter().any(|r| {
+                                matches!(r, Record::Accept { instance: i, ballot: b, value: v, .. }
                             if i.0 == instance && b == ballot && v == value)
-                        })
+                            })
                     })
             },
         )
     }
+}
+
+/// The disk that a node was born with.
+pub fn founder(id: u32) -> Member {
+    Member { node: NodeId(id), storage: StorageId(id.into()) }
 }
 
 fn note_value(values: &mut BTreeMap<u64, Bytes>, record: &Record) {

@@ -18,6 +18,7 @@
 //! cut 1->2, cut 3, heal
 //! sync 2 [n]            the disk has what it was given, or the n oldest turns of it
 //! crash 2, restart 2    a crash loses what was not synced
+//! replace 2             a new machine with an empty disk in its place
 //! propose 1 x=1 y+1     writes of node 1's client, in one turn
 //! read 1 x [after n]    a read of node 1's client, behind its write n
 //! submit 1 3/1/7[/2] x=1    a write of node 3, life 1, number 7 (2 behind), handed to node 1
@@ -39,7 +40,7 @@ use groups::paxos::message::{
     Accept, Accepted, Advance, Entry, Mark, Message, Prepare, Promise, Reject, Transfer, Values,
 };
 
-use super::{Detail, Setup, World, text};
+use super::{Detail, Setup, World, founder, text};
 
 const RULE: &str = "----";
 
@@ -178,6 +179,7 @@ fn run(line: &str, world: &mut Option<World>) -> Vec<String> {
             }
             world.start(id);
         }
+        ("replace", [node]) => world.replace(number(node) as u32),
         ("propose", [node, commands @ ..]) => {
             let commands: Vec<_> = commands.iter().map(|c| text::parse_command(c)).collect();
             world.write(number(node) as u32, &commands);
@@ -199,7 +201,7 @@ fn run(line: &str, world: &mut Option<World>) -> Vec<String> {
             let (from, to) = parse_link(link);
             // What nobody sent may be a lie: the world believes it, so that the replica can be seen.
             world.trusting = true;
-            let message = forge(message, world);
+            let message = forge(message, from, world);
             world.hand_over(from, to, message);
         }
         ("status", []) => return status(world),
@@ -245,6 +247,9 @@ fn status(world: &World) -> Vec<String> {
         {
             let _ = write!(line, ", follows {leader}");
         }
+        if !replica.is_voter() {
+            line.push_str(", no voter");
+        }
         if !replica.open().is_empty() {
             let open: Vec<String> = replica
                 .open()
@@ -268,7 +273,8 @@ fn status(world: &World) -> Vec<String> {
     out
 }
 
-fn forge(words: &[&str], world: &World) -> Message {
+fn forge(words: &[&str], sender: u32, world: &World) -> Message {
+    let voter = founder(sender).storage;
     let (kind, words) = words.split_first().expect("a message");
     let (ballot, words) = match words.split_first() {
         Some((first, rest)) if !first.starts_with('#') && !first.contains('=') => {
@@ -303,6 +309,7 @@ fn forge(words: &[&str], world: &World) -> Message {
         }
         "Accepted" => Message::Accepted(Accepted {
             ballot,
+            voter,
             first: instance,
             last: InstanceId(instances.last().copied().unwrap_or(0)),
             chosen: at("chosen"),
@@ -315,7 +322,8 @@ fn forge(words: &[&str], world: &World) -> Message {
         "Promise" => {
             let part = at("part").0 as u32;
             let parts = option("parts").map_or(1, |p| number(p) as u32);
-            Message::Promise(Promise { ballot, chosen: at("chosen"), part, parts, entries: entries() })
+            let (chosen, changed) = (at("chosen"), at("changed"));
+            Message::Promise(Promise { ballot, voter, changed, chosen, part, parts, entries: entries() })
         }
         "Values" => Message::Values(Values { entries: entries(), first: at("first") }),
         "Transfer" => Message::Transfer(Transfer { ballot }),

@@ -14,12 +14,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, IoSlice};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::{Buf, BytesMut};
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
+use groups::peers::Standing;
 use netio::NetHandle;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -65,6 +66,10 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Bytes of keys and values, by worker.
     pub state_bytes: Vec<AtomicU64>,
+    /// What peers have said against this disk, once one has: the process begins anew or ends.
+    pub verdict: OnceLock<Standing>,
+    /// What happened to the data directory before this start, for an operator.
+    pub notes: Vec<String>,
     /// More live data than the limit.
     pub no_memory: AtomicBool,
     /// Commands executed since the start, for `INFO`.

@@ -91,6 +91,23 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             ));
         }
     }
+    alarms.extend(shared.notes.iter().cloned());
+    let unproven = reports.iter().any(|r| !r.proven);
+    if unproven {
+        alarms.push(
+            "too few peers have said yet that this disk is not an older copy of itself: it votes in no group"
+                .to_owned(),
+        );
+    }
+    let without = groups.iter().filter(|g| !g.votes).count();
+    if without > 0 {
+        alarms.push(format!(
+            "this disk ({}) is new to {without} of {} groups: it learns, and votes once a majority of their members \
+             has taken it in",
+            shared.storage,
+            groups.len()
+        ));
+    }
     let read_only = shared.shortage().map(|s| match s {
         Shortage::Disk => "nospace".to_owned(),
         Shortage::Memory => "memory".to_owned(),
@@ -153,6 +170,7 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
         mirrored: g.mirror.map_or(0, |(taken, _)| taken.0),
         checkpoint: g.mirror.map_or(0, |(_, durable)| durable.0),
         rebuilding: g.rebuilding,
+        votes: g.votes,
         holds_log: g.held_back.map(|why| why.to_string()),
         followers: g
             .followers

@@ -6,13 +6,17 @@
 //! is born; its id follows from the founders. A node that was away in that moment learns of it
 //! from any founder, who names the disks: it is one of them or it is a replacement.
 //!
+//! A disk that is none of the founders' joins the cluster once a majority of its nodes has told of
+//! it, and of the newest life of this node that they remember: it begins behind that. It learns
+//! and serves, and each group takes it in by a chosen value. Should the majority be gone, it waits.
+//!
 //! Two clusters cannot come of one configuration: a birth needs the vote of every founder's
 //! disk, and the votes of a disk never change.
 
 use std::collections::BTreeMap;
 
 use bytes::{Buf, BufMut, Bytes};
-use groups::ids::{ClusterId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, NodeId, StorageId};
 use groups::planted::{self, Bug};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -27,6 +31,8 @@ pub struct Word {
     pub storage: StorageId,
     /// How far the birth has come there.
     pub stage: Stage,
+    /// The newest life of the receiver that the sender has heard of; 0 for none.
+    pub heard: Boot,
 }
 
 impl Word {
@@ -36,8 +42,10 @@ impl Word {
         let mut out = Vec::with_capacity(64);
         out.put_u64_le(self.fingerprint);
         out.put_u128_le(self.storage.0);
+        out.put_u64_le(self.heard.0);
         let (stage, cluster, founders) = match &self.stage {
             Stage::Empty => (0, ClusterId(0), &[][..]),
+            Stage::Replacement => (3, ClusterId(0), &[][..]),
             Stage::Voted(founders) => (1, ClusterId(0), &founders[..]),
             Stage::Born(cluster, founders) => (2, *cluster, &founders[..]),
         };
@@ -55,6 +63,7 @@ impl Word {
     pub fn decode(mut body: Bytes) -> Option<Word> {
         let fingerprint = body.try_get_u64_le().ok()?;
         let storage = StorageId(body.try_get_u128_le().ok()?);
+        let heard = Boot(body.try_get_u64_le().ok()?);
         let stage = body.try_get_u8().ok()?;
         let cluster = ClusterId(body.try_get_u128_le().ok()?);
         if !body.len().is_multiple_of(20) {
@@ -68,9 +77,10 @@ impl Word {
             0 if founders.is_empty() => Stage::Empty,
             1 => Stage::Voted(founders),
             2 => Stage::Born(cluster, founders),
+            3 if founders.is_empty() => Stage::Replacement,
             _ => return None,
         };
-        Some(Word { fingerprint, storage, stage })
+        Some(Word { fingerprint, storage, stage, heard })
     }
 }
 
@@ -85,8 +95,11 @@ pub enum Waiting {
     Configuration(NodeId),
     /// This node's disk was replaced in the middle of the birth.
     Replaced(NodeId),
-    /// The cluster exists, and this node's disk is not one of its founders'.
-    Stranger(ClusterId),
+    /// The cluster exists, and this node's disk is not one of its founders': so many nodes of it
+    /// have been heard, so many must be.
+    Stranger(ClusterId, usize, usize),
+    /// This node's directory has lost its memory, and no node has told of a cluster yet.
+    Lost(Vec<NodeId>),
 }
 
 /// A node before its cluster is born.
@@ -105,6 +118,12 @@ impl Birth {
     pub fn new(me: NodeId, name: &str, mut nodes: Vec<NodeId>, own: Word) -> Birth {
         nodes.sort_unstable();
         Birth { me, name: name.into(), nodes, own, seen: BTreeMap::new() }
+    }
+
+    /// The newest life of this node that a peer remembers.
+    #[must_use]
+    pub fn heard(&self) -> Boot {
+        self.seen.values().map(|w| w.heard).max().unwrap_or_default()
     }
 
     /// What to say to every peer, now and then.
@@ -143,6 +162,13 @@ impl Birth {
                 return Some(Stage::Born(*cluster, founders.clone()));
             }
         }
+        // A disk in the place of a founder's.
+        if matches!(self.own.stage, Stage::Empty | Stage::Replacement)
+            && let Some((cluster, founders)) = self.cluster_of_others()
+            && self.tellers(cluster) >= self.needed()
+        {
+            return Some(Stage::Born(cluster, founders.clone()));
+        }
         let others = || self.nodes.iter().filter(|n| **n != self.me);
         if !others().all(|n| self.seen.get(n).is_some_and(|w| w.fingerprint == self.own.fingerprint)) {
             return None;
@@ -157,7 +183,7 @@ impl Birth {
                 let agreed = self.seen.values().all(|w| match &w.stage {
                     Stage::Empty => true,
                     Stage::Voted(f) => *f == founders,
-                    Stage::Born(..) => false,
+                    Stage::Born(..) | Stage::Replacement => false,
                 });
                 agreed.then_some(Stage::Voted(founders))
             }
@@ -166,8 +192,33 @@ impl Birth {
                     .all(|n| self.seen.get(n).is_some_and(|w| w.stage == Stage::Voted(founders.clone())));
                 unanimous.then(|| Stage::Born(cluster_id(&self.name, founders), founders.clone()))
             }
-            Stage::Born(..) => None,
+            Stage::Born(..) | Stage::Replacement => None,
         }
+    }
+
+    /// A cluster that this disk did not found, if anybody tells of one.
+    fn cluster_of_others(&self) -> Option<(ClusterId, &Founders)> {
+        self.seen.values().filter(|w| w.fingerprint == self.own.fingerprint).find_map(|word| {
+            match &word.stage {
+                Stage::Born(cluster, founders) => Some((*cluster, founders)),
+                _ => None,
+            }
+        })
+    }
+
+    /// How many nodes tell of this cluster.
+    fn tellers(&self, cluster: ClusterId) -> usize {
+        let tells = |w: &&Word| {
+            w.fingerprint == self.own.fingerprint
+                && matches!(&w.stage, Stage::Born(theirs, _) if *theirs == cluster)
+        };
+        self.seen.values().filter(tells).count()
+    }
+
+    /// How many nodes must tell of a cluster before a new disk joins it: enough that one of them
+    /// has heard whatever the old disk had made a majority believe.
+    fn needed(&self) -> usize {
+        self.nodes.len() / 2 + 1
     }
 
     fn founders(&self) -> Founders {
@@ -187,11 +238,19 @@ impl Birth {
             if word.fingerprint != self.own.fingerprint {
                 return Waiting::Configuration(*node);
             }
-            if let Stage::Born(cluster, founders) = &word.stage
-                && !founders.contains(&(self.me, self.own.storage))
-            {
-                return Waiting::Stranger(*cluster);
-            }
+        }
+        if let Some((cluster, founders)) = self.cluster_of_others()
+            && !founders.contains(&(self.me, self.own.storage))
+        {
+            return Waiting::Stranger(cluster, self.tellers(cluster), self.needed());
+        }
+        let mut lost: Vec<NodeId> =
+            self.seen.iter().filter(|(_, w)| w.stage == Stage::Replacement).map(|(n, _)| *n).collect();
+        if self.own.stage == Stage::Replacement {
+            lost.push(self.me);
+        }
+        if !lost.is_empty() {
+            return Waiting::Lost(lost);
         }
         let missing: Vec<NodeId> =
             self.nodes.iter().copied().filter(|n| *n != self.me && !self.seen.contains_key(n)).collect();
@@ -237,11 +296,18 @@ impl std::fmt::Display for Waiting {
                 "the disk of node {node} was replaced while the cluster was being born. Nothing has been \
                  stored yet: stop all nodes, empty their data directories and start them again"
             ),
-            Waiting::Stranger(cluster) => write!(
+            Waiting::Stranger(cluster, heard, needed) => write!(
                 f,
-                "cluster {cluster} exists and this node's data directory is not one of its disks. It does \
-                 not vote. If the old directory still exists, start the node with it; taking in an empty \
-                 replacement is not part of this version"
+                "cluster {cluster} exists and this node's data directory is new to it: it joins as a replacement \
+                 once {needed} other nodes are heard, {heard} are now. Nothing is served here meanwhile. Start the \
+                 other nodes; without a majority of the old disks nobody can vouch for the data"
+            ),
+            Waiting::Lost(nodes) => write!(
+                f,
+                "the data directory of {} has lost its memory (what was left is in its folder aside), so no new \
+                 cluster is born; waiting for a node that still has the old one. Start the others. To begin a new \
+                 cluster instead, stop all nodes and empty their data directories",
+                list(nodes)
             ),
         }
     }
@@ -266,7 +332,8 @@ mod tests {
     use super::*;
 
     fn birth(me: u32, storage: u128, nodes: u32) -> Birth {
-        let own = Word { fingerprint: 1, storage: StorageId(storage), stage: Stage::Empty };
+        let stage = Stage::Empty;
+        let own = Word { fingerprint: 1, storage: StorageId(storage), stage, heard: Boot(0) };
         Birth::new(NodeId(me), "t", (1..=nodes).map(NodeId).collect(), own)
     }
 
@@ -310,18 +377,32 @@ mod tests {
     }
 
     #[test]
-    fn a_founder_that_missed_the_moment_learns_and_a_new_disk_does_not_vote() {
+    fn a_founder_that_missed_the_moment_learns_and_a_new_disk_joins_by_a_majority() {
         let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
         talk(&mut [&mut a, &mut b, &mut c]);
         let mut late = birth(2, 22, 3);
         late.hear(NodeId(1), a.word().clone());
         assert_eq!(cluster(&late), cluster(&a));
         let mut fresh = birth(2, 99, 3);
-        fresh.hear(NodeId(1), a.word().clone());
-        fresh.hear(NodeId(3), c.word().clone());
-        assert_eq!(cluster(&fresh), None);
-        assert_eq!(fresh.word().stage, Stage::Empty, "it does not even vote");
-        assert!(matches!(fresh.waiting(), Waiting::Stranger(_)));
+        fresh.hear(NodeId(1), Word { heard: Boot(7), ..a.word().clone() });
+        assert_eq!(fresh.word().stage, Stage::Empty, "it does not vote for a birth, and one node is too few");
+        let id = cluster(&a).unwrap();
+        assert_eq!(fresh.waiting(), Waiting::Stranger(id, 1, 2));
+        fresh.hear(NodeId(3), Word { heard: Boot(9), ..c.word().clone() });
+        assert_eq!((cluster(&fresh), fresh.heard()), (Some(id), Boot(9)));
+    }
+
+    #[test]
+    fn a_directory_that_has_lost_its_memory_takes_no_part_in_a_birth() {
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        c.own.stage = Stage::Replacement;
+        talk(&mut [&mut a, &mut b, &mut c]);
+        assert_eq!((cluster(&a), cluster(&b), cluster(&c)), (None, None, None));
+        assert_eq!(a.word().stage, Stage::Empty);
+        assert_eq!(
+            (a.waiting(), c.waiting()),
+            (Waiting::Lost(vec![NodeId(3)]), Waiting::Lost(vec![NodeId(3)]))
+        );
     }
 
     #[test]
@@ -353,8 +434,13 @@ mod tests {
     #[test]
     fn words_survive_the_wire_and_garbage_is_no_word() {
         let founders = vec![(NodeId(1), StorageId(9)), (NodeId(2), StorageId(7))];
-        for stage in [Stage::Empty, Stage::Voted(founders.clone()), Stage::Born(ClusterId(3), founders)] {
-            let word = Word { fingerprint: 5, storage: StorageId(8), stage };
+        for stage in [
+            Stage::Empty,
+            Stage::Replacement,
+            Stage::Voted(founders.clone()),
+            Stage::Born(ClusterId(3), founders),
+        ] {
+            let word = Word { fingerprint: 5, storage: StorageId(8), stage, heard: Boot(6) };
             let bytes = Bytes::from(word.encode());
             assert_eq!(Word::decode(bytes.clone()), Some(word));
             assert_eq!(Word::decode(bytes.slice(..bytes.len() - 1)), None);

@@ -3,7 +3,6 @@
 //! All of it follows from what the cluster was born with, so every node computes the same.
 
 use groups::ids::{GroupId, NodeId, Slot};
-use groups::paxos::Members;
 
 /// Hash slots of the key space, as in Redis Cluster.
 pub const SLOTS: u32 = 16_384;
@@ -80,10 +79,12 @@ impl Layout {
         order
     }
 
-    /// The members of a group.
+    /// The nodes with a seat in a group, ascending.
     #[must_use]
-    pub fn members(&self, group: GroupId) -> Members {
-        Members::new(self.preference(group))
+    pub fn members(&self, group: GroupId) -> Vec<NodeId> {
+        let mut nodes = self.preference(group);
+        nodes.sort_unstable();
+        nodes
     }
 }
 
@@ -133,7 +134,7 @@ mod tests {
     fn fewer_members_than_nodes() {
         let l = layout(5, 10, 3);
         for group in (0..10).map(GroupId) {
-            assert_eq!(l.members(group).count(), 3);
+            assert_eq!(l.members(group).len(), 3);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! The checksum covers everything before it. The file is replaced atomically.
 
 use bincode::Options;
-use groups::ids::{Boot, ClusterId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, Member, NodeId, StorageId};
 use groups::log::Disk;
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +30,9 @@ pub type Founders = Vec<(NodeId, StorageId)>;
 pub enum Stage {
     /// The disk is empty.
     Empty,
+    /// The disk is empty in the place of one that has lost its memory: it takes no part in a
+    /// birth, and waits for its cluster to take it in.
+    Replacement,
     /// This disk has voted for a birth with these founders, and will vote for no other.
     Voted(Founders),
     /// The cluster is born.
@@ -57,6 +60,10 @@ pub struct Manifest {
     /// memory of promises and votes, and must not vote as if there had never been any.
     pub log_begun: bool,
 }
+
+/// A disk that takes the place of another begins so many lives further on, so that no number of
+/// the old one comes back: sessions of clients' commands and peers tell lives by it.
+const LIVES_OF_A_LOST_DISK: u64 = 1 << 20;
 
 /// Why a manifest cannot be used. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +93,7 @@ struct Body {
     boot: u64,
     groups: u32,
     replication: u32,
-    /// 0 empty, 1 voted, 2 born.
+    /// 0 empty, 1 voted, 2 born, 3 replacement.
     stage: u8,
     cluster: u128,
     founders: Vec<(u32, u128)>,
@@ -103,6 +110,7 @@ impl Manifest {
     pub fn to_bytes(&self) -> Vec<u8> {
         let (stage, cluster, founders) = match &self.stage {
             Stage::Empty => (0, ClusterId(0), &[][..]),
+            Stage::Replacement => (3, ClusterId(0), &[][..]),
             Stage::Voted(founders) => (1, ClusterId(0), &founders[..]),
             Stage::Born(cluster, founders) => (2, *cluster, &founders[..]),
         };
@@ -157,6 +165,7 @@ impl Manifest {
             0 => Stage::Empty,
             1 => Stage::Voted(founders),
             2 => Stage::Born(ClusterId(body.cluster), founders),
+            3 => Stage::Replacement,
             _ => return Err(damaged("its stage is unknown")),
         };
         Ok(Manifest {
@@ -169,6 +178,36 @@ impl Manifest {
             stage,
             log_begun: body.log_begun,
         })
+    }
+
+    /// Takes the next step of the birth. `boot` is the newest life of this node that a peer has told
+    /// of: a disk that is taken in by a cluster which it did not found begins behind it.
+    pub fn advance(&mut self, stage: Stage, boot: Boot) {
+        if let Stage::Born(_, founders) = &stage
+            && !founders.contains(&(self.node, self.storage))
+        {
+            self.boot = Boot(self.boot.0.max(boot.0) + LIVES_OF_A_LOST_DISK);
+        }
+        self.stage = stage;
+    }
+
+    /// The directory's log is no memory any more: from here on this is another disk, which has
+    /// promised nothing and counts for nothing until the groups take it in.
+    pub fn renew(&mut self, storage: StorageId) {
+        self.storage = storage;
+        self.boot = Boot(self.boot.0 + LIVES_OF_A_LOST_DISK);
+        self.log_begun = false;
+    }
+
+    /// The members that a group on `nodes` was born with.
+    #[must_use]
+    pub fn founders(&self, nodes: &[NodeId]) -> Option<Vec<Member>> {
+        let Stage::Born(_, founders) = &self.stage else { return None };
+        let member = |node: &NodeId| {
+            let (node, storage) = *founders.iter().find(|(n, _)| n == node)?;
+            Some(Member { node, storage })
+        };
+        nodes.iter().map(member).collect()
     }
 
     /// Loads the manifest of a directory; `None` when it has none.
@@ -211,7 +250,12 @@ mod tests {
     #[test]
     fn every_stage_survives_the_file() {
         let founders = vec![(NodeId(1), StorageId(9)), (NodeId(2), StorageId(77))];
-        for stage in [Stage::Empty, Stage::Voted(founders.clone()), Stage::Born(ClusterId(5), founders)] {
+        for stage in [
+            Stage::Empty,
+            Stage::Replacement,
+            Stage::Voted(founders.clone()),
+            Stage::Born(ClusterId(5), founders),
+        ] {
             let m = manifest(stage);
             assert_eq!(Manifest::from_bytes(&m.to_bytes()).unwrap(), m);
         }

@@ -14,6 +14,7 @@ use groups::ids::{GroupId, NodeId};
 use groups::kv::state::Item;
 use groups::kv::{self, Head, Image, State, StateHash};
 use groups::mirrored::MirrorOrder;
+use groups::paxos::Members;
 use groups::paxos::message::Mark;
 use groups::time::Time;
 
@@ -126,10 +127,11 @@ impl NodeMirror {
                     continue;
                 }
                 Event::Installed { group, image, entries } => {
-                    let image = live_image(image, entries);
-                    let mark = Mark { instance: image.head.applied, chain: image.head.chain };
+                    let mark = mark_of(&image.position);
                     // Hashed and built here: the groups' own thread has heartbeats to send.
-                    let word = match image.into_state() {
+                    let state = live_image(image, entries)
+                        .and_then(|image| image.into_state().map_err(|e| e.to_string()));
+                    let word = match state {
                         Ok(state) => MirrorWord::Installed(mark, Box::new(state)),
                         Err(e) => {
                             let text = format!("a checkpoint of group {group} that is no state: {e}");
@@ -241,7 +243,7 @@ pub fn load_group(store: &MirrorStore, group: GroupId) -> Result<Option<(State, 
     if image.position.applied == groups::ids::InstanceId::ZERO {
         return Ok(None);
     }
-    let image = live_image(image, entries);
+    let image = live_image(image, entries)?;
     let chain = image.head.chain;
     image.into_state().map(|state| Some((state, chain))).map_err(|e| e.to_string())
 }
@@ -252,6 +254,10 @@ pub fn mark(point: &Point) -> Mark {
     Mark { instance: point.applied, chain: point.chain.0 }
 }
 
+fn mark_of(position: &Position) -> Mark {
+    Mark { instance: position.applied, chain: position.chain.0 }
+}
+
 fn position(head: &Head) -> Position {
     Position {
         applied: head.applied,
@@ -259,7 +265,7 @@ fn position(head: &Head) -> Position {
         state_hash: StateDigest(head.hash.to_bytes()),
         revision: head.revision,
         epoch: head.epoch,
-        membership: Bytes::new(),
+        membership: head.members.as_ref().map_or_else(Bytes::new, Members::encode),
     }
 }
 
@@ -279,18 +285,25 @@ fn stored_fold(group: GroupId, fold: kv::Fold) -> Fold {
     Fold { group, from, to: position(&head), sessions, entries, removed }
 }
 
-fn live_image(image: StoredImage, entries: Vec<Entry>) -> Image {
+fn live_image(image: StoredImage, entries: Vec<Entry>) -> Result<Image, String> {
     let StoredImage { position, sessions, .. } = image;
+    let members = if position.membership.is_empty() {
+        None
+    } else {
+        let members = Members::decode(position.membership);
+        Some(members.ok_or_else(|| "its members have no known shape".to_owned())?)
+    };
     let head = Head {
         applied: position.applied,
         chain: position.chain.0,
         hash: StateHash::from_bytes(position.state_hash.0),
         revision: position.revision,
         epoch: position.epoch,
+        members,
     };
     let items = entries
         .into_iter()
         .map(|e| (Box::from(&e.key[..]), Item { value: e.value, revision: e.revision }))
         .collect();
-    Image { head, sessions, items }
+    Ok(Image { head, sessions, items })
 }

@@ -7,6 +7,7 @@ pub mod birth;
 pub mod compaction;
 pub mod layout;
 pub mod manifest;
+pub mod memory;
 pub mod mirror;
 pub mod open;
 pub mod requests;

@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 
 use groups::group::Seat;
-use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, CommitId, GroupId, NodeId, StorageId};
 use groups::kv::State;
 use groups::log::{Disk, Log, LogOptions, OpenError, Recovered};
+use groups::paxos::Members;
 use groups::planted::{self, Bug};
 use groups::replay::Replay;
 
 use super::layout::Layout;
 use super::manifest::{Manifest, ManifestError, Stage};
+use super::memory;
 
 /// Who a node is going to be, by its configuration.
 #[derive(Clone, Debug)]
@@ -48,9 +50,29 @@ pub enum Refused {
     Foreign(String),
     /// The log that was once begun is gone.
     #[error(
-        "the log of this node is gone ({0} is empty), and with it what the node has promised and voted. It must not vote without that memory. Nothing was changed. Put the directory back, or wait for a version that takes in an empty replacement"
+        "the log of this node is gone ({0} is empty), and with it what the node has promised and voted. It must not vote without that memory"
     )]
     LogLost(String),
+    /// Peers remember more of this disk than it does: it was put back from an older copy.
+    #[error(
+        "node {peer} remembers commit {known} of this disk, which has {own} itself: the data directory was put back from an older copy. It must not vote with what it has forgotten"
+    )]
+    Lapsed {
+        /// Who.
+        peer: NodeId,
+        /// The newest commit that the peer has been told of.
+        known: CommitId,
+        /// The newest commit that the disk has.
+        own: CommitId,
+    },
+    /// The node has been given another disk since.
+    #[error(
+        "the cluster has taken in another disk ({by}) for this node, so this data directory belongs to it no more. Nothing was changed. Start the node with the directory of that disk, or with an empty one"
+    )]
+    Replaced {
+        /// That disk.
+        by: StorageId,
+    },
     /// The log cannot be used.
     #[error(transparent)]
     Log(#[from] OpenError),
@@ -67,8 +89,26 @@ pub enum Refused {
     },
 }
 
+impl Refused {
+    /// Whether what the directory holds is no memory that a node may vote with, so that the node can
+    /// only go on as another disk, which learns everything from its peers. `replication` is the number
+    /// of members of each group: fewer than three cannot take anybody in without the old disk.
+    #[must_use]
+    pub fn is_amnesia(&self, replication: u32) -> bool {
+        let amnesia = matches!(
+            self,
+            Refused::LogLost(_)
+                | Refused::Lapsed { .. }
+                | Refused::Log(OpenError::Damaged(_))
+                | Refused::Manifest(ManifestError::Damaged(_))
+        );
+        amnesia && replication >= 3
+    }
+}
+
 /// Reads or makes the manifest of a directory and counts this start in it, durably. The
-/// directory is locked from here on.
+/// directory is locked from here on. `lost` says that a directory without a manifest is not an
+/// empty one, but has lost its memory.
 ///
 /// # Errors
 /// When the directory is not for this node; then nothing in it was changed.
@@ -76,6 +116,7 @@ pub fn open_manifest<D: Disk>(
     disk: &mut D,
     role: &Role,
     fresh_storage: StorageId,
+    lost: bool,
 ) -> Result<Manifest, Refused> {
     let io = |doing| move |source| Refused::Io { doing, source };
     if !disk.lock().map_err(io("lock the data directory"))? {
@@ -88,8 +129,8 @@ pub fn open_manifest<D: Disk>(
         }
         None => {
             let names = disk.list().map_err(io("list the data directory"))?;
-            let foreign: Vec<String> =
-                names.into_iter().filter(|n| n != "LOCK" && !n.ends_with(".tmp")).collect();
+            let ours = |n: &String| n == "LOCK" || n == memory::FILE || n.ends_with(".tmp");
+            let foreign: Vec<String> = names.into_iter().filter(|n| !ours(n)).collect();
             if !foreign.is_empty() {
                 return Err(Refused::NotOurs(foreign.join(", ")));
             }
@@ -100,13 +141,13 @@ pub fn open_manifest<D: Disk>(
                 boot: Boot(0),
                 groups: role.groups,
                 replication: role.replication,
-                stage: Stage::Empty,
+                stage: if lost { Stage::Replacement } else { Stage::Empty },
                 log_begun: false,
             }
         }
     };
     // Before the cluster is born the configuration may still change its mind.
-    if manifest.stage == Stage::Empty {
+    if matches!(manifest.stage, Stage::Empty | Stage::Replacement) {
         manifest.groups = role.groups;
         manifest.replication = role.replication;
     }
@@ -134,7 +175,7 @@ fn check(manifest: &Manifest, role: &Role) -> Result<(), Refused> {
             manifest.cluster_name, role.cluster_name
         ));
     }
-    if manifest.stage != Stage::Empty
+    if !matches!(manifest.stage, Stage::Empty | Stage::Replacement)
         && (manifest.groups != role.groups || manifest.replication != role.replication)
     {
         return foreign(format!(
@@ -203,7 +244,7 @@ pub fn open_log<D: Disk, M: Disk>(
     }
     let mut replays: BTreeMap<GroupId, Replay> = (0..layout.groups())
         .map(GroupId)
-        .filter(|g| layout.members(*g).contains(node))
+        .filter(|g| layout.members(*g).contains(&node))
         .map(|g| match states.remove(&g) {
             Some((state, chain)) => (g, Replay::from_mirror(state, chain)),
             None => (g, Replay::mirrored()),
@@ -228,7 +269,7 @@ pub fn open_log<D: Disk, M: Disk>(
         .into_iter()
         .map(|(group, replay)| Seat {
             group,
-            members: layout.members(group),
+            founders: Members::new(manifest.founders(&layout.members(group)).unwrap_or_default()),
             preference: layout.preference(group),
             replay,
         })

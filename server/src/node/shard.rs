@@ -14,7 +14,7 @@ use groups::kv::{Failure, Outcome};
 use groups::log::Record;
 use groups::mirrored::{Demand, HeldBack, MirrorOrder};
 use groups::paxos::{Envelope, LogFound, LogRead, codec};
-use groups::peers::MAX_SHARDS;
+use groups::peers::{MAX_SHARDS, Memory, Standing};
 use groups::planted::{self, Bug};
 use groups::time::Time;
 use netio::{Frame, FrameBatch, Lane, NO_GROUP};
@@ -106,6 +106,8 @@ pub struct Effects {
     pub completions: Vec<Completion>,
     /// To be asked of the mirror.
     pub orders: Vec<(GroupId, MirrorOrder)>,
+    /// To be written down: what is remembered of the peers' disks.
+    pub memory: Option<Vec<(NodeId, Memory)>>,
 }
 
 /// What a shard is made of.
@@ -331,6 +333,8 @@ impl Shard {
             records.extend(output.ready.records);
             effects.log_reads.extend(output.ready.log_reads);
             effects.orders.extend(output.orders);
+            // One shard speaks for the node.
+            effects.memory = effects.memory.or(output.memory).filter(|_| self.shard == 0);
             batch = output.batch.or(batch);
             let mut answers = output.answers;
             answers.append(&mut self.refused);
@@ -352,6 +356,11 @@ impl Shard {
 
     /// Hands requests to this node's own groups, and to peers in one frame per group.
     fn flush_requests(&mut self, now: Time) {
+        // An older copy of a disk counts its lives from an older number: a command in the session of
+        // such a life would be taken for a copy of an earlier one.
+        if self.host.peers().standing() != Standing::Proven {
+            return;
+        }
         let mut own: Vec<(GroupId, Submission)> = Vec::new();
         let mut frames: BTreeMap<(NodeId, GroupId), Vec<Vec<u8>>> = BTreeMap::new();
         let (host, layout, me) = (&self.host, &self.layout, self.me);
@@ -500,6 +509,8 @@ pub struct GroupStatus {
     pub held_back: Option<HeldBack>,
     /// The state is missing or incomplete, and is being fetched.
     pub rebuilding: bool,
+    /// Whether this node's disk is a member: what it promises and accepts counts.
+    pub votes: bool,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
     pub followers: Vec<(NodeId, bool, u64)>,
 }
@@ -526,6 +537,7 @@ impl GroupStatus {
             mirror: group.mirror_status().map(|(taken, durable, _)| (taken, durable)),
             held_back: group.mirror_status().and_then(|(_, _, held)| held),
             rebuilding: group.is_rebuilding(),
+            votes: replica.is_voter(),
             followers: replica
                 .followers()
                 .into_iter()

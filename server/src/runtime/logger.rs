@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use groups::log::{CommitError, Disk, Log, LogStats, ReadError, RealDisk};
 use groups::paxos::{LogFound, LogRead};
+use groups::peers::Newest;
 use netio::NetHandle;
 use parking_lot::Mutex;
 
@@ -78,6 +79,7 @@ pub struct Logger {
     read_bytes: usize,
     compactor: Compactor,
     clock: Clock,
+    newest: Newest,
 }
 
 /// What a logger is made of beside its log.
@@ -98,13 +100,15 @@ pub struct LoggerParts {
     pub compactor: Compactor,
     /// The clock.
     pub clock: Clock,
+    /// Where it says how far the log is synced.
+    pub newest: Newest,
 }
 
 impl Logger {
     /// A logger over an open log.
     #[must_use]
     pub fn new(log: Log<RealDisk>, parts: LoggerParts) -> Logger {
-        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock } = parts;
+        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock, newest } = parts;
         Logger {
             log,
             tasks,
@@ -117,6 +121,7 @@ impl Logger {
             read_bytes: 1 << 20,
             compactor,
             clock,
+            newest,
         }
     }
 
@@ -193,7 +198,7 @@ impl Logger {
     fn commit(&mut self) {
         loop {
             match self.log.commit() {
-                Ok(_) => return,
+                Ok(commit) => return self.newest.reach(commit),
                 Err(CommitError::NoSpace) => {
                     if !self.gauge.no_space.swap(true, Ordering::Relaxed) {
                         tracing::error!(

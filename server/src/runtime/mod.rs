@@ -8,9 +8,11 @@
 //! main     the birth, then the wait for the end
 //! ```
 
+mod aside;
 pub mod clock;
 pub mod logger;
 pub mod mailbox;
+pub mod memory;
 pub mod mirror;
 pub mod mirror_store;
 mod peers;
@@ -18,8 +20,9 @@ mod unborn;
 pub mod worker;
 
 use std::net::{TcpListener, ToSocketAddrs};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -30,11 +33,12 @@ use groups::ids::{GroupId, NodeId, StorageId};
 use groups::log::{Durability as LogDurability, LogOptions, RealDisk};
 use groups::mirrored::MirrorLimits;
 use groups::paxos::Tuning;
+use groups::peers::{Memory, Newest, Proof, Standing};
 use groups::random::Random;
 use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
-use crate::config::{Address, Config, Durability};
+use crate::config::{Address, Config, Durability, Node};
 use crate::connection::Shared;
 use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::layout::Layout;
@@ -46,6 +50,7 @@ use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
 use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
+use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
 use worker::{Letter, Post, WorkerParts};
@@ -115,8 +120,6 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
 /// # Errors
 /// When it does not start. What fails later is logged; an error of the disk ends the process.
 pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), ServeError> {
-    let clock = Clock::start();
-    let started = std::time::Instant::now();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -126,7 +129,26 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_for_the_end(options, &stop)?;
+    let mut notes = Vec::new();
+    // A life ends with the process, or because the directory is no memory to vote with: then the
+    // node begins anew, as another disk.
+    while let Some(note) = live(&config, &entry, &stop, notes.clone())? {
+        notes.push(note);
+    }
+    Ok(())
+}
 
+/// One life of a node. Returns why it begins another one, or nothing when it was told to end.
+fn live(
+    config: &Config,
+    entry: &Node,
+    stop: &Arc<AtomicBool>,
+    mut notes: Vec<String>,
+) -> Result<Option<String>, ServeError> {
+    let clock = Clock::start();
+    let started = std::time::Instant::now();
+    let node = entry.id;
+    let replication = config.cluster.replication;
     let directory = config.node_dir(node);
     let data = |why| ServeError::Data { directory: directory.display().to_string(), why };
     let io = |doing| {
@@ -142,10 +164,22 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         replication: config.cluster.replication,
     };
     let mut disk = RealDisk::open(&directory).map_err(io("open the data directory"))?;
-    if directory.join("log").exists() && !directory.join(crate::node::manifest::FILE).exists() {
-        return Err(data(Refused::NotOurs("log".to_owned())));
+    let mut lost = aside::is_left_behind(&directory).map_err(io("list the data directory"))?;
+    if lost && replication < 3 {
+        return Err(data(Refused::NotOurs("parts of a node's data".to_owned())));
     }
-    let mut manifest = open_manifest(&mut disk, &role, StorageId(random_id()?)).map_err(data)?;
+    let mut manifest = match open_manifest(&mut disk, &role, StorageId(random_id()?), lost) {
+        Err(why) if why.is_amnesia(replication) => {
+            lost = true;
+            let note =
+                format!("{why}. {}", aside::everything(&directory).map_err(io("move the directory aside"))?);
+            tracing::error!("{note}");
+            notes.push(note);
+            open_manifest(&mut disk, &role, StorageId(random_id()?), lost).map_err(data)?
+        }
+        opened => opened.map_err(data)?,
+    };
+    let (memory, memory_changed) = MemoryHandle::new(crate::node::memory::load(&disk));
 
     let listener = listen_for_clients(&entry.client_addr)?;
     let identity = |manifest: &Manifest| Identity {
@@ -172,23 +206,23 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     let (net, net_thread) = bound.start(demux)?;
 
     let born = unborn::wait(unborn::Unborn {
-        config: &config,
+        config,
         node,
         manifest: &mut manifest,
         disk: &disk,
         net: &net,
         switchboard: &switchboard,
         listener: &listener,
-        stop: &stop,
+        stop,
     })
     .map_err(data)?;
     let Some(cluster) = born else {
         net.shutdown();
         let _ = net_thread.join();
-        return Ok(());
+        return Ok(None);
     };
     // From here on whoever is still unborn is told so, and links carry the cluster's id.
-    switchboard.born(config.fingerprint().0, &manifest);
+    switchboard.born(config.fingerprint().0, &manifest, memory.clone());
     if net.identity().cluster != cluster {
         net.set_identity(identity(&manifest))
             .map_err(|e| system("change the node's identity")(std::io::Error::other(e)))?;
@@ -215,12 +249,19 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     let refused = |e: StoreError| data(mirror_store::refused(e));
     let mirror_dir = directory.join("checkpoint");
     let members: Vec<GroupId> =
-        (0..layout.groups()).map(GroupId).filter(|g| layout.members(*g).contains(node)).collect();
+        (0..layout.groups()).map(GroupId).filter(|g| layout.members(*g).contains(&node)).collect();
     let (store, loaded) =
         mirror_store::open(&mirror_dir, engine, &members, &mirror_gauge).map_err(refused)?;
     let mirror_took = opening.elapsed();
-    let opened =
-        open_log(log_disk, log_options, &mut manifest, &disk, &layout, loaded.states).map_err(data)?;
+    let opened = match open_log(log_disk, log_options, &mut manifest, &disk, &layout, loaded.states) {
+        Err(why) if why.is_amnesia(replication) => {
+            let note = renew(&directory, &disk, &mut manifest, &why).map_err(data)?;
+            net.shutdown();
+            let _ = net_thread.join();
+            return Ok(Some(note));
+        }
+        opened => opened.map_err(data)?,
+    };
     tracing::info!(
         node = node.0,
         %cluster,
@@ -251,12 +292,15 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         no_memory: AtomicBool::new(false),
         commands: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
-        config,
+        verdict: OnceLock::new(),
+        notes,
+        config: config.clone(),
     });
 
     let wakes: Vec<Arc<Notify>> = (0..shards).map(|_| Arc::new(Notify::new())).collect();
     let posts: Vec<Arc<Post>> =
         wakes.iter().map(|wake| Arc::new(Post { mail: Mailbox::new(Arc::clone(wake)) })).collect();
+    let newest = Newest::new(opened.recovered.last_commit);
     let (log_sender, log_tasks) = crossbeam_channel::unbounded();
     let parts = LoggerParts {
         tasks: log_tasks,
@@ -264,12 +308,17 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         net: net.clone(),
         gauge,
         min_free: shared.config.limits.min_free_disk.0,
-        stop: Arc::clone(&stop),
+        stop: Arc::clone(stop),
         compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
         clock,
+        newest: newest.clone(),
     };
     let logger = Logger::new(opened.log, parts);
     let (mirror_handle, errands) = MirrorHandle::new();
+    let (shelf, memory_disk) =
+        (memory.shelf(), RealDisk::open(&directory).map_err(io("open the data directory"))?);
+    let memory_thread =
+        spawn("memory".to_owned(), move || memory::run(&shelf, &memory_changed, &memory_disk))?;
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
 
     let layout = Arc::new(layout);
@@ -303,8 +352,9 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         posts[(group.0 % shards) as usize].mail.push(Letter::Mirror(group, MirrorWord::Settled(point)));
     }
     let mut workers = Vec::new();
+    let proof = proof(&shared, &manifest, newest, memory.all());
     for ((index, seats), wake) in (0..shards).zip(seats).zip(wakes) {
-        let config = shard_config(&shared, index, shards)?;
+        let config = shard_config(&shared, index, shards, proof.clone())?;
         let parts = WorkerParts {
             shard: Shard::new(config, Arc::clone(&layout), seats, clock.now()),
             posts: posts.clone(),
@@ -313,6 +363,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
             net: net.clone(),
             log: log_sender.clone(),
             mirror: mirror_handle.clone(),
+            memory: memory.clone(),
             shared: Arc::clone(&shared),
         };
         workers.push(spawn(format!("worker-{index}"), move || {
@@ -330,7 +381,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         workers = shards,
         "serving"
     );
-    accept(&listener, &posts, &shared, &stop);
+    accept(&listener, &posts, &shared, stop);
 
     tracing::info!("ending");
     for post in &posts {
@@ -345,16 +396,60 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     let _ = mirror_thread.join();
     net.shutdown();
     let _ = net_thread.join();
-    drop(disk);
-    Ok(())
+    drop(memory);
+    let _ = memory_thread.join();
+    let why = match shared.verdict.get() {
+        Some(Standing::Lapsed { peer, known }) => {
+            Refused::Lapsed { peer: *peer, known: known.commit, own: opened.recovered.last_commit }
+        }
+        Some(Standing::Replaced { known, .. }) => return Err(data(Refused::Replaced { by: known.storage })),
+        Some(Standing::Unproven | Standing::Proven) | None => return Ok(None),
+    };
+    if !why.is_amnesia(replication) {
+        return Err(data(why));
+    }
+    renew(&directory, &disk, &mut manifest, &why).map(Some).map_err(data)
 }
 
-fn shard_config(shared: &Shared, shard: u32, shards: u32) -> Result<ShardConfig, ServeError> {
+/// The node goes on as another disk: its log is put aside, and it has promised nothing. What its
+/// mirror has stays, because what was chosen stays chosen. Returns what an operator should know.
+fn renew(
+    directory: &Path,
+    disk: &RealDisk,
+    manifest: &mut Manifest,
+    why: &Refused,
+) -> Result<String, Refused> {
+    let io = |doing| move |source| Refused::Io { doing, source };
+    // In this order: a manifest that knows of a log which is gone leads here again.
+    let told = aside::log(directory).map_err(io("move the log aside"))?;
+    let storage = random_id().map_err(|e| Refused::Io {
+        doing: "draw a new storage id",
+        source: std::io::Error::other(e.to_string()),
+    })?;
+    manifest.renew(StorageId(storage));
+    manifest.store(disk)?;
+    let note = format!("{why}. {told}");
+    tracing::error!("{note}");
+    Ok(note)
+}
+
+/// What peers must vouch for before this node takes part: with syncs that are none, nothing that it
+/// has lost can be told from what it never had.
+fn proof(shared: &Shared, manifest: &Manifest, newest: Newest, memory: Vec<(NodeId, Memory)>) -> Proof {
+    if shared.config.storage.durability == Durability::None {
+        return Proof { memory, ..Proof::alone(manifest.storage) };
+    }
+    let needed = shared.layout.replication() / 2 + 1;
+    Proof { storage: manifest.storage, newest, needed, memory }
+}
+
+fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Result<ShardConfig, ServeError> {
     let config = &shared.config;
     let inflight = config.limits.max_inflight_bytes.as_usize() / shards as usize;
     Ok(ShardConfig {
         host: HostConfig {
             me: shared.node,
+            proof,
             boot: shared.boot,
             shard,
             shards,
@@ -437,7 +532,7 @@ fn listen_for_clients(address: &Address) -> Result<TcpListener, ServeError> {
 fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &AtomicBool) {
     let mut next = 0;
     let max = u64::from(shared.config.limits.max_connections);
-    while !stop.load(Ordering::Relaxed) {
+    while !stop.load(Ordering::Relaxed) && shared.verdict.get().is_none() {
         match listener.accept() {
             Ok((stream, _)) => {
                 if shared.connections.load(Ordering::Relaxed) >= max {

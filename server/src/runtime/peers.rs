@@ -4,9 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use groups::ids::NodeId;
+use groups::ids::{Boot, NodeId};
 use netio::{Demux, Frame, FrameBatch, Lane, NO_GROUP, NetHandle, Peer};
 
+use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use super::worker::{Letter, Post};
 use crate::node::birth::Word;
@@ -35,8 +36,8 @@ pub struct Switchboard {
 
 struct Inner {
     posts: OnceLock<(Vec<Arc<Post>>, MirrorHandle)>,
-    /// What an unborn node is told by a born one.
-    born: OnceLock<Bytes>,
+    /// What an unborn node is told by a born one, and what is remembered of its lives.
+    born: OnceLock<(Word, MemoryHandle)>,
 }
 
 impl Switchboard {
@@ -46,9 +47,9 @@ impl Switchboard {
     }
 
     /// The cluster is born here.
-    pub fn born(&self, fingerprint: u64, manifest: &Manifest) {
-        let word = Word { fingerprint, storage: manifest.storage, stage: manifest.stage.clone() };
-        let _ = self.inner.born.set(Bytes::from(word.encode()));
+    pub fn born(&self, fingerprint: u64, manifest: &Manifest, memory: MemoryHandle) {
+        let (storage, stage) = (manifest.storage, manifest.stage.clone());
+        let _ = self.inner.born.set((Word { fingerprint, storage, stage, heard: Boot(0) }, memory));
     }
 
     /// The workers take frames from now on; what came earlier was dropped.
@@ -76,10 +77,11 @@ impl PeerDemux {
     fn birth(&self, from: NodeId, body: Bytes) {
         let Some(word) = Word::decode(body) else { return };
         match self.switchboard.inner.born.get() {
-            Some(answer) => {
+            Some((answer, memory)) => {
                 if !matches!(word.stage, crate::node::manifest::Stage::Born(..)) {
+                    let answer = Word { heard: memory.boot_of(from), ..answer.clone() }.encode();
                     let mut batch = FrameBatch::new();
-                    batch.push(NO_GROUP, wire::BIRTH, answer, &Bytes::new());
+                    batch.push(NO_GROUP, wire::BIRTH, &answer, &Bytes::new());
                     let _ = self.net.send(from, Lane::Consensus, batch);
                 }
             }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use groups::ids::{ClusterId, NodeId};
+use groups::ids::{Boot, ClusterId, NodeId};
 use groups::log::RealDisk;
 use netio::{FrameBatch, Lane, NO_GROUP, NetHandle};
 
@@ -56,6 +56,7 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
         fingerprint: config.fingerprint().0,
         storage: manifest.storage,
         stage: manifest.stage.clone(),
+        heard: Boot(0),
     };
     let nodes = config.nodes.iter().map(|n| n.id).collect();
     let mut birth = Birth::new(node, &config.cluster.name, nodes, own);
@@ -74,7 +75,7 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
         }
         if let Some(stage) = stage {
             // Written before it is said: a vote is given once.
-            manifest.stage = stage;
+            manifest.advance(stage, birth.heard());
             manifest.store(disk)?;
         }
         for peer in config.nodes.iter().filter(|n| n.id != node) {
@@ -83,8 +84,19 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
             // A peer that is not there yet hears the next one.
             let _ = net.send(peer.id, Lane::Consensus, batch);
         }
-        if let Stage::Born(cluster, _) = &manifest.stage {
-            tracing::info!(%cluster, took_ms = begun.elapsed().as_millis() as u64, "the cluster is born");
+        if let Stage::Born(cluster, founders) = &manifest.stage {
+            let took_ms = begun.elapsed().as_millis() as u64;
+            if founders.contains(&(node, manifest.storage)) {
+                tracing::info!(%cluster, took_ms, "the cluster is born");
+            } else {
+                tracing::warn!(
+                    %cluster,
+                    took_ms,
+                    storage = %manifest.storage,
+                    "this data directory is new to the cluster: it fetches every group and votes in none before \
+                     the group has taken it in"
+                );
+            }
             return Ok(Some(*cluster));
         }
         let waiting = birth.waiting().to_string();

@@ -16,6 +16,7 @@ use groups::host::MirrorWord;
 use groups::ids::{GroupId, NodeId};
 use groups::mirrored::Demand;
 use groups::paxos::{LogFound, LogRead};
+use groups::peers::Standing;
 use groups::time::Time;
 use netio::{Frame, NetHandle, SendError};
 use tokio::sync::{Notify, oneshot};
@@ -23,6 +24,7 @@ use tokio::sync::{Notify, oneshot};
 use super::clock::Clock;
 use super::logger::Task;
 use super::mailbox::Mailbox;
+use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared};
 use crate::node::requests::{Completion, Request};
@@ -61,6 +63,8 @@ pub struct ShardReport {
     pub alive: Vec<NodeId>,
     /// Unanswered requests.
     pub open_requests: usize,
+    /// Enough peers vouch for this node's disk.
+    pub proven: bool,
     /// Bytes of keys and values.
     pub state_bytes: u64,
 }
@@ -100,6 +104,7 @@ pub struct Worker {
     net: NetHandle,
     log: Sender<Task>,
     mirror: MirrorHandle,
+    memory: MemoryHandle,
     shared: Arc<Shared>,
 }
 
@@ -158,6 +163,7 @@ impl Worker {
         ShardReport {
             alive: peers.nodes().filter(|n| peers.alive(*n, some_group, now)).collect(),
             open_requests: shard.open_requests().0,
+            proven: peers.standing() == Standing::Proven,
             state_bytes: groups.iter().map(|g| g.bytes).sum(),
             groups,
         }
@@ -197,8 +203,16 @@ impl Worker {
 
     /// One turn: the shard's wishes are carried out, replies are written.
     fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
-        let Effects { send_now, job, log_reads, completions, orders } =
+        let Effects { send_now, job, log_reads, completions, orders, memory } =
             self.shard.borrow_mut().turn(self.clock.now());
+        if let Some(peers) = memory {
+            self.memory.keep(peers);
+        }
+        let standing = self.shard.borrow().host().peers().standing();
+        if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
+            // The shard says nothing any more; the main thread ends this life.
+            let _ = self.shared.verdict.set(standing);
+        }
         for (to, lane, batch) in send_now.into_batches() {
             // What cannot be sent is as good as lost, and loss is what retries are for. Only a
             // frame that is too large would be refused for ever.
@@ -316,6 +330,8 @@ pub struct WorkerParts {
     pub log: Sender<Task>,
     /// The mirror's thread.
     pub mirror: MirrorHandle,
+    /// Where what is remembered of the peers is kept.
+    pub memory: MemoryHandle,
     /// What connections share.
     pub shared: Arc<Shared>,
 }
@@ -325,7 +341,7 @@ pub struct WorkerParts {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
-    let WorkerParts { shard, posts, wake, clock, net, log, mirror, shared } = parts;
+    let WorkerParts { shard, posts, wake, clock, net, log, mirror, memory, shared } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
@@ -338,6 +354,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         net,
         log,
         mirror,
+        memory,
         shared,
     });
     tokio::task::LocalSet::new().block_on(&runtime, worker.run());

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use groups::ids::{Ballot, GroupId};
+use groups::ids::{Ballot, GroupId, Member};
 use groups::paxos::Message;
 
-use super::{Judge, Ledger, Sent, Verdict};
+use super::{Judge, Ledger, Sent, Shadow, Verdict};
 
 /// A candidacy that was under way, and heartbeats not missed yet, may still raise a ballot for
 /// so long after a majority is gone.
@@ -40,12 +40,17 @@ impl Judge for Ballots {
         if first != *life {
             return Err(format!("node {from} uses ballot {ballot} of group {group} in a second life"));
         }
-        if let Message::Accept(_) = sent.message {
-            let ledger = ledger.group(*group);
-            let promised = ledger.shadows().filter(|(_, disk)| disk.promised >= ballot).count();
-            if promised < ledger.members.majority() {
+        if let Message::Accept(m) = sent.message {
+            let (ledger, instance) = (ledger.group(*group), m.instance);
+            let members = ledger.members_of(instance);
+            let counts = |(member, disk): &(Member, &Shadow)| {
+                members.list().contains(member) && disk.promised >= ballot
+            };
+            let promised = ledger.shadows().filter(counts).count();
+            if promised < members.majority() {
                 return Err(format!(
-                    "node {from} proposes at ballot {ballot} of group {group}, promised by {promised} members"
+                    "node {from} proposes for instance {instance} at ballot {ballot} of group {group}, promised by \
+                     {promised} members"
                 ));
             }
         }

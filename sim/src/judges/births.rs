@@ -19,7 +19,7 @@ pub struct Births {
 impl Judge for Births {
     fn birth(&mut self, node: NodeId, word: &Word) -> Verdict {
         let founders = match &word.stage {
-            Stage::Empty => return Ok(()),
+            Stage::Empty | Stage::Replacement => return Ok(()),
             Stage::Voted(founders) | Stage::Born(_, founders) => founders,
         };
         let vote = self.votes.entry(word.storage).or_insert_with(|| founders.clone());

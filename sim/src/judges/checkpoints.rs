@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use groups::ids::{GroupId, InstanceId, NodeId};
+use groups::ids::{GroupId, InstanceId, NodeId, StorageId};
 use groups::paxos::message::Mark;
 
 use super::{GroupLedger, Judge, Ledger, Seen, Verdict};
@@ -66,7 +66,7 @@ impl Judge for Checkpoints {
         self.damaged.insert(node);
     }
 
-    fn gone(&mut self, node: NodeId) {
+    fn gone(&mut self, node: NodeId, _storage: StorageId) {
         self.damaged.insert(node);
     }
 }

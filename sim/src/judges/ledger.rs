@@ -4,28 +4,35 @@
 //! (Lamport, "Paxos Made Simple", section 2.2). The ledger finds that out from the records that
 //! commits report, keeps the chosen values, and applies them to a state machine of its own. What
 //! replicas say is never taken in here.
+//!
+//! An acceptor is a node and its disk: what a lost disk had accepted stays counted for the
+//! instances that it decided, and its successor begins with nothing.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use groups::ids::{Ballot, GroupId, InstanceId, NodeId};
+use groups::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
 use groups::kv::{Outcome, State, Ticket};
 use groups::log::Record;
 use groups::paxos::{Members, Replica, chain};
 use server::node::layout::Layout;
+use server::node::manifest::Founders;
 
 /// All groups.
 #[derive(Debug)]
 pub struct Ledger {
     groups: Vec<GroupLedger>,
+    founded: bool,
 }
 
 /// One group.
 #[derive(Debug)]
 pub struct GroupLedger {
-    /// Its members.
-    pub members: Members,
-    acceptors: BTreeMap<NodeId, Shadow>,
+    /// Its members, as the chosen prefix has made them, from the birth on.
+    members: Vec<Members>,
+    /// The disks that there are.
+    disks: BTreeMap<NodeId, StorageId>,
+    acceptors: BTreeMap<Member, Shadow>,
     /// Who has accepted what, for instances beyond the chosen prefix and for those within it
     /// that somebody still accepts at higher ballots.
     votes: BTreeMap<InstanceId, Vec<Vote>>,
@@ -43,7 +50,13 @@ pub struct GroupLedger {
 struct Vote {
     ballot: Ballot,
     value: Bytes,
-    nodes: Vec<NodeId>,
+    voters: Vec<Member>,
+}
+
+impl Vote {
+    fn is_quorum(&self, members: &Members) -> bool {
+        self.voters.iter().filter(|v| members.list().contains(v)).count() >= members.majority()
+    }
 }
 
 /// One chosen value and what the state is with it.
@@ -95,11 +108,13 @@ impl Ledger {
     pub fn new(layout: &Layout) -> Ledger {
         let groups = (0..layout.groups())
             .map(|g| {
-                let members = layout.members(GroupId(g));
-                let acceptors = members.nodes().iter().map(|n| (*n, Shadow::default())).collect();
+                // Who they are is known at the birth.
+                let nodes = layout.members(GroupId(g)).into_iter();
+                let unknown = nodes.map(|node| Member { node, storage: StorageId(0) }).collect();
                 GroupLedger {
-                    members,
-                    acceptors,
+                    members: vec![Members::new(unknown)],
+                    disks: BTreeMap::new(),
+                    acceptors: BTreeMap::new(),
                     votes: BTreeMap::new(),
                     found: BTreeMap::new(),
                     prefix: Vec::new(),
@@ -109,7 +124,26 @@ impl Ledger {
                 }
             })
             .collect();
-        Ledger { groups }
+        Ledger { groups, founded: false }
+    }
+
+    /// A machine runs on this disk from now on; `founders` are those that its cluster was born on.
+    pub(super) fn runs_on(&mut self, node: NodeId, storage: StorageId, founders: &Founders) {
+        for ledger in &mut self.groups {
+            if !self.founded {
+                let disk = |m: &Member| {
+                    let storage = founders.iter().find(|(n, _)| *n == m.node).map_or(m.storage, |(_, s)| *s);
+                    Member { storage, ..*m }
+                };
+                let list = ledger.members[0].list().iter().map(disk).collect();
+                ledger.members = vec![Members::new(list)];
+            }
+            if ledger.members().contains(node) {
+                ledger.disks.insert(node, storage);
+                ledger.acceptors.entry(Member { node, storage }).or_default();
+            }
+        }
+        self.founded = true;
     }
 
     /// One group.
@@ -121,7 +155,7 @@ impl Ledger {
     /// Takes in a durable record; `true` when something may have been chosen by it.
     pub(super) fn durable(&mut self, node: NodeId, record: &Record) -> bool {
         let ledger = &mut self.groups[record.group().0 as usize];
-        let Some(shadow) = ledger.acceptors.get_mut(&node) else { return false };
+        let Some(shadow) = ledger.shadow_mut(node) else { return false };
         match record {
             Record::Promise { ballot, .. } => {
                 shadow.promised = shadow.promised.max(*ballot);
@@ -153,7 +187,7 @@ impl Ledger {
         for (instance, accepted) in replica.open() {
             ledger.accept(node, *instance, accepted.ballot, &accepted.value);
         }
-        if let Some(shadow) = ledger.acceptors.get_mut(&node) {
+        if let Some(shadow) = ledger.shadow_mut(node) {
             shadow.promised = shadow.promised.max(replica.promised());
             shadow.recovered = shadow.recovered.max(replica.mark().instance);
         }
@@ -166,7 +200,9 @@ impl Ledger {
             return Err(format!("group {group}: {conflict}"));
         }
         let next = ledger.end().next();
-        let Some((ballot, value)) = ledger.found.remove(&next) else { return Ok(None) };
+        let Some((ballot, value)) = ledger.found.remove(&next).or_else(|| ledger.look_up(next)) else {
+            return Ok(None);
+        };
         let before = ledger.prefix.last().map_or(0, |d| d.chain);
         let GroupLedger { state, answers, .. } = ledger;
         answers.clear();
@@ -181,20 +217,48 @@ impl Ledger {
             revision: ledger.state.revision(),
         };
         ledger.prefix.push(decided);
+        if let Some(members) = ledger.state.members().filter(|m| m.changed_at() == next) {
+            ledger.members.push(members.clone());
+            // What others seemed to have decided beyond it is theirs to decide no more.
+            ledger.found.clear();
+        }
         Ok(Some(ledger))
     }
 }
 
 impl GroupLedger {
-    /// What a member certainly has on its disk.
+    /// What a node with a seat certainly has on the disk that it runs on.
     #[must_use]
     pub fn shadow(&self, node: NodeId) -> Option<&Shadow> {
-        self.acceptors.get(&node)
+        self.acceptors.get(&Member { node, storage: *self.disks.get(&node)? })
     }
 
-    /// All members with what they have on their disks.
-    pub fn shadows(&self) -> impl Iterator<Item = (NodeId, &Shadow)> {
-        self.acceptors.iter().map(|(n, s)| (*n, s))
+    fn shadow_mut(&mut self, node: NodeId) -> Option<&mut Shadow> {
+        self.acceptors.get_mut(&Member { node, storage: *self.disks.get(&node)? })
+    }
+
+    /// All disks that ever were, with what they had.
+    pub fn shadows(&self) -> impl Iterator<Item = (Member, &Shadow)> {
+        self.acceptors.iter().map(|(m, s)| (*m, s))
+    }
+
+    /// Who decides the instance behind the chosen prefix.
+    #[must_use]
+    pub fn members(&self) -> &Members {
+        &self.members[self.members.len() - 1]
+    }
+
+    /// Who decides `instance`, as far as the chosen prefix tells.
+    #[must_use]
+    pub fn members_of(&self, instance: InstanceId) -> &Members {
+        self.members.iter().rev().find(|m| m.changed_at() < instance).unwrap_or(&self.members[0])
+    }
+
+    /// The value that the votes held back by an earlier change of members make chosen.
+    fn look_up(&self, instance: InstanceId) -> Option<(Ballot, Bytes)> {
+        let members = self.members();
+        let mut chosen = self.votes.get(&instance)?.iter().filter(|v| v.is_quorum(members));
+        chosen.next().map(|v| (v.ballot, v.value.clone()))
     }
 
     /// The end of the chosen prefix.
@@ -223,7 +287,8 @@ impl GroupLedger {
     }
 
     fn accept(&mut self, node: NodeId, instance: InstanceId, ballot: Ballot, value: &Bytes) {
-        if let Some(shadow) = self.acceptors.get_mut(&node) {
+        let Some(&storage) = self.disks.get(&node) else { return };
+        if let Some(shadow) = self.shadow_mut(node) {
             shadow.promised = shadow.promised.max(ballot);
             match shadow.accepted.get(&instance) {
                 Some((held, _)) if *held > ballot => {}
@@ -236,7 +301,7 @@ impl GroupLedger {
         let index = match votes.iter().position(|v| v.ballot == ballot) {
             Some(index) => index,
             None => {
-                votes.push(Vote { ballot, value: value.clone(), nodes: Vec::new() });
+                votes.push(Vote { ballot, value: value.clone(), voters: Vec::new() });
                 votes.len() - 1
             }
         };
@@ -247,10 +312,13 @@ impl GroupLedger {
             ));
             return;
         }
-        if !vote.nodes.contains(&node) {
-            vote.nodes.push(node);
+        let voter = Member { node, storage };
+        if !vote.voters.contains(&voter) {
+            vote.voters.push(voter);
         }
-        if vote.nodes.len() < self.members.majority() {
+        let members =
+            self.members.iter().rev().find(|m| m.changed_at() < instance).unwrap_or(&self.members[0]);
+        if !vote.is_quorum(members) {
             return;
         }
         match self.chosen(instance) {

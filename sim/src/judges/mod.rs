@@ -33,13 +33,14 @@ pub use read_order::ReadOrder;
 
 use bytes::Bytes;
 use groups::group::{Answer, Group, Submission};
-use groups::ids::{GroupId, NodeId};
+use groups::ids::{GroupId, NodeId, StorageId};
 use groups::log::Record;
 use groups::paxos::Message;
 use groups::paxos::message::Mark;
 use netio::Frame;
 use server::node::birth::Word;
 use server::node::layout::Layout;
+use server::node::manifest::Founders;
 use server::node::wire;
 
 use crate::coverage::{Coverage, Event};
@@ -54,6 +55,8 @@ pub struct Sent<'a> {
     pub from: NodeId,
     /// The sender's life.
     pub life: u64,
+    /// The disk that it runs on.
+    pub storage: StorageId,
     /// The receiver.
     pub to: NodeId,
     /// The group.
@@ -69,6 +72,8 @@ pub struct Seen<'a> {
     pub node: NodeId,
     /// Its life.
     pub life: u64,
+    /// The disk that it runs on.
+    pub storage: StorageId,
     /// The group there.
     pub group: &'a Group,
 }
@@ -136,8 +141,8 @@ pub trait Judge: Send {
     /// A process has ended.
     fn ended(&mut self, _node: NodeId, _life: u64) {}
 
-    /// A machine has lost its disk for good.
-    fn gone(&mut self, _node: NodeId) {}
+    /// A machine has lost a disk for good, or what was on it.
+    fn gone(&mut self, _node: NodeId, _storage: StorageId) {}
 
     /// Time has passed; the round of the highest ballot promised in each group.
     fn round(&mut self, _group: GroupId, _round: u64, _now_millis: u64) -> Verdict {
@@ -311,9 +316,14 @@ impl Judges {
         self.rules.iter_mut().for_each(|rule| rule.ended(node, life));
     }
 
-    /// A machine has lost its disk for good.
-    pub fn gone(&mut self, node: NodeId) {
-        self.rules.iter_mut().for_each(|rule| rule.gone(node));
+    /// A machine has lost a disk for good, or what was on it.
+    pub fn gone(&mut self, node: NodeId, storage: StorageId) {
+        self.rules.iter_mut().for_each(|rule| rule.gone(node, storage));
+    }
+
+    /// A machine runs on this disk from now on; `founders` are those that its cluster was born on.
+    pub fn runs_on(&mut self, node: NodeId, storage: StorageId, founders: &Founders) {
+        self.ledger.runs_on(node, storage, founders);
     }
 
     /// A group has lost its connected majority, or has one again.

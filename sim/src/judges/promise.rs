@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use groups::ids::{Ballot, GroupId, NodeId};
+use groups::ids::{Ballot, GroupId, StorageId};
 use groups::paxos::Message;
 
 use super::{Judge, Ledger, Seen, Sent, Verdict};
@@ -12,10 +12,10 @@ use super::{Judge, Ledger, Seen, Sent, Verdict};
 /// See the module.
 #[derive(Default)]
 pub struct PromiseRises {
-    /// The highest ballot of any promise or vote that left the node, in any life.
-    said: BTreeMap<(NodeId, GroupId), Ballot>,
+    /// The highest ballot of any promise or vote that left a disk, in any life.
+    said: BTreeMap<(StorageId, GroupId), Ballot>,
     /// The promise as last seen, and in which life.
-    seen: BTreeMap<(NodeId, GroupId), (u64, Ballot)>,
+    seen: BTreeMap<(StorageId, GroupId), (u64, Ballot)>,
 }
 
 impl Judge for PromiseRises {
@@ -25,14 +25,14 @@ impl Judge for PromiseRises {
             Message::Accepted(m) => m.ballot,
             _ => return Ok(()),
         };
-        let said = self.said.entry((sent.from, sent.group)).or_default();
+        let said = self.said.entry((sent.storage, sent.group)).or_default();
         *said = (*said).max(ballot);
         Ok(())
     }
 
     fn stepped(&mut self, seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
         let replica = &seen.group.replica;
-        let key = (seen.node, replica.group());
+        let key = (seen.storage, replica.group());
         let promised = replica.promised();
         let (life, before) = self.seen.entry(key).or_insert((seen.life, promised));
         if *life == seen.life && promised < *before {
@@ -47,7 +47,7 @@ impl Judge for PromiseRises {
 
     fn started(&mut self, seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
         let replica = &seen.group.replica;
-        let key = (seen.node, replica.group());
+        let key = (seen.storage, replica.group());
         match self.said.get(&key) {
             Some(said) if replica.promised() < *said => Err(format!(
                 "node {} starts with promise {} in group {} and had said {said}",

@@ -6,10 +6,11 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use bytes::Bytes;
-use groups::ids::{GroupId, InstanceId};
+use groups::ids::{GroupId, InstanceId, Member};
 use groups::kv::value::Value;
 use groups::kv::{Command, Condition};
 use groups::log::{At, Record, Recovered};
+use groups::paxos::Members;
 
 use super::source::{Ending, Source};
 use crate::cli::Failure;
@@ -140,8 +141,12 @@ pub fn line(at: &At, record: &Record) -> String {
     let _ = match record {
         Record::Promise { ballot, .. } => write!(text, "promise ballot={ballot}"),
         Record::Watermark { instance, .. } => write!(text, "watermark instance={instance}"),
-        Record::Anchor { instance, chain, ballot, .. } => {
-            write!(text, "anchor instance={instance} ballot={ballot} chain={chain:016x}")
+        Record::Anchor { instance, chain, ballot, members, .. } => {
+            let members = match Members::decode(members.clone()) {
+                Some(members) => format!(" {}", shown_members(members.list())),
+                None => String::new(),
+            };
+            write!(text, "anchor instance={instance} ballot={ballot} chain={chain:016x}{members}")
         }
         Record::Accept { instance, ballot, value, .. } => {
             write!(text, "accept instance={instance} ballot={ballot} {}", shown_value(value))
@@ -153,11 +158,17 @@ pub fn line(at: &At, record: &Record) -> String {
     text
 }
 
+fn shown_members(list: &[Member]) -> String {
+    let members: Vec<String> = list.iter().map(|m| format!("{} on {}", m.node, m.storage)).collect();
+    format!("members {}", members.join(", "))
+}
+
 fn shown_value(bytes: &Bytes) -> String {
     let length = bytes.len();
     match Value::decode(bytes.clone()) {
         Ok(Value::Noop) => "no-op".to_owned(),
         Ok(Value::Lead(node)) => format!("lead node={node}"),
+        Ok(Value::Members(list)) => shown_members(&list),
         Ok(Value::Batch(commands)) => {
             let mut text = String::new();
             let mut count = 0;

@@ -130,7 +130,7 @@ impl fmt::Display for Source {
         write!(f, "node {node} of cluster \"{cluster_name}\"")?;
         match stage {
             Stage::Born(cluster, _) => write!(f, " ({cluster})")?,
-            Stage::Voted(_) | Stage::Empty => f.write_str(" (not born yet)")?,
+            Stage::Voted(_) | Stage::Empty | Stage::Replacement => f.write_str(" (not born yet)")?,
         }
         write!(f, ", storage {storage}, started {boot} times")
     }

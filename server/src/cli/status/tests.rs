@@ -65,6 +65,7 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
         mirrored: 10,
         checkpoint: 10,
         rebuilding: false,
+        votes: true,
         holds_log: None,
         followers: match leader == node {
             true => members[1..]
