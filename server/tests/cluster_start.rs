@@ -227,37 +227,6 @@ fn a_node_that_is_configured_differently_is_named() {
     cluster.wait_whole(LONG);
 }
 
-#[test]
-fn a_node_with_a_wiped_disk_does_not_vote() {
-    // The story: a disk was replaced by an empty one. Its promises are gone, so its vote could
-    // choose a second value where one is chosen already.
-    let _turn = turn();
-    let mut cluster = Cluster::start(Recipe::default());
-    assert_eq!(cluster.client(1).say("PUT k v").expect("an answer"), Reply::ok());
-    cluster.kill(3);
-    fs::remove_dir_all(cluster.data(3)).expect("node 3's directory");
-    cluster.run(3);
-    cluster.wait_logged(3, "It does not vote", LONG);
-    let mut stranger = cluster.client(3);
-    let reply = stranger.receive().expect("a line");
-    assert_eq!(reply.error_class(), Some("CLUSTERDOWN"), "{reply:?}");
-
-    // The other two go on; when one of them stands still, the stranger does not stand in for it.
-    let mut client = cluster.client(1);
-    assert_eq!(client.say("PUT k w").expect("an answer"), Reply::ok());
-    cluster.pause(2);
-    for line in ["PUT k x", "GET k", "PUT {b} x", "GET {b}"] {
-        let reply = client.say(line).expect("an answer");
-        let class = reply.error_class();
-        assert!(matches!(class, Some("CLUSTERDOWN" | "TRYAGAIN" | "INDOUBT")), "{line}: {reply:?}");
-    }
-    cluster.resume(2);
-    cluster::until(LONG, "the two go on", || {
-        cluster.client(1).say("PUT k y").is_ok_and(|reply| reply == Reply::ok())
-    });
-    assert_eq!(cluster.client(2).say("GET k").expect("an answer"), Reply::bulk("y"));
-}
-
 /// The segments of a node's log, by name.
 fn segments(cluster: &Cluster, node: u32) -> BTreeMap<PathBuf, Vec<u8>> {
     let dir = cluster.data(node).join("log");

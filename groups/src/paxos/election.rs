@@ -99,6 +99,11 @@ impl Replica {
                     self.leader_lost(leader, now, peers, random);
                 } else if now >= self.election_due && self.may_lead() {
                     self.probe(now, peers, random, ready);
+                } else if now >= self.election_due {
+                    // It cannot lead, and says so: a late word of the node's earlier life may have made
+                    // others follow it, and they would do so for its heartbeats alone.
+                    self.election_due = now + self.tuning.election_timeout;
+                    self.disown(ready);
                 }
             }
             Role::Probing(probing) => {

@@ -540,15 +540,17 @@ impl Replica {
         let Some(at) = self.resign_at else { return false };
         if now >= at {
             self.resign_at = Some(now + self.tuning.election_timeout);
-            for node in self.others() {
-                self.send(
-                    node,
-                    Message::Probe(super::message::Probe { attempt: 0, chosen: self.chosen }),
-                    ready,
-                );
-            }
+            self.disown(ready);
         }
         true
+    }
+
+    /// Tells everybody that this replica looks for a leader and is none; no answer is counted.
+    pub(super) fn disown(&self, ready: &mut Ready) {
+        for node in self.others() {
+            let probe = super::message::Probe { attempt: 0, chosen: self.chosen };
+            self.send(node, Message::Probe(probe), ready);
+        }
     }
 
     /// Ends a turn: counts votes, moves the prefix, sends what was joined over its messages.

@@ -396,7 +396,8 @@ fn live(
     let _ = mirror_thread.join();
     net.shutdown();
     let _ = net_thread.join();
-    drop(memory);
+    // The last ends of the channel: then its thread has written everything down.
+    drop((memory, switchboard));
     let _ = memory_thread.join();
     let why = match shared.verdict.get() {
         Some(Standing::Lapsed { peer, known }) => {
