@@ -177,7 +177,7 @@ fn folds_one_after_the_other_make_the_state() {
             mirror.iter().for_each(|(k, i)| hash.add(k, &i.value, i.revision, 0));
             assert_eq!(hash, fold.head.hash, "fold {folds}");
             let items = mirror.iter().map(|(k, i)| (k.clone(), i.clone())).collect();
-            let image = Image { head: fold.head, sessions: fold.sessions, items };
+            let image = Image { head: fold.head.clone(), sessions: fold.sessions, items };
             let state = image.into_state().expect("what was handed over is a state");
             assert_eq!((state.revision(), state.epoch()), (fold.head.revision, fold.head.epoch));
             stands = fold.head.applied;
