@@ -164,7 +164,7 @@ impl Replay {
             if self.state.applied() == self.chosen
                 && let Err(e) = self.state.apply(next, accepted.value, &mut |_, _| {})
             {
-                self.halted = Some(Halt::Unreadable { instance: next, why: e.to_string() });
+                self.halted = Some(Halt::of(next, e));
                 return;
             }
             self.chosen = next;

@@ -109,6 +109,7 @@ impl Coverage {
         sum.sticky += c.sticky;
         sum.too_far += c.too_far;
         sum.installed += c.installed;
+        sum.checked += c.checked;
     }
 
     /// Adds another run's counts.
@@ -139,6 +140,7 @@ impl Coverage {
             ("prepares ignored for a live leader", c.sticky),
             ("accepts refused as too far ahead", c.too_far),
             ("checkpoints of peers installed", c.installed),
+            ("states compared", c.checked),
         ];
         faults.chain(events).chain(product).collect()
     }

@@ -1,21 +1,31 @@
-//! The values that Paxos chooses: nothing, the opening of a leadership, or a batch of commands.
+//! The values that Paxos chooses: nothing, the opening of a leadership, a batch of commands, or a
+//! check of the replicas' states (see `groups/src/check.rs`).
 //!
 //! ```text
 //! no-op    00
 //! lead     01 node:u32
 //! batch    02 count:u32 { node:u32 boot:u64 number:u64 behind:u32 length:u32 command }*
+//! check    03 00                                    nothing is known of earlier ones
+//!          03 01 instance:u64 hash:32 rest:u64      a majority had this sum at an earlier check
+//!          03 02 instance:u64                       no sum can have a majority there
 //! ```
 //! All numbers little-endian. `number - behind` is the lowest number of that session whose
 //! answer is still awaited: the session table forgets what lies below it.
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::check::{POINT_BYTES, Point, Verdict};
 use super::session::Ticket;
-use crate::ids::{Boot, NodeId};
+use crate::ids::{Boot, InstanceId, NodeId};
 
 const NOOP: u8 = 0;
 const LEAD: u8 = 1;
 const BATCH: u8 = 2;
+const CHECK: u8 = 3;
+
+const UNKNOWN: u8 = 0;
+const AGREED: u8 = 1;
+const SPLIT: u8 = 2;
 
 /// Bytes of one command in a batch before the command itself.
 pub const COMMAND_HEAD: usize = 4 + 8 + 8 + 4 + 4;
@@ -32,6 +42,26 @@ pub fn lead(node: NodeId) -> Bytes {
     let mut out = Vec::with_capacity(5);
     out.put_u8(LEAD);
     out.put_u32_le(node.0);
+    Bytes::from(out)
+}
+
+/// Every replica notes its state where this is applied, and compares what it noted earlier with
+/// the verdict.
+#[must_use]
+pub fn check(verdict: Option<Verdict>) -> Bytes {
+    let mut out = Vec::with_capacity(2 + POINT_BYTES);
+    out.put_u8(CHECK);
+    match verdict {
+        None => out.put_u8(UNKNOWN),
+        Some(Verdict::Agreed(point)) => {
+            out.put_u8(AGREED);
+            point.encode(&mut out);
+        }
+        Some(Verdict::Split(instance)) => {
+            out.put_u8(SPLIT);
+            out.put_u64_le(instance.0);
+        }
+    }
     Bytes::from(out)
 }
 
@@ -98,6 +128,8 @@ pub enum Value {
     Lead(NodeId),
     /// Commands, in order.
     Batch(Commands),
+    /// A check of the replicas' states, with what is known of an earlier one.
+    Check(Option<Verdict>),
 }
 
 /// Iterates over the commands of a batch.
@@ -125,8 +157,20 @@ impl Value {
                 let left = bytes.get_u32_le();
                 Ok(Value::Batch(Commands { left, bytes }))
             }
+            CHECK => check_verdict(bytes).map(Value::Check),
             _ => Err(BadValue),
         }
+    }
+}
+
+fn check_verdict(mut bytes: Bytes) -> Result<Option<Verdict>, BadValue> {
+    match bytes.try_get_u8().map_err(|_| BadValue)? {
+        UNKNOWN if bytes.is_empty() => Ok(None),
+        AGREED if bytes.len() == POINT_BYTES => {
+            Point::decode(&mut bytes).map(|point| Some(Verdict::Agreed(point))).ok_or(BadValue)
+        }
+        SPLIT if bytes.len() == 8 => Ok(Some(Verdict::Split(InstanceId(bytes.get_u64_le())))),
+        _ => Err(BadValue),
     }
 }
 

@@ -37,6 +37,7 @@ pub fn value(bytes: &Bytes) -> String {
     match Value::decode(bytes.clone()) {
         Ok(Value::Noop) => "no-op".into(),
         Ok(Value::Lead(node)) => format!("lead({node})"),
+        Ok(Value::Check(verdict)) => format!("check({verdict:?})"),
         Ok(Value::Batch(commands)) => {
             let texts: Vec<String> = commands
                 .map(|c| match c {
@@ -127,6 +128,7 @@ pub fn message(message: &Message) -> String {
         Message::Learn(m) => format!("from #{}", m.from),
         Message::Values(m) => format!("{} (first {})", entries(&m.entries), m.first),
         Message::Transfer(m) => format!("{}", m.ballot),
+        Message::Report(m) => format!("#{} is {}", m.point.instance, m.point.sum),
     };
     let _ = write!(out, " {rest}");
     out
