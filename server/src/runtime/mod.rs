@@ -5,6 +5,7 @@
 //! worker   one thread per shard: its groups, its client connections
 //! log      one thread: one write and one sync for all that is ready; shortens the log
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
+//! scrub    one thread: reads sealed segments of the log again, slowly
 //! main     the birth, then the wait for the end
 //! ```
 
@@ -14,6 +15,7 @@ pub mod mailbox;
 pub mod mirror;
 pub mod mirror_store;
 mod peers;
+pub mod scrub;
 mod unborn;
 pub mod worker;
 
@@ -48,6 +50,7 @@ use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
+use scrub::ScrubGauge;
 use worker::{Letter, Post, WorkerParts};
 
 /// How `serve` is told to behave beside the configuration.
@@ -235,6 +238,8 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
 
     let shards = shard_count(config.cluster.groups);
     let gauge = Arc::new(LogGauge::default());
+    let scrub_gauge = Arc::new(ScrubGauge::new(directory.join("log")));
+    let scrub_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
     let shared = Arc::new(Shared {
         settings: config.settings(),
         node,
@@ -246,6 +251,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         gauge: Arc::clone(&gauge),
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
+        scrub: Arc::clone(&scrub_gauge),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -271,6 +277,11 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     let logger = Logger::new(opened.log, parts);
     let (mirror_handle, errands) = MirrorHandle::new();
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
+
+    let scrub_thread = {
+        let (gauge, storage) = (Arc::clone(&scrub_gauge), shared.storage);
+        spawn("scrub".to_owned(), move || scrub::run(&scrub_disk, storage, segment, &gauge))?
+    };
 
     let layout = Arc::new(layout);
     let mut seats: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
@@ -333,6 +344,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     accept(&listener, &posts, &shared, &stop);
 
     tracing::info!("ending");
+    scrub_gauge.end();
     for post in &posts {
         post.mail.push(Letter::End);
     }
@@ -341,6 +353,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     }
     let _ = log_sender.send(Task::End);
     let _ = log_thread.join();
+    let _ = scrub_thread.join();
     mirror_handle.end();
     let _ = mirror_thread.join();
     net.shutdown();
