@@ -277,7 +277,7 @@ impl Group {
         self.replica.turn(ready);
         self.apply(answers);
         self.check(now, ready);
-        if self.checks.is_disputed() {
+        if self.is_disputed() {
             // Nobody knows whether they are right; they are asked for again.
             answers.truncate(before);
         }
@@ -289,7 +289,7 @@ impl Group {
     }
 
     fn serve(&mut self, now: Time, ready: &mut Ready, answers: &mut Vec<Answer>) {
-        if self.checks.is_disputed() {
+        if self.is_disputed() {
             self.bounce(&Reply::Halted, answers);
         } else if self.replica.is_leader() {
             self.propose(now, ready);
@@ -310,7 +310,7 @@ impl Group {
             && self.waiting.is_empty()
             && self.deferred.is_empty()
             && self.rebuilding.is_none()
-            && !self.checks.is_waiting())
+            && !(self.replica.is_leader() && self.checks.is_waiting()))
     }
 
     /// What the mirror has, what of it is durable, and why the log is held back here.
@@ -334,6 +334,11 @@ impl Group {
     #[must_use]
     pub fn is_rebuilding(&self) -> bool {
         self.rebuilding.is_some()
+    }
+
+    /// Whether this leader does not know if its state is the right one.
+    fn is_disputed(&self) -> bool {
+        self.replica.is_leader() && self.checks.is_disputed()
     }
 
     /// Compares the states of the replicas; see `check.rs`.

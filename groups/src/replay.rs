@@ -139,6 +139,12 @@ impl Replay {
         self.covered < self.mirror && !planted::is(Bug::MirrorAheadOfLog)
     }
 
+    /// How many chosen values lay behind the mirror and were applied once more.
+    #[must_use]
+    pub fn replayed(&self) -> u64 {
+        self.state.applied().0.saturating_sub(self.mirror.0)
+    }
+
     /// The chained checksum at `instance`, if the newest records up to there were the chosen
     /// ones; `None` when some are missing.
     fn chain_at(&self, instance: InstanceId) -> Option<u64> {

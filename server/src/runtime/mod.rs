@@ -231,6 +231,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         records = opened.recovered.records,
         segments = opened.recovered.segments,
         torn = ?opened.recovered.torn,
+        replayed = opened.seats.iter().map(|seat| seat.replay.replayed()).sum::<u64>(),
         mirror_ms = mirror_took.as_millis() as u64,
         took_ms = opening.elapsed().as_millis() as u64,
         "log opened"
