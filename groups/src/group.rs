@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::check::{CheckLimits, Checks};
 use crate::ids::{Boot, GroupId, InstanceId, Member, NodeId};
 use crate::kv::value::{Batch, COMMAND_HEAD};
-use crate::kv::{Command, Outcome, State, Ticket};
+use crate::kv::{Command, Outcome, Point, Scanned, State, Ticket};
 use crate::mirrored::{Demand, HeldBack, MirrorLimits, MirrorOrder, Mirrored};
 use crate::paxos::message::{Entry, Mark};
 use crate::paxos::{Halt, LogFound, LogRead, Members, Ready, Replica, Tuning};
@@ -75,6 +76,10 @@ pub struct Limits {
     pub pipeline: usize,
     /// How the group feeds its mirror; `None` without one.
     pub mirror: Option<MirrorLimits>,
+    /// How often the replicas compare their states.
+    pub check: CheckLimits,
+    /// A pass over the states in memory, and over the mirrors behind them, takes this long.
+    pub rescan: Duration,
 }
 
 impl Default for Limits {
@@ -85,6 +90,8 @@ impl Default for Limits {
             max_reads: 65_536,
             pipeline: 2,
             mirror: None,
+            check: CheckLimits::default(),
+            rescan: Duration::from_secs(3600),
         }
     }
 }
@@ -131,6 +138,9 @@ pub struct Group {
     /// The mirror has values up to here that the log has not: the log is told as soon as the
     /// mirror calls them durable.
     anchor_due: Option<InstanceId>,
+    checks: Checks,
+    /// Passes over the state in memory that found it sound.
+    rescans: u64,
     me: NodeId,
     boot: Boot,
 }
@@ -184,6 +194,8 @@ impl Group {
         replica.set_stateless(rebuilding.is_some());
         let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
+            checks: Checks::new(state.applied(), now),
+            rescans: 0,
             replica,
             state,
             mirrored,
@@ -261,8 +273,14 @@ impl Group {
         answers: &mut Vec<Answer>,
         orders: &mut Vec<(GroupId, MirrorOrder)>,
     ) {
+        let before = answers.len();
         self.replica.turn(now, ready);
         self.apply(answers);
+        self.check(now, ready);
+        if self.is_disputed() {
+            // Nobody knows whether they are right; they are asked for again.
+            answers.truncate(before);
+        }
         self.serve(now, ready, answers);
         if self.replica.halted().is_none() {
             self.rebuild(now, ready, orders);
@@ -271,14 +289,16 @@ impl Group {
     }
 
     fn serve(&mut self, now: Time, ready: &mut Ready, answers: &mut Vec<Answer>) {
-        if self.replica.is_leader() {
+        if self.is_disputed() {
+            self.bounce(&Reply::Halted, answers);
+        } else if self.replica.is_leader() {
             self.propose(now, ready);
             self.begin_reads(now, ready);
             self.replica.turn(now, ready);
             self.apply(answers);
             self.answer_reads(now, answers);
         } else if self.is_waiting() {
-            self.bounce(answers);
+            self.bounce(&Reply::NotLeader(self.replica.leader()), answers);
         }
     }
 
@@ -289,7 +309,8 @@ impl Group {
             && self.reads.is_empty()
             && self.waiting.is_empty()
             && self.deferred.is_empty()
-            && self.rebuilding.is_none())
+            && self.rebuilding.is_none()
+            && !(self.replica.is_leader() && self.checks.is_waiting()))
     }
 
     /// What the mirror has, what of it is durable, and why the log is held back here.
@@ -313,6 +334,74 @@ impl Group {
     #[must_use]
     pub fn is_rebuilding(&self) -> bool {
         self.rebuilding.is_some()
+    }
+
+    /// Whether this leader does not know if its state is the right one.
+    fn is_disputed(&self) -> bool {
+        self.replica.is_leader() && self.checks.is_disputed()
+    }
+
+    /// Compares the states of the replicas; see `check.rs`.
+    fn check(&mut self, now: Time, ready: &mut Ready) {
+        if self.replica.halted().is_none() && self.rebuilding.is_none() {
+            let (limits, me) = (&self.limits.check, self.me);
+            self.checks.turn(&mut self.replica, &self.state, limits, me, now, ready);
+        }
+    }
+
+    /// What a member says that its state was.
+    pub fn on_report(&mut self, from: NodeId, point: Point) {
+        if self.replica.is_leader() {
+            self.checks.report(from, point, self.replica.members(), &self.state);
+        }
+    }
+
+    /// Wants everything that can be verified verified now, from its beginning: the states of the
+    /// replicas if this one leads, the state in memory, the mirror.
+    pub fn verify(&mut self) {
+        if self.replica.is_leader() {
+            self.checks.ask();
+        }
+        self.state.restart_rescan();
+        if let Some(mirrored) = &mut self.mirrored {
+            mirrored.verify(self.state.applied());
+        }
+    }
+
+    /// Wants the mirror brought up to date, verified and recorded.
+    pub fn checkpoint(&mut self) {
+        if let Some(mirrored) = &mut self.mirrored {
+            mirrored.verify(self.state.applied());
+        }
+    }
+
+    /// Hashes the next items in memory anew, about `budget` bytes of them. A state that is not
+    /// what its hash says halts the group here. After a whole pass the mirror has its turn.
+    pub fn rescan(&mut self, budget: u64) -> Scanned {
+        let scanned = self.state.rescan(budget);
+        match scanned {
+            Scanned::More(_) => {}
+            Scanned::Sound(_) => {
+                self.rescans += 1;
+                self.checkpoint();
+            }
+            Scanned::Rotten { kept, found } => {
+                let instance = self.state.applied();
+                self.replica.halt(Halt::MemoryRotten { instance, kept, found });
+            }
+        }
+        scanned
+    }
+
+    /// How often the whole state in memory was found sound, and the whole mirror.
+    #[must_use]
+    pub fn scrubbed(&self) -> (u64, u64) {
+        (self.rescans, self.mirrored.as_ref().map_or(0, Mirrored::verified))
+    }
+
+    /// The state machine, for faults that tests do to it.
+    pub fn state_mut(&mut self) -> &mut State {
+        &mut self.state
     }
 
     /// Log GC wants records of this group gone.
@@ -380,8 +469,7 @@ impl Group {
             }
             // Whoever waited for these answers has had them from the leader, or asks again.
             if let Err(e) = self.state.apply(entry.instance, entry.value, &mut |_, _| {}) {
-                let why = e.to_string();
-                return self.replica.halt(Halt::Unreadable { instance: entry.instance, why });
+                return self.replica.halt(Halt::of(entry.instance, e));
             }
         }
     }
@@ -471,6 +559,9 @@ impl Group {
             if planted::is(Bug::NodeInApply) && chosen.instance.0.is_multiple_of(64) {
                 self.state.skew(me);
             }
+            if planted::is(Bug::StateSkewed) && me == NodeId(2) && chosen.instance.0.is_multiple_of(32) {
+                self.state.skew(me);
+            }
             let applied = self.state.apply(chosen.instance, chosen.value, &mut |ticket, outcome| {
                 // The leader answers everybody; every replica answers its own node, so that a
                 // lost answer costs nothing.
@@ -487,9 +578,7 @@ impl Group {
                 }
             });
             if let Err(e) = applied {
-                let why = e.to_string();
-                self.replica.halt(Halt::Unreadable { instance: chosen.instance, why });
-                return;
+                return self.replica.halt(Halt::of(chosen.instance, e));
             }
         }
     }
@@ -563,9 +652,8 @@ impl Group {
         }
     }
 
-    /// The leadership is gone: nothing that waits here was proposed.
-    fn bounce(&mut self, answers: &mut Vec<Answer>) {
-        let hint = self.replica.leader();
+    /// The leadership is gone, or nothing may be served: nothing that waits here was proposed.
+    fn bounce(&mut self, reply: &Reply, answers: &mut Vec<Answer>) {
         self.queue_bytes = 0;
         self.waiting_count = 0;
         let writes = std::mem::take(&mut self.queue).into_iter().map(|(ticket, _)| (ticket, false));
@@ -576,7 +664,7 @@ impl Group {
             .map(|read| (read.ticket, true));
         let bounced: Vec<(Ticket, bool)> = writes.chain(reads).collect();
         for (ticket, read) in bounced {
-            answers.push(self.answer(ticket, read, Reply::NotLeader(hint)));
+            answers.push(self.answer(ticket, read, reply.clone()));
         }
     }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
 use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
-use crate::kv::State;
+use crate::kv::{Scanned, State};
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
 use crate::paxos::{Envelope, LogFound, Message, Ready, Tuning};
@@ -70,6 +70,8 @@ pub enum MirrorWord {
     Folded(InstanceId),
     /// This point is verified, durable and recorded.
     Settled(Mark),
+    /// It has been read back up to this point, and is what it should be.
+    Proven(Mark),
     /// It has nothing of the group that can be trusted.
     Lost,
     /// A peer needs a checkpoint that reaches this instance, and the mirror is not there yet.
@@ -104,7 +106,27 @@ pub struct Host {
     next_batch: u64,
     next_beat: Time,
     next_sweep: Time,
+    rescan: Round,
 }
+
+/// A pass over all states in memory, under way.
+#[derive(Debug, Default)]
+struct Round {
+    began: Time,
+    /// The member whose turn it is, out of all of them.
+    next: usize,
+    /// What there was to do when the round began, in bytes, and what of it is done.
+    total: u64,
+    done: u64,
+    /// Members that somebody wants gone through now.
+    urgent: VecDeque<usize>,
+}
+
+/// A member counts for so many bytes at least: behind it a mirror is read too.
+const LEAST_COST: u64 = 4 << 10;
+
+/// Bytes that a tick goes through at most, and does when somebody waits for it.
+const RESCAN_BYTES: u64 = 256 << 10;
 
 const NONE: u32 = u32::MAX;
 
@@ -145,6 +167,7 @@ impl Host {
             next_batch: 1,
             next_beat: now,
             next_sweep: now,
+            rescan: Round { began: now, next: usize::MAX, ..Round::default() },
             config,
         }
     }
@@ -164,6 +187,11 @@ impl Host {
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<&Group> {
         self.seat(group).map(|i| &self.members[i].group)
+    }
+
+    /// One group, for faults that tests do to it.
+    pub fn group_mut(&mut self, group: GroupId) -> Option<&mut Group> {
+        self.seat(group).map(|i| &mut self.members[i].group)
     }
 
     fn seat(&self, group: GroupId) -> Option<usize> {
@@ -205,6 +233,10 @@ impl Host {
 
     fn step(&mut self, from: NodeId, group: GroupId, message: Message, now: Time) {
         let Some(index) = self.seat(group) else { return };
+        if let Message::Report(report) = message {
+            self.members[index].group.on_report(from, report.point);
+            return self.touch(index);
+        }
         let replica = &mut self.members[index].group.replica;
         replica.step(from, message, now, &self.peers, &mut self.random, &mut self.output.ready);
         self.touch(index);
@@ -270,6 +302,7 @@ impl Host {
             (_, None) => return,
             (MirrorWord::Folded(applied), Some(mirrored)) => mirrored.folded(applied),
             (MirrorWord::Settled(point), Some(mirrored)) => mirrored.settled(point),
+            (MirrorWord::Proven(point), Some(mirrored)) => mirrored.proven(point),
             (MirrorWord::Lost, Some(mirrored)) => mirrored.lost(),
             (MirrorWord::Wanted(through), Some(mirrored)) => mirrored.wanted(through),
             (MirrorWord::Unmirrored, Some(mirrored)) => mirrored.unmirrored(now),
@@ -283,6 +316,79 @@ impl Host {
             self.members[index].group.compact(demand);
             self.touch(index);
         }
+    }
+
+    /// The groups are to bring their mirrors up to date, verified and recorded.
+    pub fn checkpoint(&mut self, only: Option<GroupId>) {
+        for index in self.chosen_seats(only) {
+            self.members[index].group.checkpoint();
+            self.touch(index);
+        }
+    }
+
+    /// Everything about the groups that can be verified is to be verified now.
+    pub fn verify(&mut self, only: Option<GroupId>) {
+        for index in self.chosen_seats(only) {
+            self.members[index].group.verify();
+            self.touch(index);
+            if !self.rescan.urgent.contains(&index) {
+                self.rescan.urgent.push_back(index);
+            }
+        }
+    }
+
+    fn chosen_seats(&self, only: Option<GroupId>) -> Vec<usize> {
+        match only {
+            Some(group) => self.seat(group).into_iter().collect(),
+            None => (0..self.members.len()).collect(),
+        }
+    }
+
+    /// Goes through the next items in memory: all of them within the time of a round.
+    fn go_through(&mut self, now: Time) {
+        let mut left = RESCAN_BYTES;
+        while left > 0
+            && let Some(&index) = self.rescan.urgent.front()
+        {
+            left = left.saturating_sub(self.rescan_member(index, left));
+        }
+        let length = self.config.limits.rescan;
+        let passed = now.since(self.rescan.began);
+        if self.rescan.next >= self.members.len() {
+            let first = self.rescan.next == usize::MAX;
+            if passed < length && !first {
+                return;
+            }
+            let cost = |m: &Member| LEAST_COST + m.group.state().scan_bytes();
+            let total = self.members.iter().map(cost).sum();
+            let urgent = std::mem::take(&mut self.rescan.urgent);
+            self.rescan = Round { began: now, next: 0, total, done: 0, urgent };
+            return;
+        }
+        let due = u128::from(self.rescan.total) * passed.as_nanos() / length.as_nanos().max(1);
+        let due = u64::try_from(due).unwrap_or(u64::MAX);
+        while left > 0 && self.rescan.done < due && self.rescan.next < self.members.len() {
+            let index = self.rescan.next;
+            let bytes = self.rescan_member(index, left);
+            self.rescan.done += bytes;
+            left = left.saturating_sub(bytes);
+        }
+    }
+
+    /// One step of one member; returns what it cost.
+    fn rescan_member(&mut self, index: usize, budget: u64) -> u64 {
+        let cost = match self.members[index].group.rescan(budget) {
+            Scanned::More(bytes) => return bytes,
+            Scanned::Sound(bytes) => bytes,
+            Scanned::Rotten { .. } => 0,
+        };
+        // The end of its pass, whoever wanted it.
+        self.touch(index);
+        self.rescan.urgent.retain(|urgent| *urgent != index);
+        if self.rescan.next == index {
+            self.rescan.next += 1;
+        }
+        cost + LEAST_COST
     }
 
     /// A command of this or another node's client.
@@ -337,6 +443,7 @@ impl Host {
                 }
             }
         }
+        self.go_through(now);
         let mut still = Vec::with_capacity(self.active.len());
         for index in std::mem::take(&mut self.active) {
             let member = &mut self.members[index];

@@ -3,6 +3,7 @@
 //! This crate is the ground floor: no sockets, no async runtime and no clock of its own. Time
 //! and messages go in; what to send, what to write and what was chosen come out.
 
+pub mod check;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod group;

@@ -117,6 +117,10 @@ pub struct Mirrored {
     demand: Option<Demand>,
     /// A peer needs a checkpoint that reaches here.
     wanted: InstanceId,
+    /// The mirror is to be brought up to here, read back and recorded, whatever is durable already.
+    verify: Option<InstanceId>,
+    /// How often that was done.
+    verified: u64,
 }
 
 impl Mirrored {
@@ -134,6 +138,8 @@ impl Mirrored {
             settling: None,
             demand: None,
             wanted: InstanceId::ZERO,
+            verify: None,
+            verified: 0,
         }
     }
 
@@ -194,6 +200,33 @@ impl Mirrored {
         self.wanted = self.wanted.max(through);
     }
 
+    /// The mirror is to be brought up to `through`, read back and recorded, whatever of it is
+    /// durable already: to find what has rotted in it, or on an operator's word.
+    pub fn verify(&mut self, through: InstanceId) {
+        if through == InstanceId::ZERO {
+            // There is nothing yet that could rot.
+            self.verified += 1;
+            return;
+        }
+        // One that is under way may have begun before whatever this is asked for.
+        self.verify = self.verify.max(Some(through));
+        self.settling = None;
+    }
+
+    /// How often the mirror was read back because of [`Mirrored::verify`] and was what it should be.
+    #[must_use]
+    pub fn verified(&self) -> u64 {
+        self.verified
+    }
+
+    /// The mirror was read back up to this point, and is what it should be.
+    pub fn proven(&mut self, point: Mark) {
+        if self.verify.is_some_and(|through| point.instance >= through) {
+            self.verify = None;
+            self.verified += 1;
+        }
+    }
+
     /// Why nothing has come of a demand yet.
     #[must_use]
     pub fn held_back(&self, applied: InstanceId) -> Option<HeldBack> {
@@ -226,7 +259,7 @@ impl Mirrored {
             let due = state.changed() >= limits.fold_keys
                 || applied.0 - self.handed.0 >= limits.fold_entries
                 || self.demand.is_some_and(|d| d.through.min(applied) > self.handed)
-                || self.wanted.min(applied) > self.handed;
+                || self.wanted.max(self.verify.unwrap_or_default()).min(applied) > self.handed;
             if due && applied > self.handed {
                 self.outstanding = true;
                 let fold = state.fold(self.handed, chain);
@@ -237,10 +270,11 @@ impl Mirrored {
                 });
             }
         }
-        let through = self.demand?.through.min(applied);
         let (mirrored, durable) = self.position();
+        let needed = |demand: Demand| demand.through.min(applied);
+        let due = self.demand.map(needed).filter(|through| durable < *through).or(self.verify);
         let settles = self.settling.is_some_and(|since| now.since(since) < SETTLE_AGAIN);
-        if durable < through && mirrored >= through && !settles {
+        if due.is_some_and(|through| mirrored >= through) && !settles {
             self.settling = Some(now);
             return Some(MirrorOrder::Settle);
         }

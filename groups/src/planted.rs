@@ -59,6 +59,8 @@ pub enum Bug {
     BatchFailsTogether,
     /// The state depends on the node that applies.
     NodeInApply,
+    /// One replica's state goes its own way.
+    StateSkewed,
     /// Replay applies an instance once for each record of it.
     ReplayTwice,
     /// A failed sync is taken for success.
@@ -113,7 +115,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 51] = [
+    pub const ALL: [Bug; 52] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -140,6 +142,7 @@ impl Bug {
         Bug::ReadOvertakesWrite,
         Bug::BatchFailsTogether,
         Bug::NodeInApply,
+        Bug::StateSkewed,
         Bug::ReplayTwice,
         Bug::SyncErrorIgnored,
         Bug::RotIsTornTail,

@@ -159,6 +159,12 @@ impl Replay {
         self.covered < self.mirror && !planted::is(Bug::MirrorAheadOfLog)
     }
 
+    /// How many chosen values lay behind the mirror and were applied once more.
+    #[must_use]
+    pub fn replayed(&self) -> u64 {
+        self.state.applied().0.saturating_sub(self.mirror.0)
+    }
+
     /// The chained checksum at `instance`, if the newest records up to there were the chosen
     /// ones; `None` when some are missing.
     fn chain_at(&self, instance: InstanceId) -> Option<u64> {
@@ -187,7 +193,7 @@ impl Replay {
             if self.state.applied() == self.chosen
                 && let Err(e) = self.state.apply(next, accepted.value, &mut |_, _| {})
             {
-                self.halted = Some(Halt::Unreadable { instance: next, why: e.to_string() });
+                self.halted = Some(Halt::of(next, e));
                 return;
             }
             self.chosen = next;

@@ -7,11 +7,11 @@ mod support;
 use bytes::Bytes;
 use groups::fuzz;
 use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
-use groups::kv::value::{Batch, lead, noop};
-use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
+use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
+use groups::kv::value::{Batch, check, lead, noop};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
-    Reject, Transfer, Values,
+    Reject, Report, Transfer, Values,
 };
 use support::Entry;
 
@@ -85,7 +85,12 @@ fn messages() -> Vec<Message> {
         Message::Learn(Learn { from }),
         Message::Values(Values { entries, first: instance }),
         Message::Transfer(Transfer { ballot }),
+        Message::Report(Report { point: point() }),
     ]
+}
+
+fn point() -> Point {
+    Point { instance: InstanceId(8), sum: Sum { hash: StateHash::from_bytes([6; 32]), rest: 7 } }
 }
 
 fn commands() -> Vec<Command> {
@@ -121,7 +126,9 @@ fn values() -> Vec<Bytes> {
     for (number, behind) in [(1, 0), (3, 2), (1, 0), (2, 0), (1, 1)] {
         odd.push(ticket(number, behind), &Command::Add { key: "n".into(), delta: 1 }.to_bytes());
     }
-    vec![noop(), lead(NodeId(3)), Batch::new().finish(), all.finish(), odd.finish()]
+    let checks = [None, Some(Verdict::Agreed(point())), Some(Verdict::Split(InstanceId(8)))].map(check);
+    let batches = [Batch::new().finish(), all.finish(), odd.finish()];
+    [noop(), lead(NodeId(3))].into_iter().chain(batches).chain(checks).collect()
 }
 
 #[test]

@@ -4,9 +4,9 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use groups::ids::{Boot, NodeId};
-use groups::kv::value::{Batch, COMMAND_HEAD, Value, lead, noop};
-use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
+use groups::ids::{Boot, InstanceId, NodeId};
+use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, lead, noop};
+use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -107,15 +107,38 @@ fn the_bytes_of_every_value_stay_as_they_are() {
          03000000 0200000000000000 0201000000000000 07000000 00000000"
             .replace(' ', "")
     );
+    let sum = Sum { hash: StateHash::from_bytes([6; 32]), rest: 7 };
+    let agreed = Verdict::Agreed(Point { instance: InstanceId(5), sum });
+    let split = Verdict::Split(InstanceId(5));
+    for (verdict, text) in [
+        (None, "0300".to_owned()),
+        (Some(agreed), format!("0301 0500000000000000 {} 0700000000000000", "06".repeat(32))),
+        (Some(split), "0302 0500000000000000".to_owned()),
+    ] {
+        assert_eq!(hex(&check(verdict)), text.replace(' ', ""));
+        assert!(matches!(Value::decode(check(verdict)), Ok(Value::Check(read)) if read == verdict));
+    }
     assert!(matches!(Value::decode(noop()), Ok(Value::Noop)));
     assert!(matches!(Value::decode(lead(NodeId(258))), Ok(Value::Lead(NodeId(258)))));
 }
 
 #[test]
 fn shapes_that_nobody_writes_are_no_values() {
-    for bytes in
-        [&b""[..], b"\x00\x00", b"\x01", b"\x01\0\0\0", b"\x01\0\0\0\0\0", b"\x02", b"\x02\0\0\0", b"\x03"]
-    {
+    for bytes in [
+        &b""[..],
+        b"\x00\x00",
+        b"\x01",
+        b"\x01\0\0\0",
+        b"\x01\0\0\0\0\0",
+        b"\x02",
+        b"\x02\0\0\0",
+        b"\x03",
+        b"\x03\x00\x00",
+        b"\x03\x01",
+        b"\x03\x02\0\0\0\0\0\0\0",
+        b"\x03\x03",
+        b"\x04",
+    ] {
         assert!(Value::decode(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
     }
 }

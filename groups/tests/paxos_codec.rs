@@ -5,13 +5,19 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use groups::ids::{Ballot, InstanceId, NodeId, StorageId};
+use groups::kv::{Point, StateHash, Sum};
 use groups::paxos::codec::{DecodeError, FIRST_KIND, LAST_KIND, decode, encode};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
-    Promise, Reject, Transfer, Values,
+    Promise, Reject, Report, Transfer, Values,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
+
+fn point(instance: u64, byte: u8, rest: u64) -> Point {
+    let sum = Sum { hash: StateHash::from_bytes([byte; 32]), rest };
+    Point { instance: InstanceId(instance), sum }
+}
 
 fn config(cases: u32) -> ProptestConfig {
     ProptestConfig {
@@ -114,6 +120,11 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
              0600000000000000 0100000000000000 02000000 00000000",
         ),
         (Message::Transfer(Transfer { ballot: low }), 27, "0100000000000000 02000000"),
+        (
+            Message::Report(Report { point: point(5, 6, 7) }),
+            28,
+            "0500000000000000 0606060606060606 0606060606060606 0606060606060606 0606060606060606 0700000000000000",
+        ),
     ]
 }
 
@@ -238,6 +249,8 @@ fn message() -> impl Strategy<Value = Message> {
         instance().prop_map(|from| Message::Learn(Learn { from })),
         (entries(), instance()).prop_map(|(entries, first)| Message::Values(Values { entries, first })),
         ballot().prop_map(|ballot| Message::Transfer(Transfer { ballot })),
+        (any::<u64>(), any::<u8>(), any::<u64>())
+            .prop_map(|(n, byte, rest)| Message::Report(Report { point: point(n, byte, rest) })),
     ]
 }
 

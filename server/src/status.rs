@@ -100,6 +100,25 @@ pub struct GroupLine {
     pub holds_log: Option<String>,
     /// At the leader: how far each follower is.
     pub followers: Vec<FollowerLine>,
+    /// What the newest comparisons of the replicas found here, ascending: equal on every replica
+    /// at equal instances.
+    #[serde(default)]
+    pub points: Vec<PointLine>,
+    /// How often the whole state in memory was hashed anew and was what its hash says.
+    #[serde(default)]
+    pub rescans: u64,
+    /// How often the whole mirror was read back for its own sake and was what it should be.
+    #[serde(default)]
+    pub verified: u64,
+}
+
+/// A replica's state at an instance at which all replicas noted theirs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PointLine {
+    /// The instance.
+    pub instance: u64,
+    /// The state hash there, a slash, and a hash of revision, epoch and session table.
+    pub state: String,
 }
 
 /// A follower as its leader sees it.
@@ -132,6 +151,54 @@ pub struct LogStatus {
     pub free_bytes: u64,
     /// Segments dropped since the start, because a checkpoint has what they held.
     pub dropped_segments: u64,
+    /// What came of reading the sealed segments again.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
+}
+
+/// The scrub of the log: sealed segments are read again while the node serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Passes over all sealed segments that came to their end since the start.
+    pub passes: u64,
+    /// When the last one ended, seconds since 1970; 0 before the first.
+    pub last_pass_unix_s: u64,
+    /// How long it took, seconds.
+    pub last_pass_took_s: f64,
+    /// Segments that it read.
+    pub segments: u64,
+    /// Bytes of sound records that it read.
+    pub bytes: u64,
+    /// Passes that somebody has asked for.
+    pub asked: u64,
+    /// The newest asking that a whole pass has come after.
+    pub answered: u64,
+    /// Damage that is there now.
+    pub findings: Vec<FindingLine>,
+}
+
+/// Damage in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingLine {
+    /// The file.
+    pub file: String,
+    /// Bytes from its start.
+    pub offset: u64,
+    /// What is wrong there.
+    pub why: String,
+    /// Groups that are known to be concerned; none: it cannot be told.
+    pub groups: Vec<u32>,
+}
+
+/// What a node answers to `ADMIN CHECKPOINT` and `ADMIN VERIFY`: where it stood when it began.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Begun {
+    /// The node.
+    pub node: u32,
+    /// For `ADMIN VERIFY`: the scrub of the log is over when its `answered` reaches this.
+    pub scrub: Option<u64>,
+    /// The groups that were asked for and have a seat here, ascending, as they were before.
+    pub groups: Vec<GroupLine>,
 }
 
 /// A checkpoint on its way to or from another node.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use groups::ids::Slot;
+use groups::ids::{GroupId, Slot};
 use proptest::prelude::*;
 use server::protocol::table::{COMMANDS, find};
 use server::protocol::{
@@ -250,6 +250,8 @@ fn node_commands() {
         ("STATUS", NodeCommand::Status { json: false }),
         ("status json", NodeCommand::Status { json: true }),
         ("WHERE k", NodeCommand::Where("k".into())),
+        ("ADMIN CHECKPOINT", NodeCommand::Admin { verify: false, group: None }),
+        ("admin verify GROUP 7", NodeCommand::Admin { verify: true, group: Some(GroupId(7)) }),
         ("CLIENT LIST", NodeCommand::ClientList),
         ("CLUSTER SLOTS", NodeCommand::ClusterSlots),
         ("CLUSTER SHARDS", NodeCommand::ClusterShards),

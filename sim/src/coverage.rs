@@ -116,6 +116,7 @@ impl Coverage {
         sum.changes += c.changes;
         sum.admissions += c.admissions;
         sum.outdated += c.outdated;
+        sum.checked += c.checked;
     }
 
     /// Adds another run's counts.
@@ -149,6 +150,7 @@ impl Coverage {
             ("changes of members chosen, over all replicas", c.changes),
             ("candidacies given up for members not known yet", c.outdated),
             ("checkpoints of peers installed", c.installed),
+            ("states compared", c.checked),
         ];
         faults.chain(events).chain(product).collect()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use checkpoint::mirror::{Mirror, MirrorConfig};
 use checkpoint::store::sim::{self as sim_engine, SimEngine};
 use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
+use groups::check::CheckLimits;
 use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
 use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
@@ -524,7 +525,14 @@ impl Machine {
         // Small limits, so that short runs reach them.
         let tuning = Tuning { window: 8, ahead: 24, recent: 16, chunk_bytes: 600, ..Tuning::default() };
         let mirror = MirrorLimits { fold_keys: 4, fold_entries: 60, keep_entries: 10 };
-        let limits = Limits { max_batch_bytes: 400, mirror: Some(mirror), ..Limits::default() };
+        let check = CheckLimits {
+            entries: 24,
+            interval: Duration::from_millis(700),
+            retry: Duration::from_millis(100),
+        };
+        let rescan = Duration::from_secs(2);
+        let limits =
+            Limits { max_batch_bytes: 400, mirror: Some(mirror), check, rescan, ..Limits::default() };
         ShardConfig {
             host: HostConfig {
                 me: self.node,

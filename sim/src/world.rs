@@ -151,6 +151,13 @@ impl World {
         }
     }
 
+    /// The same world, in which nobody but the product itself looks into states.
+    #[must_use]
+    pub fn trusting(mut self) -> World {
+        self.judges.trust_states();
+        self
+    }
+
     /// Runs both phases and judges.
     ///
     /// # Errors
@@ -971,6 +978,7 @@ fn describe(frame: &Frame) -> Option<String> {
                     M::Learn(m) => format!("from {}", m.from),
                     M::Values(m) => format!("{} values, first {}", m.entries.len(), m.first),
                     M::Transfer(m) => format!("{}", m.ballot),
+                    M::Report(m) => format!("instance {}, state {}", m.point.instance, m.point.sum),
                 };
                 format!("group {group} {name} {rest}")
             }

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_128;
 use super::send::Pause;
 use super::{Event, Fold, Mirror};
 use crate::entry::{Entry, Generation};
-use crate::store::{Batch, Position, StoreError};
+use crate::store::{Batch, Point, Position, StoreError};
 
 /// A group that could not be read so many times in a row is taken for damaged.
 const UNREADABLE: u32 = 3;
@@ -195,15 +195,19 @@ impl Mirror {
 
     /// Syncs once, reads each of these groups back, compares it with its state hash and records
     /// the points: [`Event::Durable`]. A group that is not what it should be is discarded and
-    /// asked for. Takes as long as reading the groups; a few at a time keep turns short.
-    pub fn settle(&mut self, groups: &[GroupId], now: Time) {
+    /// asked for. Takes as long as reading the groups; a few at a time keep turns short. Returns
+    /// what was proven: the content of these groups is that of these points.
+    pub fn settle(&mut self, groups: &[GroupId], now: Time) -> Vec<(GroupId, Point)> {
         self.now = now;
         if self.poisoned.is_some() {
-            return;
+            return Vec::new();
         }
         let persisted = match self.store.persist() {
             Ok(persisted) => persisted,
-            Err(error) => return self.poison(error.to_string()),
+            Err(error) => {
+                self.poison(error.to_string());
+                return Vec::new();
+            }
         };
         let mut verified = Vec::with_capacity(groups.len());
         for &group in groups {
@@ -218,11 +222,17 @@ impl Mirror {
             }
         }
         if self.poisoned.is_some() {
-            return;
+            return Vec::new();
         }
         match self.store.record(&persisted, &verified) {
-            Ok(_) => self.say_durable(),
-            Err(error) => self.poison(error.to_string()),
+            Ok(_) => {
+                self.say_durable();
+                verified.iter().map(|proof| (proof.group(), proof.point())).collect()
+            }
+            Err(error) => {
+                self.poison(error.to_string());
+                Vec::new()
+            }
         }
     }
 

@@ -1,17 +1,21 @@
 //! The key-value state machine: commands, outcomes, sessions, state and its hash.
 
 pub mod changes;
+pub mod check;
 pub mod command;
 pub mod hash;
 pub mod image;
 pub mod outcome;
+pub mod rescan;
 pub mod session;
 pub mod state;
 pub mod value;
 
+pub use check::{Point, Sum, Verdict};
 pub use command::{Command, Condition, Want};
 pub use hash::StateHash;
 pub use image::{BadImage, Fold, Head, Image};
 pub use outcome::{Failure, Outcome};
+pub use rescan::{Rescan, Scanned};
 pub use session::Ticket;
-pub use state::State;
+pub use state::{ApplyError, State};

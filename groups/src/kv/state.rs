@@ -4,20 +4,27 @@
 //! configuration. The same values in the same order give the same state, the same outcomes and
 //! the same hash on every replica.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 
 use bytes::Bytes;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::changes::Changes;
+use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
 use super::hash::StateHash;
 use super::image::{Fold, Head, Image};
 use super::outcome::{Failure, Outcome};
+use super::rescan::{Rescan, Scanned};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
 use crate::ids::{Boot, InstanceId, NodeId};
 use crate::paxos::Members;
 use crate::planted::{self, Bug};
+
+/// What looking at one item costs beside its bytes, in bytes of hashing.
+const SCAN_COST: u64 = 64;
 
 /// A value longer than this stays a slice of the buffer it came in; a shorter one is copied, so
 /// that a small value does not keep a large buffer alive.
@@ -50,19 +57,48 @@ pub struct State {
     members: Option<Members>,
     /// What the mirror has not been told yet; `None` where there is no mirror.
     changes: Option<Changes>,
+    /// Where the newest checks found this state, ascending: `every instance <= applied`. No part
+    /// of the state: a replica that began behind them has no opinion on them.
+    points: VecDeque<Point>,
+    rescan: Rescan,
 }
+
+/// Points that are remembered: a verdict comes a message's way behind its point, and a few checks
+/// may be under way.
+const MAX_POINTS: usize = 8;
 
 /// Why a chosen value could not be applied; the group stops.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ApplyError(String);
+pub enum ApplyError {
+    /// It has no shape that this version knows.
+    #[error("{0}")]
+    Unreadable(String),
+    /// A majority of the members had another state where this replica had this one.
+    #[error("at instance {} the state here is {}, a majority has {agreed}", ours.instance, ours.sum)]
+    Differs {
+        /// What was here.
+        ours: Point,
+        /// What a majority had.
+        agreed: Sum,
+    },
+    /// No majority of the members had the same state there.
+    #[error("no majority had the same state at instance {0}")]
+    Split(InstanceId),
+}
+
+impl From<super::value::BadValue> for ApplyError {
+    fn from(bad: super::value::BadValue) -> ApplyError {
+        ApplyError::Unreadable(bad.to_string())
+    }
+}
 
 impl State {
     /// Applies the chosen value of `instance`, which follows the last one applied, and hands
     /// each command's outcome to `answer`.
     ///
     /// # Errors
-    /// When the value has no shape that this version knows. Every replica fails alike.
+    /// When the value has no shape that this version knows: every replica fails alike. And when
+    /// it says that this state is wrong, or that nobody knows which is right.
     ///
     /// # Panics
     /// When instances come out of order: apply is in order, exactly once.
@@ -73,18 +109,20 @@ impl State {
         answer: &mut dyn FnMut(Ticket, Outcome),
     ) -> Result<(), ApplyError> {
         assert_eq!(instance, self.applied.next(), "apply is in order, exactly once");
-        match Value::decode(value).map_err(|e| ApplyError(e.to_string()))? {
+        let mut check = false;
+        match Value::decode(value)? {
             Value::Noop => {}
             Value::Lead(_) => self.epoch += 1,
             Value::Members(list) => self.members = Some(Members::since(instance, list)),
             Value::Batch(commands) => {
                 let mut spoiled = false;
                 for command in commands {
-                    let (ticket, bytes) = command.map_err(|e| ApplyError(e.to_string()))?;
+                    let (ticket, bytes) = command?;
                     match self.sessions.admit(ticket) {
                         Admission::Answer(outcome) => answer(ticket, outcome),
                         Admission::Apply => {
-                            let command = Command::decode(bytes).map_err(|e| ApplyError(e.to_string()))?;
+                            let command =
+                                Command::decode(bytes).map_err(|e| ApplyError::Unreadable(e.to_string()))?;
                             let outcome = if std::mem::take(&mut spoiled) {
                                 Outcome::Unmet
                             } else {
@@ -97,9 +135,86 @@ impl State {
                     }
                 }
             }
+            Value::Check(verdict) => {
+                self.compare(verdict)?;
+                check = true;
+            }
         }
         self.applied = instance;
+        if check {
+            if self.points.len() >= MAX_POINTS {
+                self.points.pop_front();
+            }
+            self.points.push_back(Point { instance, sum: self.sum() });
+        }
         Ok(())
+    }
+
+    /// Compares what a majority has said with what was noted here.
+    fn compare(&self, verdict: Option<Verdict>) -> Result<(), ApplyError> {
+        match verdict {
+            Some(Verdict::Agreed(agreed)) => match self.point(agreed.instance) {
+                Some(ours) if ours.sum != agreed.sum => Err(ApplyError::Differs { ours, agreed: agreed.sum }),
+                _ => Ok(()),
+            },
+            Some(Verdict::Split(instance)) => Err(ApplyError::Split(instance)),
+            None => Ok(()),
+        }
+    }
+
+    /// This state in a few bytes.
+    #[must_use]
+    pub fn sum(&self) -> Sum {
+        let counted = [self.revision.to_le_bytes(), self.epoch.to_le_bytes()].concat();
+        let rest = xxh3_64_with_seed(&self.sessions.encode(), xxh3_64(&counted));
+        Sum { hash: self.hash, rest }
+    }
+
+    /// Where the newest checks found this state, ascending.
+    pub fn points(&self) -> impl DoubleEndedIterator<Item = &Point> {
+        self.points.iter()
+    }
+
+    /// What the check in `instance` found, while that is remembered.
+    #[must_use]
+    pub fn point(&self, instance: InstanceId) -> Option<Point> {
+        self.points.iter().find(|point| point.instance == instance).copied()
+    }
+
+    /// Hashes the next items anew, about `budget` bytes of them but one at least; see `rescan.rs`.
+    pub fn rescan(&mut self, budget: u64) -> Scanned {
+        let from = match &self.rescan.passed {
+            Some(passed) => Bound::Excluded(&passed[..]),
+            None => Bound::Unbounded,
+        };
+        let (mut bytes, mut last, mut more) = (0, None, false);
+        let mut sum = self.rescan.sum;
+        for (key, item) in self.items.range::<[u8], _>((from, Bound::Unbounded)) {
+            if bytes >= budget {
+                more = true;
+                break;
+            }
+            sum.add(key, &item.value, item.revision, 0);
+            bytes += SCAN_COST + (key.len() + item.value.len()) as u64;
+            last = Some(key);
+        }
+        if more {
+            self.rescan = Rescan { passed: last.cloned(), sum };
+            return Scanned::More(bytes);
+        }
+        self.rescan = Rescan::default();
+        if sum == self.hash { Scanned::Sound(bytes) } else { Scanned::Rotten { kept: self.hash, found: sum } }
+    }
+
+    /// What a whole pass of [`State::rescan`] goes through, in bytes.
+    #[must_use]
+    pub fn scan_bytes(&self) -> u64 {
+        self.bytes + SCAN_COST * self.items.len() as u64
+    }
+
+    /// Begins the pass of [`State::rescan`] anew.
+    pub fn restart_rescan(&mut self) {
+        self.rescan = Rescan::default();
     }
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
@@ -115,6 +230,8 @@ impl State {
             sessions,
             members: head.members.clone(),
             changes: None,
+            points: VecDeque::new(),
+            rescan: Rescan::default(),
         }
     }
 
@@ -287,12 +404,19 @@ impl State {
             changes.note(key);
         }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
+        let scanned = self.rescan.is_past(key);
         self.hash.add(key, &value, revision, 0);
+        if scanned {
+            self.rescan.sum.add(key, &value, revision, 0);
+        }
         self.bytes += value.len() as u64;
         let item = Item { value, revision };
         match self.items.get_mut(key) {
             Some(held) => {
                 self.hash.remove(key, &held.value, held.revision, 0);
+                if scanned {
+                    self.rescan.sum.remove(key, &held.value, held.revision, 0);
+                }
                 self.bytes -= held.value.len() as u64;
                 *held = item;
             }
@@ -310,8 +434,23 @@ impl State {
             changes.note(key);
         }
         self.hash.remove(key, &item.value, item.revision, 0);
+        if self.rescan.is_past(key) {
+            self.rescan.sum.remove(key, &item.value, item.revision, 0);
+        }
         self.bytes -= (key.len() + item.value.len()) as u64;
         Some(item)
+    }
+
+    /// A fault for tests: a bit of a stored value flips, and nobody is told. `false` when there
+    /// is no such key or bit.
+    pub fn rot(&mut self, key: &[u8], bit: usize) -> bool {
+        let Some(item) = self.items.get_mut(key).filter(|item| bit / 8 < item.value.len()) else {
+            return false;
+        };
+        let mut value = item.value.to_vec();
+        value[bit / 8] ^= 1 << (bit % 8);
+        item.value = Bytes::from(value);
+        true
     }
 
     /// A planted defect: something of the node gets into the state.

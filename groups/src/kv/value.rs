@@ -1,10 +1,13 @@
-//! The values that Paxos chooses: nothing, the opening of a leadership, a batch of commands, or
-//! other members.
+//! The values that Paxos chooses: nothing, the opening of a leadership, a batch of commands, a check
+//! of the replicas' states (see `groups/src/check.rs`), or other members.
 //!
 //! ```text
 //! no-op    00
 //! lead     01 node:u32
 //! batch    02 count:u32 { node:u32 boot:u64 number:u64 behind:u32 length:u32 command }*
+//! check    03 00                                    nothing is known of earlier ones
+//!          03 01 instance:u64 hash:32 rest:u64      a majority had this sum at an earlier check
+//!          03 02 instance:u64                       no sum can have a majority there
 //! members  04 count:u32 { node:u32 storage:u128 }*
 //! ```
 //! All numbers little-endian. `number - behind` is the lowest number of that session whose
@@ -12,14 +15,20 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::check::{POINT_BYTES, Point, Verdict};
 use super::session::Ticket;
-use crate::ids::{Boot, Member, NodeId};
+use crate::ids::{Boot, InstanceId, Member, NodeId};
 use crate::paxos::quorum::{put_members, take_members};
 
 const NOOP: u8 = 0;
 const LEAD: u8 = 1;
 const BATCH: u8 = 2;
 const MEMBERS: u8 = 4;
+const CHECK: u8 = 3;
+
+const UNKNOWN: u8 = 0;
+const AGREED: u8 = 1;
+const SPLIT: u8 = 2;
 
 /// Bytes of one command in a batch before the command itself.
 pub const COMMAND_HEAD: usize = 4 + 8 + 8 + 4 + 4;
@@ -56,7 +65,25 @@ pub fn as_members(value: &Bytes) -> Option<Vec<Member>> {
     }
     take_members(&mut value.slice(1..))
 }
-
+/// Every replica notes its state where this is applied, and compares what it noted earlier with
+/// the verdict.
+#[must_use]
+pub fn check(verdict: Option<Verdict>) -> Bytes {
+    let mut out = Vec::with_capacity(2 + POINT_BYTES);
+    out.put_u8(CHECK);
+    match verdict {
+        None => out.put_u8(UNKNOWN),
+        Some(Verdict::Agreed(point)) => {
+            out.put_u8(AGREED);
+            point.encode(&mut out);
+        }
+        Some(Verdict::Split(instance)) => {
+            out.put_u8(SPLIT);
+            out.put_u64_le(instance.0);
+        }
+    }
+    Bytes::from(out)
+}
 /// Packs commands into one value.
 #[derive(Debug)]
 pub struct Batch {
@@ -122,6 +149,8 @@ pub enum Value {
     Batch(Commands),
     /// The group has these members from the next instance on.
     Members(Vec<Member>),
+    /// A check of the replicas' states, with what is known of an earlier one.
+    Check(Option<Verdict>),
 }
 
 /// Iterates over the commands of a batch.
@@ -150,8 +179,20 @@ impl Value {
                 Ok(Value::Batch(Commands { left, bytes }))
             }
             MEMBERS => take_members(&mut bytes).map(Value::Members).ok_or(BadValue),
+            CHECK => check_verdict(bytes).map(Value::Check),
             _ => Err(BadValue),
         }
+    }
+}
+
+fn check_verdict(mut bytes: Bytes) -> Result<Option<Verdict>, BadValue> {
+    match bytes.try_get_u8().map_err(|_| BadValue)? {
+        UNKNOWN if bytes.is_empty() => Ok(None),
+        AGREED if bytes.len() == POINT_BYTES => {
+            Point::decode(&mut bytes).map(|point| Some(Verdict::Agreed(point))).ok_or(BadValue)
+        }
+        SPLIT if bytes.len() == 8 => Ok(Some(Verdict::Split(InstanceId(bytes.get_u64_le())))),
+        _ => Err(BadValue),
     }
 }
 

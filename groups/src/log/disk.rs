@@ -285,6 +285,15 @@ impl Disk for RealDisk {
     }
 }
 
+impl RealDisk {
+    /// Lets the kernel forget what it remembers of a file, as far as that is on the disk: the next
+    /// read asks the disk itself.
+    pub fn forget(&self, name: &str) -> io::Result<()> {
+        let file = File::open(self.dir.join(name))?;
+        Ok(rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?)
+    }
+}
+
 fn join(preparing: Preparing) -> io::Result<()> {
     preparing.thread.join().unwrap_or_else(|_| Err(io::Error::other("the preparing thread panicked")))
 }

@@ -51,6 +51,7 @@ mod read;
 pub mod record;
 pub mod recovery;
 mod rotate;
+mod scrub;
 pub mod segment;
 mod sim_disk;
 
@@ -61,6 +62,7 @@ pub use index::Pin;
 pub use open::inspect;
 pub use record::Record;
 pub use recovery::{At, Recovered, TornTail};
+pub use scrub::{Scrubbed, scrub_segment, sealed_segments};
 pub use segment::SegmentSeq;
 pub use sim_disk::{DiskImage, SimDisk, SimFile};
 

@@ -158,7 +158,7 @@ pub(super) fn scan<D: Disk>(
     Ok(walk.finish(manifest, headers, end, next))
 }
 
-fn read_manifest<D: Disk>(disk: &D) -> Result<Option<Manifest>, OpenError> {
+pub(super) fn read_manifest<D: Disk>(disk: &D) -> Result<Option<Manifest>, OpenError> {
     let bytes = match disk.read_small(MANIFEST, Manifest::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -177,7 +177,11 @@ fn bad_header(file: &str, bad: BadHeader) -> OpenError {
     }
 }
 
-fn same_storage(file: &str, expected: Option<StorageId>, found: StorageId) -> Result<(), OpenError> {
+pub(super) fn same_storage(
+    file: &str,
+    expected: Option<StorageId>,
+    found: StorageId,
+) -> Result<(), OpenError> {
     match expected {
         Some(expected) if expected != found => Err(OpenError::Foreign { file: file.into(), expected, found }),
         _ => Ok(()),
@@ -207,7 +211,7 @@ fn read_headers<D: Disk>(
     damage.map_or(Ok(headers), Err)
 }
 
-fn read_header<D: Disk>(disk: &D, seq: SegmentSeq) -> Result<SegmentHeader, OpenError> {
+pub(super) fn read_header<D: Disk>(disk: &D, seq: SegmentSeq) -> Result<SegmentHeader, OpenError> {
     let name = seq.file_name();
     let file = disk.open(&name, Access::Read).map_err(OpenError::io("open a segment"))?;
     let length = file.len().map_err(OpenError::io("look at a segment"))?;
@@ -251,6 +255,24 @@ fn check_complete(manifest: Option<Manifest>, present: &[SegmentSeq]) -> Result<
         [one] if one == due => Ok(()),
         [one, ..] => Err(Damage::whole(&one.file_name(), "a segment that the manifest does not know").into()),
     }
+}
+
+/// Walks a segment that has a later one behind it, so that nothing in it can be a torn tail.
+pub(super) fn walk_sealed<D: Disk>(
+    disk: &D,
+    header: &SegmentHeader,
+    later: &SegmentHeader,
+    visit: &mut dyn FnMut(At, Record),
+) -> Result<(), OpenError> {
+    let mut walk = Walk {
+        found: Recovered::default(),
+        last_bytes: None,
+        last_empty: true,
+        window: Vec::new(),
+        records: Vec::new(),
+        visit,
+    };
+    walk.segment(disk, header, Some(later), header.first_commit).map(|_| ())
 }
 
 struct Walk<'a> {

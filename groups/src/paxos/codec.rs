@@ -9,9 +9,10 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
-    Promise, Reject, Transfer, Values,
+    Promise, Reject, Report, Transfer, Values,
 };
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
+use crate::kv::Point;
 
 /// Frame kinds from this one on belong to Paxos messages.
 pub const FIRST_KIND: u8 = 16;
@@ -30,9 +31,10 @@ const LEARN: u8 = FIRST_KIND + 9;
 /// The frame kind of chosen values.
 pub const VALUES: u8 = FIRST_KIND + 10;
 const TRANSFER: u8 = FIRST_KIND + 11;
+const REPORT: u8 = FIRST_KIND + 12;
 
 /// Frame kinds up to this one belong to Paxos messages.
-pub const LAST_KIND: u8 = TRANSFER;
+pub const LAST_KIND: u8 = REPORT;
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -141,6 +143,10 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             put_ballot(head, m.ballot);
             (TRANSFER, Bytes::new())
         }
+        Message::Report(m) => {
+            m.point.encode(head);
+            (REPORT, Bytes::new())
+        }
     }
 }
 
@@ -191,6 +197,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         LEARN => Message::Learn(Learn { from: r.instance()? }),
         VALUES => Message::Values(Values { first: r.instance()?, entries: r.entries()? }),
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
+        REPORT => Message::Report(Report { point: r.point()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
     };
     r.end()?;
@@ -264,6 +271,10 @@ impl Reader {
 
     fn mark(&mut self) -> Result<Mark, DecodeError> {
         Ok(Mark { instance: self.instance()?, chain: self.u64()? })
+    }
+
+    fn point(&mut self) -> Result<Point, DecodeError> {
+        Point::decode(&mut self.body).ok_or(DecodeError::Short { kind: self.kind })
     }
 
     fn entries(&mut self) -> Result<Vec<Entry>, DecodeError> {

@@ -6,6 +6,7 @@
 use bytes::Bytes;
 
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
+use crate::kv::Point;
 
 /// How far the sender's chosen prefix reaches, and the chained checksum of every value in it.
 /// Two replicas with equal instances and different chains have diverged.
@@ -168,6 +169,14 @@ pub struct Transfer {
     pub ballot: Ballot,
 }
 
+/// What a follower's state was at the newest check: to the leader, which compares. True of the
+/// sender's memory only, so it may leave at once; a lost one is made good by the next check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// The sum of the state there.
+    pub point: Point,
+}
+
 /// A message between two replicas of one group.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "each struct carries its own documentation")]
@@ -184,6 +193,7 @@ pub enum Message {
     Learn(Learn),
     Values(Values),
     Transfer(Transfer),
+    Report(Report),
 }
 
 impl Message {
@@ -209,6 +219,7 @@ impl Message {
             Message::Learn(_) => "Learn",
             Message::Values(_) => "Values",
             Message::Transfer(_) => "Transfer",
+            Message::Report(_) => "Report",
         }
     }
 }

@@ -14,6 +14,7 @@ use super::message::{Envelope, Mark, Message};
 use super::quorum::Members;
 use super::ready::Ready;
 use crate::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
+use crate::kv::{ApplyError, StateHash, Sum};
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -135,6 +136,30 @@ pub struct Counters {
     pub admissions: u64,
     /// Candidacies given up because others know of members that the candidate does not know.
     pub outdated: u64,
+    /// States compared: a majority reported the same one.
+    pub checked: u64,
+}
+
+impl Halt {
+    /// What it means that a chosen value could not be applied.
+    #[must_use]
+    pub fn of(instance: InstanceId, error: ApplyError) -> Halt {
+        match error {
+            ApplyError::Unreadable(why) => Halt::Unreadable { instance, why },
+            ApplyError::Differs { ours, agreed } => {
+                Halt::StateDiffers { instance: ours.instance, ours: ours.sum, agreed }
+            }
+            ApplyError::Split(instance) => Halt::NoMajorityAgrees { instance },
+        }
+    }
+
+    /// Whether it is this replica's own state that is wrong, and that of a majority is not known
+    /// to be: it is healed by giving up the state here, in memory and in the mirror, and taking
+    /// it from a peer.
+    #[must_use]
+    pub fn is_own_state(&self) -> bool {
+        matches!(self, Halt::StateDiffers { .. } | Halt::MemoryRotten { .. })
+    }
 }
 
 /// A group stopped for good because going on could answer wrongly.
@@ -162,6 +187,41 @@ pub enum Halt {
         instance: InstanceId,
         /// What is wrong with it.
         why: String,
+    },
+    /// A majority of the members had another state at this instance than this replica: it is
+    /// this one that is wrong.
+    #[error(
+        "the state here was {ours} at instance {instance}, a majority of the members had {agreed}: this \
+         replica is wrong"
+    )]
+    StateDiffers {
+        /// Where.
+        instance: InstanceId,
+        /// This replica's.
+        ours: Sum,
+        /// The majority's.
+        agreed: Sum,
+    },
+    /// No majority of the members had the same state: nobody knows which is right.
+    #[error(
+        "no majority of the members had the same state at instance {instance}: nobody knows which is right"
+    )]
+    NoMajorityAgrees {
+        /// Where.
+        instance: InstanceId,
+    },
+    /// The items in memory are not those that were written.
+    #[error(
+        "the items in memory hash to {found} at instance {instance}, the hash that was kept of them is {kept}: \
+         memory has rotted"
+    )]
+    MemoryRotten {
+        /// Where the state stood when it was found.
+        instance: InstanceId,
+        /// The hash that was kept.
+        kept: StateHash,
+        /// Of the items as they are.
+        found: StateHash,
     },
     /// The mirror's state and the log's anchor disagree.
     #[error(
@@ -516,6 +576,8 @@ impl Replica {
             Message::Learn(m) => self.on_learn(from, &m, ready),
             Message::Values(m) => self.on_values(from, m, now, ready),
             Message::Transfer(m) => self.on_transfer(from, &m, now, ready),
+            // The group's own business, see `check.rs`.
+            Message::Report(_) => {}
         }
     }
 

@@ -44,6 +44,7 @@ pub fn value(bytes: &Bytes) -> String {
             });
             format!("members({})", disks.collect::<Vec<_>>().join(" "))
         }
+        Ok(Value::Check(verdict)) => format!("check({verdict:?})"),
         Ok(Value::Batch(commands)) => {
             let texts: Vec<String> = commands
                 .map(|c| match c {
@@ -134,6 +135,7 @@ pub fn message(message: &Message) -> String {
         Message::Learn(m) => format!("from #{}", m.from),
         Message::Values(m) => format!("{} (first {})", entries(&m.entries), m.first),
         Message::Transfer(m) => format!("{}", m.ballot),
+        Message::Report(m) => format!("#{} is {}", m.point.instance, m.point.sum),
     };
     let _ = write!(out, " {rest}");
     out

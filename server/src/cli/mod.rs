@@ -4,6 +4,7 @@
 //! error (with what happened, why, and whether anything was applied on stderr). Results go to
 //! stdout, everything else to stderr.
 
+mod admin;
 mod cas;
 mod checkpoint;
 mod config;
@@ -50,6 +51,7 @@ enum Command {
     Cas(cas::Cas),
     Incr(incr::Incr),
     Status(status::Status),
+    Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
     Log(log::LogCommand),
     Checkpoint(checkpoint::CheckpointCommand),
@@ -83,6 +85,7 @@ impl Command {
             Command::Cas(command) => command.run(),
             Command::Incr(command) => command.run(),
             Command::Status(command) => command.run(),
+            Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
             Command::Checkpoint(command) => command.run(),

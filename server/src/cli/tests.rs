@@ -33,6 +33,8 @@ fn command_lines_of_the_contract() {
         "incr k",
         "incr k -3",
         "status --json",
+        "admin checkpoint --addr h:1 --group 3 --json",
+        "admin verify",
         "status --watch --all --addr h:1",
         "config check config.toml --set cluster.groups=4",
         "config check",

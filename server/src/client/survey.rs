@@ -5,11 +5,12 @@ use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use super::{Client, ClientError, Options};
 use crate::config::Address;
 use crate::protocol::Reply;
-use crate::status::{NodeStatus, PeerStatus};
+use crate::status::{Begun, NodeStatus, PeerStatus};
 
 /// More nodes than any cluster has; a status that lists more is not believed.
 const MAX_NODES: usize = 1000;
@@ -42,8 +43,8 @@ pub enum SurveyError {
     /// Nobody answered.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The answer is not a node's status.
-    #[error("{address} answered STATUS JSON with {why}. Is it a Pelago node of this version?")]
+    /// The answer is not what such a node says.
+    #[error("{address} answered with {why}. Is it a Pelago node of this version?")]
     NotStatus {
         /// Who answered.
         address: String,
@@ -125,8 +126,34 @@ pub fn ask(address: &str, options: &Options, patience: Duration) -> Result<NodeS
         once: true,
         ..options.clone()
     };
-    let mut client = Client::connect(&[address.to_owned()], short)?;
-    let text = match client.call(&[b"STATUS", b"JSON"])? {
+    call(address, short, &[b"STATUS", b"JSON"])
+}
+
+/// Tells a node to begin to verify its groups or to bring its mirrors up to date.
+///
+/// # Errors
+/// When it does not answer that it has begun.
+pub fn begin(
+    node: &NodeStatus,
+    verify: bool,
+    group: Option<u32>,
+    options: &Options,
+    patience: Duration,
+) -> Result<Begun, SurveyError> {
+    let own = node.nodes.iter().find(|peer| peer.node == node.node);
+    let address = own.map(client_address).unwrap_or_default();
+    let once = Options { deadline: patience, once: true, ..options.clone() };
+    let verb: &[u8] = if verify { b"VERIFY" } else { b"CHECKPOINT" };
+    let group = group.map(|group| group.to_string());
+    match &group {
+        None => call(&address, once, &[b"ADMIN", verb]),
+        Some(group) => call(&address, once, &[b"ADMIN", verb, b"GROUP", group.as_bytes()]),
+    }
+}
+
+fn call<T: DeserializeOwned>(address: &str, options: Options, words: &[&[u8]]) -> Result<T, SurveyError> {
+    let mut client = Client::connect(&[address.to_owned()], options)?;
+    let text = match client.call(words)? {
         Reply::Bulk(text) | Reply::Text(text) => text,
         Reply::Error(error) => {
             return Err(SurveyError::NotStatus { address: address.to_owned(), why: error.to_string() });

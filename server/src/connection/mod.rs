@@ -34,6 +34,7 @@ use crate::protocol::{
 };
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
+use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
 
@@ -60,6 +61,8 @@ pub struct Shared {
     pub gauge: Arc<LogGauge>,
     /// The mirror.
     pub mirror: Arc<MirrorGauge>,
+    /// The scrub of the log.
+    pub scrub: Arc<ScrubGauge>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.

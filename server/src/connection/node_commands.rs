@@ -13,7 +13,7 @@ use crate::config::Durability;
 use crate::node::shard::GroupStatus;
 use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
 use crate::runtime::worker::{ShardReport, Worker};
-use crate::status::{FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus};
+use crate::status::{Begun, FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus, PointLine};
 
 /// Answers a node command.
 pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
@@ -29,6 +29,7 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
                 Err(e) => ErrorReply::err(format!("the status cannot be written as JSON: {e}")).into(),
             }
         }
+        NodeCommand::Admin { verify, group } => admin(worker, verify, group).await,
         NodeCommand::Where(key) => {
             let slot = slot_of(&key);
             let group = shared.layout.group_of(slot);
@@ -51,6 +52,34 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
              and STATUS",
         )
         .into(),
+    }
+}
+
+/// Begins to verify, or to bring mirrors up to date, and says at once where things stood before:
+/// `STATUS JSON` shows how far it has come.
+async fn admin(worker: &Rc<Worker>, verify: bool, group: Option<GroupId>) -> Reply {
+    let shared = worker.shared();
+    if let Some(unknown) = group.filter(|g| g.0 >= shared.layout.groups()) {
+        let last = shared.layout.groups() - 1;
+        return ErrorReply::err(format!(
+            "there is no group {unknown}: the cluster has groups 0 to {last}; nothing was changed and nothing was begun"
+        ))
+        .into();
+    }
+    let scrub = verify.then(|| shared.scrub.ask());
+    let reports = worker.go_through(group, verify).await;
+    let mut groups: Vec<GroupLine> = reports
+        .iter()
+        .flat_map(|r| &r.groups)
+        .filter(|g| group.is_none_or(|only| only == g.group))
+        .map(|g| line(shared, g))
+        .collect();
+    groups.sort_unstable_by_key(|g| g.group);
+    match serde_json::to_string(&Begun { node: shared.node.0, scrub, groups }) {
+        Ok(text) => Reply::bulk(text),
+        Err(e) => {
+            ErrorReply::err(format!("it was begun, but the answer cannot be written as JSON: {e}")).into()
+        }
     }
 }
 
@@ -113,6 +142,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         Shortage::Memory => "memory".to_owned(),
     });
     alarms.extend(shared.mirror.alarms());
+    alarms.extend(shared.scrub.alarms());
     if let Some(why) = &read_only {
         alarms.push(format!("writes are refused here ({why})"));
     }
@@ -139,6 +169,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             commit_p99_us: quantile(99).copied().unwrap_or(0).into(),
             free_bytes: shared.gauge.free(),
             dropped_segments: log.dropped_segments,
+            scrub: shared.scrub.status(),
         },
         transfers: shared.mirror.transfers(),
         connections: shared.connections.load(Ordering::Relaxed),
@@ -177,6 +208,13 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
             .iter()
             .map(|(node, follows, behind)| FollowerLine { node: node.0, follows: *follows, behind: *behind })
             .collect(),
+        points: g
+            .points
+            .iter()
+            .map(|point| PointLine { instance: point.instance.0, state: point.sum.to_string() })
+            .collect(),
+        rescans: g.scrubbed.0,
+        verified: g.scrubbed.1,
     }
 }
 
@@ -214,6 +252,18 @@ fn summary(status: &NodeStatus) -> String {
         status.log.segments,
         status.durability
     );
+    let scrub = &status.log.scrub;
+    let _ = match scrub.passes {
+        0 => writeln!(text, "scrub: no pass over the sealed segments yet"),
+        _ => writeln!(
+            text,
+            "scrub: {} passes, the last read {} segments ({} bytes), {} findings",
+            scrub.passes,
+            scrub.segments,
+            scrub.bytes,
+            scrub.findings.len()
+        ),
+    };
     for t in &status.transfers {
         let way = if t.incoming { "from" } else { "to" };
         let rate = t.bytes as f64 / t.elapsed_s.max(0.001) / 1e6;

@@ -90,7 +90,11 @@ impl NodeMirror {
                 let entries = items.into_iter().map(|(key, item)| entry(key, item)).collect();
                 self.mirror.refill(group, position(&head), sessions, entries);
             }
-            MirrorOrder::Settle => self.settle.push(group),
+            MirrorOrder::Settle => {
+                if !self.settle.contains(&group) {
+                    self.settle.push(group);
+                }
+            }
             MirrorOrder::Fetch { least, sources } => {
                 let above = groups::ids::InstanceId(least.0.saturating_sub(1));
                 self.mirror.want(group, above, sources, now);
@@ -111,9 +115,10 @@ impl NodeMirror {
 
     /// Ends a turn.
     pub fn turn(&mut self, now: Time) -> Vec<MirrorEffect> {
+        let mut proven = Vec::new();
         if !self.settle.is_empty() {
             let groups: Vec<GroupId> = self.settle.drain(..self.settle.len().min(SETTLED_AT_ONCE)).collect();
-            self.mirror.settle(&groups, now);
+            proven = self.mirror.settle(&groups, now);
         }
         for event in self.mirror.turn() {
             let effect = match event {
@@ -159,6 +164,10 @@ impl NodeMirror {
             };
             self.effects.push(effect);
         }
+        let words = proven
+            .into_iter()
+            .map(|(group, point)| MirrorEffect::Word(group, MirrorWord::Proven(mark(&point))));
+        self.effects.extend(words);
         std::mem::take(&mut self.effects)
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use groups::group::{Answer, Group, Reply, Seat, Submission};
 use groups::host::{Host, HostConfig, MirrorWord};
 use groups::ids::{Boot, GroupId, InstanceId, NodeId};
-use groups::kv::{Failure, Outcome};
+use groups::kv::{Failure, Outcome, Point};
 use groups::log::Record;
 use groups::mirrored::{Demand, HeldBack, MirrorOrder};
 use groups::paxos::{Envelope, LogFound, LogRead, codec};
@@ -302,6 +302,16 @@ impl Shard {
         self.host.compact(group, demand);
     }
 
+    /// The groups are to bring their mirrors up to date, verified and recorded; with `verify`
+    /// everything about them is to be verified.
+    pub fn go_through(&mut self, only: Option<GroupId>, verify: bool) {
+        if verify {
+            self.host.verify(only);
+        } else {
+            self.host.checkpoint(only);
+        }
+    }
+
     /// Lets time pass; every few milliseconds.
     pub fn tick(&mut self, now: Time) {
         self.host.tick(now);
@@ -513,6 +523,10 @@ pub struct GroupStatus {
     pub votes: bool,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
     pub followers: Vec<(NodeId, bool, u64)>,
+    /// What the newest comparisons of the replicas found here.
+    pub points: Vec<Point>,
+    /// How often the state in memory and the mirror were gone through and found sound.
+    pub scrubbed: (u64, u64),
 }
 
 impl GroupStatus {
@@ -543,6 +557,8 @@ impl GroupStatus {
                 .into_iter()
                 .map(|(node, follows, chosen)| (node, follows, mark.instance.0.saturating_sub(chosen.0)))
                 .collect(),
+            points: state.points().copied().collect(),
+            scrubbed: group.scrubbed(),
         }
     }
 }

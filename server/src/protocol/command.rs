@@ -2,7 +2,7 @@
 //! read, options consistent, keys and values within their limits.
 
 use bytes::Bytes;
-use groups::ids::Slot;
+use groups::ids::{GroupId, Slot};
 
 use super::args::Args;
 use super::data::{Condition, DataCommand, ManyKeys, Operation, PutAnswer};
@@ -130,6 +130,13 @@ pub enum NodeCommand {
         /// Whether JSON was asked for.
         json: bool,
     },
+    /// `ADMIN CHECKPOINT` and `ADMIN VERIFY`.
+    Admin {
+        /// Whether everything is to be verified, or mirrors brought up to date only.
+        verify: bool,
+        /// One group, or all.
+        group: Option<GroupId>,
+    },
     /// `WHERE key`.
     Where(Bytes),
     /// `CLIENT LIST`.
@@ -222,6 +229,10 @@ impl Words<'_> {
             Verb::DbSize => Command::Data(DataCommand::Size),
             Verb::Info => Command::Node(NodeCommand::Info(self.rest().map(|word| lower(&word)).collect())),
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
+            Verb::AdminCheckpoint => {
+                Command::Node(NodeCommand::Admin { verify: false, group: self.group()? })
+            }
+            Verb::AdminVerify => Command::Node(NodeCommand::Admin { verify: true, group: self.group()? }),
             Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),
             Verb::ClientList => Command::Node(NodeCommand::ClientList),
             Verb::ClusterInfo => Command::Node(NodeCommand::ClusterInfo),

@@ -1,7 +1,7 @@
 //! The forms of the commands about the connection, the table of commands and the cluster.
 
 use bytes::Bytes;
-use groups::ids::Slot;
+use groups::ids::{GroupId, Slot};
 
 use super::args::Args;
 use super::command::{Credentials, Hello, LocalCommand, TableQuery};
@@ -135,6 +135,19 @@ impl Words<'_> {
             return Err(self.unexpected(&word));
         }
         self.end().map(|()| true)
+    }
+
+    /// `GROUP n`, or nothing.
+    pub(super) fn group(&mut self) -> Result<Option<GroupId>, ErrorReply> {
+        let Some(word) = self.bytes() else { return Ok(None) };
+        if !word.eq_ignore_ascii_case(b"GROUP") {
+            return Err(self.unexpected(&word));
+        }
+        let group = self.integer()?;
+        self.end()?;
+        let group = u32::try_from(group)
+            .map_err(|_| ErrorReply::err("a group is a number from 0 on; nothing was changed"))?;
+        Ok(Some(GroupId(group)))
     }
 
     pub(super) fn slot(&mut self) -> Result<Slot, ErrorReply> {

@@ -112,6 +112,9 @@ pub(super) enum Verb {
     ReadOnly,
     Where,
     Status,
+    Admin,
+    AdminCheckpoint,
+    AdminVerify,
     Cluster,
     ClusterKeySlot,
     ClusterInfo,
@@ -207,6 +210,7 @@ commands! {
         cluster {
             "where" Where 2, 0, NONE, "key", "Slot, group, leader and members of a key.";
             "status" Status -1, 0, NONE, "[JSON]", "The state of the cluster as this node sees it.";
+            "admin" Admin -2, 0, NONE, "subcommand ...", "Work that an operator asks this node for.", ADMIN;
             "cluster" Cluster -2, 0, NONE, "subcommand ...", "The cluster, as Redis Cluster clients ask for it.",
                 CLUSTER;
             "readonly" ReadOnly 1, FAST, NONE, "", "For cluster clients. Every node answers every key anyway.";
@@ -243,6 +247,15 @@ commands! {
         server {
             "get" ConfigGet -3, 0, NONE, "pattern [pattern ...]", "Settings whose names match.";
             "set" ConfigSet -4, 0, NONE, "name value", "Refused: settings live in config.toml.";
+        }
+    ];
+
+    static ADMIN = [
+        cluster {
+            "checkpoint" AdminCheckpoint -2, 0, NONE, "[GROUP group]",
+                "Begins to bring the mirror checkpoints up to date; answers where they stood.";
+            "verify" AdminVerify -2, 0, NONE, "[GROUP group]",
+                "Begins to verify states, mirrors and log; answers where they stood.";
         }
     ];
 

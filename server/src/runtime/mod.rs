@@ -5,6 +5,7 @@
 //! worker   one thread per shard: its groups, its client connections
 //! log      one thread: one write and one sync for all that is ready; shortens the log
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
+//! scrub    one thread: reads sealed segments of the log again, slowly
 //! main     the birth, then the wait for the end
 //! ```
 
@@ -16,6 +17,7 @@ pub mod memory;
 pub mod mirror;
 pub mod mirror_store;
 mod peers;
+pub mod scrub;
 mod unborn;
 pub mod worker;
 
@@ -53,6 +55,7 @@ use mailbox::Mailbox;
 use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
+use scrub::ScrubGauge;
 use worker::{Letter, Post, WorkerParts};
 
 /// How `serve` is told to behave beside the configuration.
@@ -269,6 +272,7 @@ fn live(
         records = opened.recovered.records,
         segments = opened.recovered.segments,
         torn = ?opened.recovered.torn,
+        replayed = opened.seats.iter().map(|seat| seat.replay.replayed()).sum::<u64>(),
         mirror_ms = mirror_took.as_millis() as u64,
         took_ms = opening.elapsed().as_millis() as u64,
         "log opened"
@@ -276,6 +280,8 @@ fn live(
 
     let shards = shard_count(config.cluster.groups);
     let gauge = Arc::new(LogGauge::default());
+    let scrub_gauge = Arc::new(ScrubGauge::new(directory.join("log")));
+    let scrub_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
     let shared = Arc::new(Shared {
         settings: config.settings(),
         node,
@@ -287,6 +293,7 @@ fn live(
         gauge: Arc::clone(&gauge),
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
+        scrub: Arc::clone(&scrub_gauge),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -320,6 +327,11 @@ fn live(
     let memory_thread =
         spawn("memory".to_owned(), move || memory::run(&shelf, &memory_changed, &memory_disk))?;
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
+
+    let scrub_thread = {
+        let (gauge, storage) = (Arc::clone(&scrub_gauge), shared.storage);
+        spawn("scrub".to_owned(), move || scrub::run(&scrub_disk, storage, segment, &gauge))?
+    };
 
     let layout = Arc::new(layout);
     let mut seats: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
@@ -384,6 +396,7 @@ fn live(
     accept(&listener, &posts, &shared, stop);
 
     tracing::info!("ending");
+    scrub_gauge.end();
     for post in &posts {
         post.mail.push(Letter::End);
     }
@@ -392,6 +405,7 @@ fn live(
     }
     let _ = log_sender.send(Task::End);
     let _ = log_thread.join();
+    let _ = scrub_thread.join();
     mirror_handle.end();
     let _ = mirror_thread.join();
     net.shutdown();

@@ -50,6 +50,16 @@ pub enum Letter {
     Client(std::net::TcpStream),
     /// Where the groups stand.
     Report(oneshot::Sender<ShardReport>),
+    /// Verify the groups, or bring their mirrors up to date; the answer says where they stood
+    /// before.
+    GoThrough {
+        /// One of them, or all.
+        only: Option<GroupId>,
+        /// Whether to verify everything.
+        verify: bool,
+        /// Where the answer goes.
+        before: oneshot::Sender<ShardReport>,
+    },
     /// Stop.
     End,
 }
@@ -122,10 +132,20 @@ impl Worker {
 
     /// Asks every worker where its groups stand.
     pub async fn report(&self) -> Vec<ShardReport> {
+        self.ask(Letter::Report).await
+    }
+
+    /// Has every worker begin to verify its groups, or to bring their mirrors up to date; returns
+    /// where they stood before.
+    pub async fn go_through(&self, only: Option<GroupId>, verify: bool) -> Vec<ShardReport> {
+        self.ask(|before| Letter::GoThrough { only, verify, before }).await
+    }
+
+    async fn ask(&self, letter: impl Fn(oneshot::Sender<ShardReport>) -> Letter) -> Vec<ShardReport> {
         let mut answers = Vec::new();
         for post in &self.posts {
             let (sender, receiver) = oneshot::channel();
-            post.mail.push(Letter::Report(sender));
+            post.mail.push(letter(sender));
             answers.push(receiver);
         }
         let mut reports = Vec::new();
@@ -293,6 +313,11 @@ impl Worker {
                     Letter::Client(stream) => self.admit(stream),
                     Letter::Report(sender) => {
                         let _ = sender.send(self.own_report(now));
+                    }
+                    Letter::GoThrough { only, verify, before } => {
+                        let report = self.own_report(now);
+                        self.shard.borrow_mut().go_through(only, verify);
+                        let _ = before.send(report);
                     }
                     Letter::End => return,
                 }

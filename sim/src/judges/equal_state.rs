@@ -18,6 +18,10 @@ pub struct EqualState {
 }
 
 impl Judge for EqualState {
+    fn looks_into_states(&self) -> bool {
+        true
+    }
+
     fn stepped(&mut self, seen: &Seen<'_>, ledger: &Ledger) -> Verdict {
         let state = seen.group.state();
         let (node, group) = (seen.node, seen.group.replica.group());

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId, Member};
+use groups::kv::Verdict;
 use groups::kv::value::Value;
 use groups::kv::{Command, Condition};
 use groups::log::{At, Record, Recovered};
@@ -169,6 +170,11 @@ fn shown_value(bytes: &Bytes) -> String {
         Ok(Value::Noop) => "no-op".to_owned(),
         Ok(Value::Lead(node)) => format!("lead node={node}"),
         Ok(Value::Members(list)) => shown_members(&list),
+        Ok(Value::Check(None)) => "check".to_owned(),
+        Ok(Value::Check(Some(Verdict::Agreed(point)))) => {
+            format!("check agreed={} state={}", point.instance, point.sum)
+        }
+        Ok(Value::Check(Some(Verdict::Split(instance)))) => format!("check split={instance}"),
         Ok(Value::Batch(commands)) => {
             let mut text = String::new();
             let mut count = 0;

@@ -74,6 +74,9 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
                 .collect(),
             false => Vec::new(),
         },
+        points: Vec::new(),
+        rescans: 0,
+        verified: 0,
     }
 }
 
