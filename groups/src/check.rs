@@ -254,12 +254,17 @@ fn tally(sums: &BTreeMap<NodeId, Sum>, members: &Members) -> Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Member, StorageId};
     use crate::kv::StateHash;
 
     fn sums(letters: &str) -> BTreeMap<NodeId, Sum> {
         let sum = |letter: char| Sum { hash: StateHash::EMPTY, rest: u64::from(u32::from(letter)) };
         let spoken = (1..).zip(letters.chars()).filter(|(_, letter)| *letter != '-');
         spoken.map(|(node, letter)| (NodeId(node), sum(letter))).collect()
+    }
+
+    fn members(nodes: std::ops::RangeInclusive<u32>) -> Members {
+        Members::new(nodes.map(|n| Member { node: NodeId(n), storage: StorageId(1) }).collect())
     }
 
     #[test]
@@ -286,14 +291,14 @@ mod tests {
             ("abcd-", Tally::Split),
             ("aabba", same('a', true)),
         ] {
-            let members = Members::new((1..=letters.len() as u32).map(NodeId).collect());
+            let members = members(1..=letters.len() as u32);
             assert_eq!(tally(&sums(letters), &members), expected, "{letters}");
         }
     }
 
     #[test]
     fn an_outsider_has_no_say() {
-        let members = Members::new(vec![NodeId(2), NodeId(3), NodeId(4)]);
+        let members = members(2..=4);
         assert_eq!(tally(&sums("abb"), &members), tally(&sums("-bb"), &members));
         assert_eq!(tally(&sums("bb-"), &members), Tally::Open);
     }

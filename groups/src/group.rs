@@ -132,6 +132,8 @@ pub struct Group {
     mirrored: Option<Mirrored>,
     /// While the state is behind what the replica knows to be chosen.
     rebuilding: Option<Rebuilding>,
+    /// Why the state was given up in this life.
+    healed: Option<Halt>,
     /// A checkpoint that reaches this instance is being fetched, because no peer's log reaches
     /// back to where this one ends.
     fetching: Option<InstanceId>,
@@ -200,6 +202,7 @@ impl Group {
             state,
             mirrored,
             rebuilding,
+            healed: None,
             fetching: None,
             anchor_due: ahead.then_some(mirror),
             limits,
@@ -282,6 +285,7 @@ impl Group {
             answers.truncate(before);
         }
         self.serve(now, ready, answers);
+        self.heal(now, orders);
         if self.replica.halted().is_none() {
             self.rebuild(now, ready, orders);
             self.feed_mirror(now, ready, orders);
@@ -339,6 +343,31 @@ impl Group {
     /// Whether this leader does not know if its state is the right one.
     fn is_disputed(&self) -> bool {
         self.replica.is_leader() && self.checks.is_disputed()
+    }
+
+    /// A state that is known to be wrong is given up, in memory and in the mirror. The log and the
+    /// votes are what they were: the replica votes and learns on, and takes its state from a peer.
+    fn heal(&mut self, now: Time, orders: &mut Vec<(GroupId, MirrorOrder)>) {
+        if self.mirrored.is_none() || self.replica.members().count() < 2 {
+            return;
+        }
+        let Some(halt) = self.replica.revive(now) else { return };
+        let group = self.replica.group();
+        tracing::error!(group = group.0, "the state here is given up and fetched from a peer: {halt}");
+        self.healed = Some(halt);
+        self.state = State::default();
+        self.state.watch_changes();
+        self.checks = Checks::new(InstanceId::ZERO, now);
+        self.mirrored = Some(Mirrored::new(InstanceId::ZERO));
+        (self.fetching, self.anchor_due) = (None, None);
+        self.rebuilding = Some(Rebuilding { least: self.replica.mark().instance, due: Time::ZERO });
+        orders.push((group, MirrorOrder::Discard));
+    }
+
+    /// Why the state here was given up in this life, if it was.
+    #[must_use]
+    pub fn healed(&self) -> Option<&Halt> {
+        self.healed.as_ref()
     }
 
     /// Compares the states of the replicas; see `check.rs`.

@@ -183,6 +183,14 @@ impl Host {
         self.members.iter().map(|m| &m.group)
     }
 
+    /// A group that has halted here and goes on elsewhere, and why it has halted.
+    #[must_use]
+    pub fn outlived(&self) -> Option<(GroupId, String)> {
+        let outlived = |m: &&Member| m.group.replica.is_outlived();
+        let replica = &self.members.iter().find(outlived)?.group.replica;
+        Some((replica.group(), replica.halted()?.to_string()))
+    }
+
     /// One group, if it has a seat here.
     #[must_use]
     pub fn group(&self, group: GroupId) -> Option<&Group> {

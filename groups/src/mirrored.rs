@@ -25,6 +25,8 @@ pub enum MirrorOrder {
     Refill(Image),
     /// Sync, verify and record where you stand. Answered by [`Mirrored::settled`].
     Settle,
+    /// What you have of the group is wrong: forget it.
+    Discard,
     /// Fetch a checkpoint that reaches at least this instance from one of these nodes.
     Fetch {
         /// The instance.

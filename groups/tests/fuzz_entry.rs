@@ -7,8 +7,8 @@ mod support;
 use bytes::Bytes;
 use groups::fuzz;
 use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
-use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
 use groups::kv::value::{Batch, check, lead, noop};
+use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
     Reject, Report, Transfer, Values,

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groups::group::Reply;
+use groups::host::MirrorWord;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::value::{self, Batch, Value};
 use groups::kv::{ApplyError, Command, Point, Scanned, State, Sum, Ticket, Verdict};
+use groups::mirrored::{MirrorLimits, MirrorOrder};
 use groups::paxos::Halt;
 use paxos_support::{GROUP, Setup, World, text};
 use proptest::prelude::*;
@@ -124,6 +126,78 @@ fn the_odd_follower_halts_and_the_others_go_on() {
     // It stopped where the verdict came, and nothing behind it was applied.
     let state = world.host(3).group(GROUP).expect("a seat").state();
     assert!(state.applied() < before);
+}
+
+/// The story: a replica's memory has gone wrong, and a majority says so. Halting for good would cost
+/// the group a replica until an operator comes, although log and votes are sound: it gives the
+/// state up, in memory and in the mirror, votes on, and takes the state from a peer.
+#[test]
+fn the_odd_follower_gives_its_state_up_and_takes_it_from_a_peer() {
+    let mut setup = Setup::new(3);
+    setup.limits.check.entries = 6;
+    setup.limits.check.interval = Duration::from_secs(3600);
+    setup.limits.mirror = Some(MirrorLimits::default());
+    // What memory keeps is not enough to make the state from.
+    setup.tuning.recent = 4;
+    let mut world = World::new(setup);
+    world.run(ms(800));
+    write(&mut world, 1, 0, 2);
+    skew(&mut world, 3);
+    write(&mut world, 1, 2, 20);
+    world.run(ms(300));
+    assert_eq!(halted(&world, 3), None);
+    let healed = |world: &World| world.host(3).group(GROUP).expect("a seat").healed().cloned();
+    assert!(matches!(healed(&world), Some(Halt::StateDiffers { .. })), "{:?}", healed(&world));
+    let orders: Vec<&MirrorOrder> =
+        world.orders.iter().filter(|(node, _)| *node == 3).map(|(_, o)| o).collect();
+    let given_up =
+        orders.iter().position(|o| matches!(o, MirrorOrder::Discard)).expect("the mirror forgets it");
+    let fetched = orders[given_up..].iter().any(|o| matches!(o, MirrorOrder::Fetch { .. }));
+    assert!(fetched, "{orders:?}");
+
+    // It votes while it has no state, and does not lead.
+    world.isolate(2);
+    let before = world.replica(1).mark().instance;
+    write(&mut world, 1, 30, 3);
+    world.run(ms(200));
+    assert!(world.replica(1).mark().instance > before, "the vote of node 3 is needed, and counts");
+    world.cut.clear();
+    world.run(ms(200));
+
+    let mark = world.replica(1).mark();
+    let host = world.node(1).host.as_mut().expect("up");
+    let image = host.group_mut(GROUP).expect("a seat").state_mut().image(mark.chain);
+    let state = Box::new(image.into_state().expect("a state"));
+    let now = world.now;
+    let host = world.node(3).host.as_mut().expect("up");
+    host.on_mirror(GROUP, MirrorWord::Installed(mark, state), now);
+    world.run(ms(300));
+    write(&mut world, 1, 40, 20);
+    world.run(ms(300));
+    let seat = |node: u32| world.host(node).group(GROUP).expect("a seat");
+    assert!(!seat(3).is_rebuilding() && halted(&world, 3).is_none());
+    assert_eq!(seat(3).state().hash(), seat(1).state().hash());
+    assert_eq!(seat(3).state().applied(), seat(1).state().applied());
+}
+
+/// The story: a halted replica cannot know whether it or the others are wrong. When they go on
+/// without it, they are a majority that agrees, and what is here is what is wrong.
+#[test]
+fn a_halted_replica_that_the_others_leave_behind_is_outlived() {
+    let mut world = world();
+    let why = Halt::Diverged { peer: NodeId(1), instance: InstanceId(1), ours: 1, theirs: 2 };
+    let host = world.node(3).host.as_mut().expect("up");
+    host.group_mut(GROUP).expect("a seat").replica.halt(why);
+    write(&mut world, 1, 0, 20);
+    assert_eq!(world.host(3).outlived(), None, "these may have been under way with its own vote");
+    world.crash(1);
+    world.run(ms(3_000));
+    assert_eq!(world.leader(), None, "a halted replica helps nobody");
+    world.start(1);
+    world.run(ms(3_000));
+    assert!(world.leader().is_some());
+    let (group, why) = world.host(3).outlived().expect("a leader was elected without it");
+    assert!(group == GROUP && why.contains("chained checksum"), "{why}");
 }
 
 #[test]

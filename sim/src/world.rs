@@ -495,13 +495,12 @@ impl World {
                 }
             }
         }
-        if came_to_life {
-            if let Some(found) = self.machines[machine].take_recovered()
-                && let Some(torn) = found.torn
-            {
-                self.coverage.event(coverage::Event::TornTail);
-                self.tell(|| format!("node {node} cuts a torn tail of {} bytes", torn.bytes));
-            }
+        if came_to_life
+            && let Some(found) = self.machines[machine].take_recovered()
+            && let Some(torn) = found.torn
+        {
+            self.coverage.event(coverage::Event::TornTail);
+            self.tell(|| format!("node {node} cuts a torn tail of {} bytes", torn.bytes));
         }
         for (group, point) in settled {
             self.judges.settled(node, group, point)?;

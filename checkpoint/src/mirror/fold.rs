@@ -98,6 +98,20 @@ impl Mirror {
         }
     }
 
+    /// Forgets the group: its owner knows that what the store has is wrong. Whoever was reading it
+    /// looks elsewhere; the owner brings or fetches a whole state later.
+    pub fn give_up(&mut self, group: GroupId) {
+        if self.poisoned.is_some() {
+            return;
+        }
+        self.break_pause(group);
+        self.groups.remove(&group);
+        self.garbage = true;
+        if let Err(error) = self.store.discard(group) {
+            self.failed(group, error);
+        }
+    }
+
     /// Takes the owner's whole state in place of what the store has: staged beside it, verified
     /// and switched in one step, durable afterwards. `entries` ascend by key. Answered by
     /// [`Event::Folded`]. A state older than the mirror's changes nothing.

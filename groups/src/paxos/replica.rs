@@ -294,6 +294,9 @@ pub struct Replica {
     /// Votes of this turn for the leader, joined into runs.
     pub(super) acks: Option<super::message::Accepted>,
     pub(super) halted: Option<Halt>,
+    /// What a halted replica has heard of since: the highest ballot of a leader, and the longest
+    /// chosen prefix.
+    passed: (Ballot, InstanceId),
     /// When a leader that has halted next says so.
     pub(super) resign_at: Option<Time>,
     /// Counts for status and coverage.
@@ -364,6 +367,7 @@ impl Replica {
             checkpoint_wanted: None,
             acks: None,
             halted: None,
+            passed: (Ballot::ZERO, InstanceId::ZERO),
             resign_at: None,
             counters: Counters::default(),
         }
@@ -454,6 +458,41 @@ impl Replica {
         self.learning = None;
         // What was chosen behind the value that cannot be applied is not applied either.
         self.delivery.clear();
+    }
+
+    /// Goes on after a halt that concerned the state alone, which is given up: what was promised,
+    /// accepted and chosen is what it was. Returns why it had halted; `None` where a halt is for good.
+    pub fn revive(&mut self, now: Time) -> Option<Halt> {
+        let halt = self.halted.take_if(|halt| halt.is_own_state())?;
+        self.resign_at = None;
+        self.set_stateless(true);
+        // Who led says at once that it does not any more.
+        self.election_due = now;
+        Some(halt)
+    }
+
+    /// Whether a majority goes on without this halted replica: then what is here is what is wrong, or
+    /// missing, and there is somebody to learn everything from. It takes a leader that others have
+    /// elected since, or more than could have been under way with this one's vote.
+    #[must_use]
+    pub fn is_outlived(&self) -> bool {
+        let heals = matches!(
+            self.halted,
+            Some(Halt::Diverged { .. } | Halt::Checkpoint { .. } | Halt::Missing { .. })
+        );
+        let (ballot, instance) = self.passed;
+        let far = self.chosen.plus(2 * (self.tuning.window + self.tuning.ahead) as u64);
+        heals && (instance > far || (ballot > self.promised && instance > self.chosen))
+    }
+
+    /// A halted replica hears how far the others are, and says nothing.
+    fn overhear(&mut self, message: &Message) {
+        let (ballot, mark) = match message {
+            Message::Accept(m) => (m.ballot, m.mark),
+            Message::Advance(m) => (m.ballot, m.mark),
+            _ => return,
+        };
+        self.passed = (self.passed.0.max(ballot), self.passed.1.max(mark.instance));
     }
 
     /// Says whether the state behind the chosen prefix is missing. Such a replica votes, learns
@@ -560,8 +599,11 @@ impl Replica {
         random: &mut Random,
         ready: &mut Ready,
     ) {
-        if self.halted.is_some() || !self.members.contains(from) {
+        if !self.members.contains(from) {
             return;
+        }
+        if self.halted.is_some() {
+            return self.overhear(&message);
         }
         match message {
             Message::Probe(m) => self.on_probe(from, &m, now, peers, ready),

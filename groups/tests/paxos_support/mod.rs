@@ -23,6 +23,7 @@ use groups::ids::{Ballot, Boot, GroupId, InstanceId, Member, NodeId, StorageId};
 use groups::kv::value::as_members;
 use groups::kv::{Command, Ticket};
 use groups::log::Record;
+use groups::mirrored::MirrorOrder;
 use groups::paxos::message::{Entry, Mark};
 use groups::paxos::{Envelope, LogFound, LogRead, Members, Message, Replica, Tuning, chain};
 use groups::peers::Proof;
@@ -127,6 +128,8 @@ pub struct World {
     votes: BTreeMap<(u64, Ballot), BTreeSet<Member>>,
     /// All answers, in order, with the node that gave them.
     pub answers: Vec<(u32, Answer)>,
+    /// What the nodes asked of their mirrors.
+    pub orders: Vec<(u32, MirrorOrder)>,
     pub detail: Detail,
     pub trace: Vec<String>,
     stamped: Option<Time>,
@@ -146,6 +149,7 @@ impl World {
             chains: BTreeMap::from([(0, 0)]),
             votes: BTreeMap::new(),
             answers: Vec::new(),
+            orders: Vec::new(),
             detail: Detail::Nothing,
             trace: Vec::new(),
             stamped: None,
@@ -482,7 +486,8 @@ impl World {
     fn turn(&mut self, id: u32) -> Vec<(NodeId, groups::peers::Heartbeat)> {
         let now = self.now;
         let Some(host) = self.node(id).host.as_mut() else { return Vec::new() };
-        let Output { ready, batch, beats, answers, .. } = host.turn(now);
+        let Output { ready, batch, beats, answers, orders, .. } = host.turn(now);
+        self.orders.extend(orders.into_iter().map(|(_, order)| (id, order)));
         self.observe_role(id);
         for record in &ready.records {
             self.say(Detail::Full, || format!("{id} writes {}", text::record(record)));

@@ -38,6 +38,15 @@ use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
 
+/// Why this life of the node ends without anybody having asked for it.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    /// Peers have said what is against its disk.
+    Disk(Standing),
+    /// A group has halted here for this reason, and a majority goes on without it.
+    Outlived(GroupId, String),
+}
+
 /// What all connections of a node share.
 #[derive(Debug)]
 pub struct Shared {
@@ -70,7 +79,7 @@ pub struct Shared {
     /// Bytes of keys and values, by worker.
     pub state_bytes: Vec<AtomicU64>,
     /// What peers have said against this disk, once one has: the process begins anew or ends.
-    pub verdict: OnceLock<Standing>,
+    pub verdict: OnceLock<Verdict>,
     /// What happened to the data directory before this start, for an operator.
     pub notes: Vec<String>,
     /// More live data than the limit.

@@ -113,6 +113,13 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         if let Some(why) = &group.halted {
             alarms.push(format!("group {} has halted on this node: {why}", group.group));
         }
+        if let Some(why) = &group.healed {
+            alarms.push(format!(
+                "the state of group {} was given up here and fetched from a peer: {why}. Check the memory of this \
+                 machine",
+                group.group
+            ));
+        }
         if group.rebuilding {
             alarms.push(format!(
                 "the state of group {} is missing here and is fetched from a peer: this node votes in it and does not lead it",

@@ -95,6 +95,7 @@ impl NodeMirror {
                     self.settle.push(group);
                 }
             }
+            MirrorOrder::Discard => self.mirror.give_up(group),
             MirrorOrder::Fetch { least, sources } => {
                 let above = groups::ids::InstanceId(least.0.saturating_sub(1));
                 self.mirror.want(group, above, sources, now);

@@ -65,6 +65,16 @@ pub enum Refused {
         /// The newest commit that the disk has.
         own: CommitId,
     },
+    /// A group has halted here, and a majority goes on without it.
+    #[error(
+        "group {group} has halted on this node ({why}), and the others go on without it: what is on this disk is wrong. It must not vote with that"
+    )]
+    Outlived {
+        /// The group.
+        group: GroupId,
+        /// Why it has halted.
+        why: String,
+    },
     /// The node has been given another disk since.
     #[error(
         "the cluster has taken in another disk ({by}) for this node, so this data directory belongs to it no more. Nothing was changed. Start the node with the directory of that disk, or with an empty one"
@@ -99,6 +109,7 @@ impl Refused {
             self,
             Refused::LogLost(_)
                 | Refused::Lapsed { .. }
+                | Refused::Outlived { .. }
                 | Refused::Log(OpenError::Damaged(_))
                 | Refused::Manifest(ManifestError::Damaged(_))
         );

@@ -519,6 +519,8 @@ pub struct GroupStatus {
     pub held_back: Option<HeldBack>,
     /// The state is missing or incomplete, and is being fetched.
     pub rebuilding: bool,
+    /// Why the state here was given up in this life and fetched from a peer.
+    pub healed: Option<String>,
     /// Whether this node's disk is a member: what it promises and accepts counts.
     pub votes: bool,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
@@ -552,6 +554,7 @@ impl GroupStatus {
             held_back: group.mirror_status().and_then(|(_, _, held)| held),
             rebuilding: group.is_rebuilding(),
             votes: replica.is_voter(),
+            healed: group.healed().map(ToString::to_string),
             followers: replica
                 .followers()
                 .into_iter()

@@ -42,6 +42,14 @@ pub fn log(directory: &Path) -> io::Result<String> {
     put(directory, &[LOG])
 }
 
+/// Puts the mirror aside.
+///
+/// # Errors
+/// When the file system fails.
+pub fn mirror(directory: &Path) -> io::Result<String> {
+    put(directory, &[MIRROR])
+}
+
 /// Puts everything aside. Returns what to tell an operator.
 ///
 /// # Errors

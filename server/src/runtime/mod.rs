@@ -41,7 +41,7 @@ use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
 use crate::config::{Address, Config, Durability, Node};
-use crate::connection::Shared;
+use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::layout::Layout;
 use crate::node::manifest::Manifest;
@@ -414,11 +414,18 @@ fn live(
     drop((memory, switchboard));
     let _ = memory_thread.join();
     let why = match shared.verdict.get() {
-        Some(Standing::Lapsed { peer, known }) => {
+        Some(Verdict::Outlived(group, why)) => {
+            // The mirror may have taken in what is wrong.
+            aside::mirror(&directory).map_err(io("move the mirror aside"))?;
+            Refused::Outlived { group: *group, why: why.clone() }
+        }
+        Some(Verdict::Disk(Standing::Lapsed { peer, known })) => {
             Refused::Lapsed { peer: *peer, known: known.commit, own: opened.recovered.last_commit }
         }
-        Some(Standing::Replaced { known, .. }) => return Err(data(Refused::Replaced { by: known.storage })),
-        Some(Standing::Unproven | Standing::Proven) | None => return Ok(None),
+        Some(Verdict::Disk(Standing::Replaced { known, .. })) => {
+            return Err(data(Refused::Replaced { by: known.storage }));
+        }
+        Some(Verdict::Disk(Standing::Unproven | Standing::Proven)) | None => return Ok(None),
     };
     if !why.is_amnesia(replication) {
         return Err(data(why));

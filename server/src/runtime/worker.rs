@@ -26,7 +26,7 @@ use super::logger::Task;
 use super::mailbox::Mailbox;
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
-use crate::connection::{Connection, Shared};
+use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Request};
 use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
 
@@ -195,6 +195,9 @@ impl Worker {
         let bytes = shard.host().groups().map(|g| g.state().bytes()).sum();
         self.shared.state_bytes[self.index as usize].store(bytes, Ordering::Relaxed);
         let all: u64 = self.shared.state_bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum();
+        if let Some((group, why)) = shard.host().outlived() {
+            let _ = self.shared.verdict.set(Verdict::Outlived(group, why));
+        }
         let limit = self.shared.config.limits.max_state_bytes.0;
         self.shared.no_memory.store(limit > 0 && all > limit, Ordering::Relaxed);
     }
@@ -231,7 +234,7 @@ impl Worker {
         let standing = self.shard.borrow().host().peers().standing();
         if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
             // The shard says nothing any more; the main thread ends this life.
-            let _ = self.shared.verdict.set(standing);
+            let _ = self.shared.verdict.set(Verdict::Disk(standing));
         }
         for (to, lane, batch) in send_now.into_batches() {
             // What cannot be sent is as good as lost, and loss is what retries are for. Only a

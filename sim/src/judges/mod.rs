@@ -20,6 +20,7 @@ mod equal_state;
 mod in_order;
 mod last_words;
 mod ledger;
+mod members;
 mod memory;
 mod one_value;
 mod promise;
@@ -176,6 +177,7 @@ impl Judges {
             Box::new(one_value::OneValue::default()),
             Box::new(promise::PromiseRises::default()),
             Box::new(memory::Memory),
+            Box::new(members::MembersFollow::default()),
             Box::new(chosen::ChosenByMajority),
             Box::new(checkpoints::Checkpoints::default()),
             Box::new(applied::Applied::default()),
