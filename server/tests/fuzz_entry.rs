@@ -7,9 +7,9 @@ mod support;
 use std::fs;
 
 use groups::group::{Answer, Reply, Submission};
-use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, CommitId, GroupId, NodeId, StorageId};
 use groups::kv::{Command, Outcome, Ticket};
-use groups::peers::Heartbeat;
+use groups::peers::{Heartbeat, Memory};
 use groups::time::Time;
 use server::node::birth::Word;
 use server::node::manifest::{Manifest, Stage};
@@ -75,7 +75,19 @@ fn wire_seeds() {
     let echoes = vec![Time::from_nanos(0), Time::from_nanos(4_999_000_000)];
     let sent = Time::from_nanos(77);
     let mut beat = vec![0];
-    let heartbeat = Heartbeat { boot: Boot(3), shard: 0, shards: 2, sent, echo_boot: Boot(4), echoes };
+    let (storage, commit) = (StorageId(7), CommitId(90));
+    let known = Some(Memory { storage: StorageId(8), boot: Boot(4), commit: CommitId(80) });
+    let heartbeat = Heartbeat {
+        boot: Boot(3),
+        shard: 0,
+        shards: 2,
+        sent,
+        storage,
+        commit,
+        known,
+        echo_boot: Boot(4),
+        echoes,
+    };
     wire::encode_heartbeat(&heartbeat, &mut beat);
     let mut submissions = vec![1];
     for (number, read) in [(1, false), (2, true)] {
@@ -107,7 +119,7 @@ fn stages() -> [Stage; 3] {
 }
 
 fn birth_seeds() {
-    let word = |stage| Word { fingerprint: 5, storage: StorageId(2), stage }.encode();
+    let word = |stage| Word { fingerprint: 5, storage: StorageId(2), stage, heard: Boot(3) }.encode();
     let mut seeds: Vec<Vec<u8>> = stages().map(word).into();
     // Decisions: two nodes, the other one empty, then voting as this one does, then born.
     seeds.push(vec![1, 2, 16, 1, 0, 1, 2, 40, 1, 0, 1]);
