@@ -34,7 +34,6 @@ pub use exit::{Failure, print};
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more.
-
 Example: pelago demo")]
 struct Cli {
     #[command(subcommand)]

@@ -43,6 +43,14 @@ pub enum SurveyError {
     /// Nobody answered.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// The node answered with an error.
+    #[error("{address} answered: {error}")]
+    Refused {
+        /// Who answered.
+        address: String,
+        /// Its words.
+        error: String,
+    },
     /// The answer is not what such a node says.
     #[error("{address} answered with {why}. Is it a Pelago node of this version?")]
     NotStatus {
@@ -156,7 +164,7 @@ fn call<T: DeserializeOwned>(address: &str, options: Options, words: &[&[u8]]) -
     let text = match client.call(words)? {
         Reply::Bulk(text) | Reply::Text(text) => text,
         Reply::Error(error) => {
-            return Err(SurveyError::NotStatus { address: address.to_owned(), why: error.to_string() });
+            return Err(SurveyError::Refused { address: address.to_owned(), error: error.to_string() });
         }
         _ => {
             return Err(SurveyError::NotStatus {
