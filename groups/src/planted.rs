@@ -95,11 +95,17 @@ pub enum Bug {
     SessionsNotInCheckpoint,
     /// A leader gives up its opening: it acknowledges what only it has.
     AcknowledgesAlone,
+    /// A learned value is taken for the next one, whatever its instance.
+    ValuesOutOfOrder,
+    /// Values are read for a peer before the newest record of each is on the disk.
+    LogReadBeforeSync,
+    /// Log GC drops what is being sent.
+    GcIgnoresReaders,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 44] = [
+    pub const ALL: [Bug; 47] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -144,6 +150,9 @@ impl Bug {
         Bug::InstallDropsAccepted,
         Bug::SessionsNotInCheckpoint,
         Bug::AcknowledgesAlone,
+        Bug::ValuesOutOfOrder,
+        Bug::LogReadBeforeSync,
+        Bug::GcIgnoresReaders,
     ];
 }
 

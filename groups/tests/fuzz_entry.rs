@@ -11,7 +11,7 @@ use groups::kv::value::{Batch, lead, noop};
 use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
-    Reject, Transfer, Values,
+    Reject, Then, Transfer, Values,
 };
 use support::Entry;
 
@@ -73,8 +73,15 @@ fn messages() -> Vec<Message> {
         Message::Reject(Reject { refused: Ballot::ZERO, promised: ballot }),
         Message::Advance(Advance { ballot, mark, barrier: 4 }),
         Message::AdvanceReply(AdvanceReply { ballot, chosen, barrier: 4 }),
-        Message::Learn(Learn { from }),
-        Message::Values(Values { entries, first: instance }),
+        Message::Learn(Learn { session: 1 << 32 | 1, from, credit: 1 << 20 }),
+        Message::Values(Values { session: 1 << 32 | 1, first: instance, then: Then::More, entries }),
+        Message::Values(Values { session: 2, first: instance, then: Then::End, entries: Vec::new() }),
+        Message::Values(Values {
+            session: 3,
+            first: from,
+            then: Then::Begins(instance),
+            entries: Vec::new(),
+        }),
         Message::Transfer(Transfer { ballot }),
     ]
 }

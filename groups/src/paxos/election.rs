@@ -303,7 +303,7 @@ impl Replica {
         self.leader = Some(self.me);
         // The own prefix may have grown since the own promise was written.
         let chosen = if chosen > self.chosen {
-            self.want(holder, chosen);
+            self.want(holder, chosen, now);
             chosen
         } else {
             self.chosen

@@ -36,7 +36,7 @@ use groups::group::Submission;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::Ticket;
 use groups::paxos::message::{
-    Accept, Accepted, Advance, Entry, Mark, Message, Prepare, Promise, Reject, Transfer, Values,
+    Accept, Accepted, Advance, Entry, Learn, Mark, Message, Prepare, Promise, Reject, Then, Transfer, Values,
 };
 
 use super::{Detail, Setup, World, text};
@@ -317,7 +317,15 @@ fn forge(words: &[&str], world: &World) -> Message {
             let parts = option("parts").map_or(1, |p| number(p) as u32);
             Message::Promise(Promise { ballot, chosen: at("chosen"), part, parts, entries: entries() })
         }
-        "Values" => Message::Values(Values { entries: entries(), first: at("first") }),
+        "Learn" => Message::Learn(Learn {
+            session: at("session").0,
+            from: at("from"),
+            credit: at("credit").0 as u32,
+        }),
+        "Values" => {
+            let then = if words.contains(&"end") { Then::End } else { Then::More };
+            Message::Values(Values { session: at("session").0, first: instance, then, entries: entries() })
+        }
         "Transfer" => Message::Transfer(Transfer { ballot }),
         other => panic!("`{other}` cannot be forged here"),
     }
@@ -330,6 +338,7 @@ fn setup(words: &[&str]) -> Setup {
         match name {
             "prefer" => setup.prefer = value.split(',').map(|n| number(n) as u32).collect(),
             "chunk" => setup.tuning.chunk_bytes = number(value) as usize,
+            "credit" => setup.tuning.learn_bytes = number(value) as usize,
             "recent" => setup.tuning.recent = number(value) as usize,
             "ahead" => setup.tuning.ahead = number(value) as usize,
             "window" => setup.tuning.window = number(value) as usize,

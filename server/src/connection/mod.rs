@@ -31,6 +31,7 @@ use crate::protocol::{
     Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo,
     Session, Shortage, Version,
 };
+use crate::runtime::learner::LearnerGauge;
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::worker::Worker;
@@ -59,6 +60,8 @@ pub struct Shared {
     pub gauge: Arc<LogGauge>,
     /// The mirror.
     pub mirror: Arc<MirrorGauge>,
+    /// What the learner thread has met.
+    pub learner: Arc<LearnerGauge>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.

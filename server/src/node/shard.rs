@@ -100,7 +100,7 @@ pub struct Effects {
     pub send_now: Outbox,
     /// To be written.
     pub job: Option<LogJob>,
-    /// To be read, when there is time.
+    /// To be read, beside all else: what they look for is on the disk.
     pub log_reads: Vec<LogRead>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
@@ -140,6 +140,9 @@ pub struct Shard {
     /// Bytes of records handed to the log and not synced yet, by batch.
     unsynced: VecDeque<(u64, usize)>,
     unsynced_bytes: usize,
+    /// Reads of the log that wait for a batch to be synced, and those that do so no longer.
+    held_reads: VecDeque<(u64, LogRead)>,
+    due_reads: Vec<LogRead>,
     /// The sequence of the last stamped frame sent.
     sequence: u64,
     /// The newest stamped frame of each peer's shard: its life and sequence.
@@ -166,6 +169,8 @@ impl Shard {
             refused: Vec::new(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
+            held_reads: VecDeque::new(),
+            due_reads: Vec::new(),
             sequence: 0,
             stamped: BTreeMap::new(),
             counters: ShardCounters::default(),
@@ -282,12 +287,15 @@ impl Shard {
         while let Some((_, bytes)) = self.unsynced.pop_front_if(|(b, _)| *b <= batch) {
             self.unsynced_bytes -= bytes;
         }
+        while let Some((_, read)) = self.held_reads.pop_front_if(|(b, _)| *b <= batch) {
+            self.due_reads.push(read);
+        }
         self.host.on_synced(batch, now);
     }
 
     /// The log's answer to a [`LogRead`].
     pub fn on_log_read(&mut self, read: LogRead, found: LogFound, now: Time) {
-        self.host.on_log_read(read.group, read.reader, found, now);
+        self.host.on_log_read(&read, found, now);
     }
 
     /// What the mirror says about a group.
@@ -311,6 +319,7 @@ impl Shard {
     pub fn turn(&mut self, now: Time) -> Effects {
         let mut effects = Effects::default();
         let mut records = Vec::new();
+        let mut reads = Vec::new();
         let mut after_sync = Outbox::default();
         let mut batch = None;
         // A request handed to an own group may be answered in the same turn.
@@ -329,7 +338,7 @@ impl Shard {
                 self.outbox.beat(*to, &body);
             }
             records.extend(output.ready.records);
-            effects.log_reads.extend(output.ready.log_reads);
+            reads.extend(output.ready.log_reads);
             effects.orders.extend(output.orders);
             batch = output.batch.or(batch);
             let mut answers = output.answers;
@@ -345,9 +354,24 @@ impl Shard {
             self.unsynced_bytes += bytes;
             effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
         }
+        self.hold_reads(reads);
+        effects.log_reads = std::mem::take(&mut self.due_reads);
         effects.send_now = std::mem::take(&mut self.outbox);
         effects.completions = std::mem::take(&mut self.completions);
         effects
+    }
+
+    /// Keeps back the reads that may not overtake the records before them.
+    fn hold_reads(&mut self, reads: Vec<LogRead>) {
+        let last = self.unsynced.back().map(|(batch, _)| *batch);
+        for read in reads {
+            match last {
+                Some(batch) if read.after_sync && !planted::is(Bug::LogReadBeforeSync) => {
+                    self.held_reads.push_back((batch, read));
+                }
+                _ => self.due_reads.push(read),
+            }
+        }
     }
 
     /// Hands requests to this node's own groups, and to peers in one frame per group.

@@ -4,11 +4,13 @@
 //! netio    one thread, one poll loop: all peers
 //! worker   one thread per shard: its groups, its client connections
 //! log      one thread: one write and one sync for all that is ready; shortens the log
+//! learner  one thread: reads the log for peers that are behind
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
 //! main     the birth, then the wait for the end
 //! ```
 
 pub mod clock;
+pub mod learner;
 pub mod logger;
 pub mod mailbox;
 pub mod mirror;
@@ -44,6 +46,7 @@ use crate::node::open::{Refused, Role, open_log, open_manifest};
 use crate::node::requests::Patience;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
+use learner::{LearnerGauge, LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
@@ -246,6 +249,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         gauge: Arc::clone(&gauge),
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
+        learner: Arc::new(LearnerGauge::default()),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -268,7 +272,18 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
         clock,
     };
+    let (lesson_sender, lessons) = crossbeam_channel::unbounded();
+    let learner_parts = LearnerParts {
+        log: opened.log.reader(),
+        lessons,
+        me: node,
+        posts: posts.clone(),
+        net: net.clone(),
+        gauge: Arc::clone(&shared.learner),
+        clock,
+    };
     let logger = Logger::new(opened.log, parts);
+    let learner_thread = spawn("learner".to_owned(), move || learner::run(learner_parts))?;
     let (mirror_handle, errands) = MirrorHandle::new();
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
 
@@ -312,6 +327,7 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
             clock,
             net: net.clone(),
             log: log_sender.clone(),
+            learner: lesson_sender.clone(),
             mirror: mirror_handle.clone(),
             shared: Arc::clone(&shared),
         };
@@ -339,6 +355,8 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     for worker in workers {
         let _ = worker.join();
     }
+    let _ = lesson_sender.send(Lesson::End);
+    let _ = learner_thread.join();
     let _ = log_sender.send(Task::End);
     let _ = log_thread.join();
     mirror_handle.end();
@@ -365,6 +383,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32) -> Result<ShardConfig,
                 election_timeout: config.paxos.election_timeout,
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
+                learn_bytes: Tuning::default().learn_bytes / shards as usize,
                 ..Tuning::default()
             },
             limits: GroupLimits {

@@ -21,6 +21,7 @@ use netio::{Frame, NetHandle, SendError};
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::Clock;
+use super::learner::Lesson;
 use super::logger::Task;
 use super::mailbox::Mailbox;
 use super::mirror::MirrorHandle;
@@ -99,6 +100,7 @@ pub struct Worker {
     clock: Clock,
     net: NetHandle,
     log: Sender<Task>,
+    learner: Sender<Lesson>,
     mirror: MirrorHandle,
     shared: Arc<Shared>,
 }
@@ -210,8 +212,8 @@ impl Worker {
             self.write(job);
         }
         for read in log_reads {
-            // The log thread ends only with the process.
-            let _ = self.log.send(Task::Read(self.index, read));
+            // The learner thread ends only with the process.
+            let _ = self.learner.send(Lesson::Read(self.index, read));
         }
         for (group, order) in orders {
             self.mirror.order(group, order);
@@ -314,6 +316,8 @@ pub struct WorkerParts {
     pub net: NetHandle,
     /// The log thread.
     pub log: Sender<Task>,
+    /// The learner thread.
+    pub learner: Sender<Lesson>,
     /// The mirror's thread.
     pub mirror: MirrorHandle,
     /// What connections share.
@@ -325,7 +329,7 @@ pub struct WorkerParts {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
-    let WorkerParts { shard, posts, wake, clock, net, log, mirror, shared } = parts;
+    let WorkerParts { shard, posts, wake, clock, net, log, learner, mirror, shared } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
@@ -337,6 +341,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         clock,
         net,
         log,
+        learner,
         mirror,
         shared,
     });
