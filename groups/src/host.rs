@@ -107,7 +107,7 @@ pub struct Host {
 const NONE: u32 = u32::MAX;
 
 /// However many groups learn, each may have so many bytes of values under way.
-const MIN_CREDIT: usize = 64 << 10;
+const MIN_CREDIT: usize = 32 << 10;
 
 impl Host {
     /// The groups that `seats` names, going on from their logs.

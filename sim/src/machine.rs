@@ -1,7 +1,7 @@
 //! One simulated machine: a disk that outlives the node, and the node that runs on it: the
 //! production shards, requests, birth, manifest and log, driven by events instead of threads.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use checkpoint::store::sim::{self as sim_engine, SimEngine};
 use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
 use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{Boot, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, GroupId, InstanceId, NodeId, StorageId};
 use groups::log::{
     AppendError, At, CommitError, Disk, Durability, Log, LogOptions, LogReader, OpenError, ReadError, Record,
     Recovered, SimDisk, inspect,
@@ -107,6 +107,9 @@ struct Running {
     reader: LogReader<SimDisk>,
     reads: VecDeque<(usize, LogRead)>,
     learner_awake: bool,
+    /// What was last sent from the log to whom: the next instance, and when; for the rule that log
+    /// GC leaves alone what is being sent (FAULTS, rule 27).
+    sending: BTreeMap<(GroupId, NodeId), (InstanceId, Time)>,
     /// The records of `writing` are in the log's pending commit, which waits for space.
     appended: bool,
     /// When the last write ended, for sealing an idle log.
@@ -419,6 +422,7 @@ impl Machine {
             writing: Vec::new(),
             reads: VecDeque::new(),
             learner_awake: false,
+            sending: BTreeMap::new(),
             appended: false,
             idle_since: now,
         });
@@ -635,7 +639,15 @@ impl Machine {
         if let Some((shard, read)) = running.reads.pop_front() {
             running.reader.pin(read.group, read.reader, read.from, clock);
             match read.run(&mut running.reader) {
-                Ok(found) => running.shards[shard].on_log_read(read, found, clock),
+                Ok(found) => {
+                    if let LogFound::Entries(entries) = &found
+                        && let Some(last) = entries.last()
+                    {
+                        let key = (read.group, read.reader);
+                        running.sending.insert(key, (last.instance.next(), clock));
+                    }
+                    running.shards[shard].on_log_read(read, found, clock);
+                }
                 Err(ReadError::Poisoned) => {}
                 Err(e) => {
                     wishes.alarms.push(format!("cannot serve node {} from the log: {e}", read.reader));
@@ -679,7 +691,16 @@ impl Machine {
         let Life::Running(running) = &mut self.state else { return };
         let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
         let shards = running.shards.len() as u32;
-        match running.compactor.look(&mut running.log, scarce, clock) {
+        let room = running.log.stats().disk_bytes <= 8 * self.cluster.segment_size && !scarce;
+        let sending = if room { running.being_sent(clock) } else { Vec::new() };
+        let looked = running.compactor.look(&mut running.log, scarce, clock);
+        for (group, instance) in sending {
+            assert!(
+                running.has(group, instance),
+                "log GC has dropped instance {instance} of group {group}, which was being sent"
+            );
+        }
+        match looked {
             Ok(demands) => {
                 for (group, demand) in demands {
                     running.shards[(group.0 % shards) as usize].compact(group, demand);
@@ -820,7 +841,20 @@ impl Machine {
     }
 }
 
+/// What was sent a moment ago is being sent still.
+const MOMENT: Duration = Duration::from_secs(1);
+
 impl Running {
+    /// What peers are being sent and the log still has.
+    fn being_sent(&self, now: Time) -> Vec<(GroupId, InstanceId)> {
+        let recent = self.sending.iter().filter(|(_, (_, at))| now.since(*at) < MOMENT);
+        recent.map(|((group, _), (next, _))| (*group, *next)).filter(|(g, i)| self.has(*g, *i)).collect()
+    }
+
+    fn has(&self, group: GroupId, instance: InstanceId) -> bool {
+        self.log.read(group, instance, instance, 0).is_ok_and(|found| !found.is_empty())
+    }
+
     /// Writes what is being written; again after there was no space.
     fn commit(&mut self) -> Result<(), CommitError> {
         if !self.appended {

@@ -72,7 +72,7 @@ impl Default for Tuning {
             recent: 1024,
             recent_bytes: 4 << 20,
             chunk_bytes: 1 << 20,
-            learn_bytes: 16 << 20,
+            learn_bytes: 4 << 20,
             forget: Duration::from_secs(3),
             settle: Duration::from_secs(1),
         }

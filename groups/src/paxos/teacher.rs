@@ -19,6 +19,10 @@ use super::replica::Replica;
 use crate::ids::{InstanceId, NodeId};
 use crate::time::Time;
 
+/// Bytes of values in one chunk: what a learner takes in without looking up, and what a sender
+/// reads for one learner before it is another's turn.
+const CHUNK: usize = 256 << 10;
+
 /// A session with one learner.
 #[derive(Clone, Debug)]
 pub struct Teaching {
@@ -146,9 +150,10 @@ impl Replica {
             if teaching.next > self.chosen || teaching.next == InstanceId::ZERO {
                 return self.end_session(to, Then::End, ready);
             }
-            let max_bytes = teaching.budget().min(self.tuning.chunk_bytes);
+            let chunk = self.tuning.chunk_bytes.min(CHUNK);
+            let max_bytes = teaching.budget().min(chunk);
             // Crumbs are not worth a message while more is under way.
-            if max_bytes < (teaching.credit / 4).min(self.tuning.chunk_bytes) && !teaching.sent.is_empty() {
+            if max_bytes < (teaching.credit / 4).min(chunk) && !teaching.sent.is_empty() {
                 return;
             }
             match self.recent.from(teaching.next, max_bytes) {

@@ -338,7 +338,8 @@ fn setup(words: &[&str]) -> Setup {
         match name {
             "prefer" => setup.prefer = value.split(',').map(|n| number(n) as u32).collect(),
             "chunk" => setup.tuning.chunk_bytes = number(value) as usize,
-            "credit" => setup.tuning.learn_bytes = number(value) as usize,
+            // What a session begins with; a group that learns alone has all of it from the next tick on.
+            "credit" => setup.tuning.learn_bytes = 16 * number(value) as usize,
             "recent" => setup.tuning.recent = number(value) as usize,
             "ahead" => setup.tuning.ahead = number(value) as usize,
             "window" => setup.tuning.window = number(value) as usize,

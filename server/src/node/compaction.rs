@@ -3,7 +3,8 @@
 //! The oldest segment goes as soon as no group needs it. Groups that do are asked to move on:
 //! each brings its mirror up to what the segment holds, has it verified and recorded, and writes
 //! an anchor. That costs reading the mirror once, so it is not begun before some log has come
-//! together; and while there is room, values are kept for learners that are slow.
+//! together; and while there is room, values are kept for learners that are slow. A segment from
+//! which a peer is being sent values stays while that gets on, up to twice the room for the log.
 
 use std::time::Duration;
 

@@ -13,7 +13,7 @@ use groups::ids::{Boot, GroupId, InstanceId, NodeId};
 use groups::kv::{Failure, Outcome};
 use groups::log::Record;
 use groups::mirrored::{Demand, HeldBack, MirrorOrder};
-use groups::paxos::{Envelope, LogFound, LogRead, codec};
+use groups::paxos::{Envelope, LogFound, LogRead, Session, codec};
 use groups::peers::MAX_SHARDS;
 use groups::planted::{self, Bug};
 use groups::time::Time;
@@ -524,6 +524,8 @@ pub struct GroupStatus {
     pub held_back: Option<HeldBack>,
     /// The state is missing or incomplete, and is being fetched.
     pub rebuilding: bool,
+    /// Sessions that bring chosen values here or to others, and for how many seconds they have.
+    pub learning: Vec<(Session, f64)>,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
     pub followers: Vec<(NodeId, bool, u64)>,
 }
@@ -531,7 +533,7 @@ pub struct GroupStatus {
 impl GroupStatus {
     /// The status of a group with a seat here.
     #[must_use]
-    pub fn of(group: &Group) -> GroupStatus {
+    pub fn of(group: &Group, now: Time) -> GroupStatus {
         let (replica, state) = (&group.replica, group.state());
         let mark = replica.mark();
         // While the state is being rebuilt it is behind the prefix, and has no checksum of its own.
@@ -550,6 +552,11 @@ impl GroupStatus {
             mirror: group.mirror_status().map(|(taken, durable, _)| (taken, durable)),
             held_back: group.mirror_status().and_then(|(_, _, held)| held),
             rebuilding: group.is_rebuilding(),
+            learning: replica
+                .learning_sessions()
+                .into_iter()
+                .map(|session| (session, now.since(session.since).as_secs_f64()))
+                .collect(),
             followers: replica
                 .followers()
                 .into_iter()

@@ -4,12 +4,12 @@
 //! is a round robin: of many groups that catch up at once each has its turn. A peer whose bulk
 //! queue is long waits, the others do not.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
+use crossbeam_channel::{Receiver, TryRecvError};
 use groups::ids::NodeId;
 use groups::log::{LogReader, ReadError, RealDisk};
 use groups::paxos::{LogFound, LogRead};
@@ -61,30 +61,37 @@ pub struct LearnerParts {
 pub fn run(mut parts: LearnerParts) {
     let mut waiting: VecDeque<(u32, LogRead)> = VecDeque::new();
     loop {
-        let next = match waiting.is_empty() {
-            true => parts.lessons.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            // Something waits, if only for a queue.
-            false => parts.lessons.try_recv().map_err(|e| match e {
-                crossbeam_channel::TryRecvError::Empty => RecvTimeoutError::Timeout,
-                crossbeam_channel::TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
-            }),
-        };
-        match next {
-            Ok(Lesson::Read(shard, read)) => {
+        match take(&parts.lessons, waiting.is_empty()) {
+            Some(Lesson::Read(shard, read)) => {
                 parts.log.pin(read.group, read.reader, read.from, parts.clock.now());
                 waiting.push_back((shard, read));
                 continue;
             }
-            Ok(Lesson::End) | Err(RecvTimeoutError::Disconnected) => return,
-            Err(RecvTimeoutError::Timeout) => {}
+            Some(Lesson::End) => return,
+            None => {}
         }
+        let mut long: BTreeMap<NodeId, bool> = BTreeMap::new();
         let may = |(_, read): &(u32, LogRead)| {
-            read.reader == parts.me || parts.net.queued_bytes(read.reader, Lane::Bulk) < QUEUED
+            let queued =
+                || read.reader != parts.me && parts.net.queued_bytes(read.reader, Lane::Bulk) >= QUEUED;
+            !*long.entry(read.reader).or_insert_with(queued)
         };
         match waiting.iter().position(may).and_then(|at| waiting.remove(at)) {
             Some((shard, read)) => serve(&mut parts, shard, read),
             None => std::thread::sleep(LOOK),
         }
+    }
+}
+
+/// What is asked next; waits for it if there is nothing else to do.
+fn take(lessons: &Receiver<Lesson>, idle: bool) -> Option<Lesson> {
+    if idle {
+        return Some(lessons.recv().unwrap_or(Lesson::End));
+    }
+    match lessons.try_recv() {
+        Ok(lesson) => Some(lesson),
+        Err(TryRecvError::Empty) => None,
+        Err(TryRecvError::Disconnected) => Some(Lesson::End),
     }
 }
 

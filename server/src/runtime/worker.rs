@@ -152,7 +152,7 @@ impl Worker {
 
     fn own_report(&self, now: Time) -> ShardReport {
         let shard = self.shard.borrow();
-        let groups: Vec<GroupStatus> = shard.host().groups().map(GroupStatus::of).collect();
+        let groups: Vec<GroupStatus> = shard.host().groups().map(|g| GroupStatus::of(g, now)).collect();
         let peers = shard.host().peers();
         // A node is heard when each of its shards that owns one of our groups is; the first
         // group stands for them.
