@@ -194,6 +194,7 @@ impl Group {
             replica.halt(halt);
         }
         replica.set_stateless(rebuilding.is_some());
+        replica.number_sessions(boot);
         let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
             checks: Checks::new(state.applied(), now),
@@ -468,10 +469,10 @@ impl Group {
         }
     }
 
-    /// What the own log or, for `reader` another node, this node's log has found.
-    pub fn on_log_read(&mut self, reader: NodeId, found: LogFound, now: Time, ready: &mut Ready) {
-        if reader != self.me {
-            return self.replica.on_log_read(reader, found, ready);
+    /// What the log has found for this group, or for another node's replica of it.
+    pub fn on_log_read(&mut self, read: &LogRead, found: LogFound, now: Time, ready: &mut Ready) {
+        if read.reader != self.me {
+            return self.replica.on_log_read(read, found, now, ready);
         }
         let Some(rebuilding) = &mut self.rebuilding else { return };
         match found {
@@ -543,7 +544,15 @@ impl Group {
         if applied < rebuilding.least {
             orders.push((group, MirrorOrder::Fetch { least: rebuilding.least, sources }));
         } else {
-            ready.log_reads.push(LogRead { group, from: applied.next(), to: chosen, reader: self.me });
+            ready.log_reads.push(LogRead {
+                group,
+                from: applied.next(),
+                to: chosen,
+                reader: self.me,
+                session: 0,
+                max_bytes: self.replica.chunk_bytes(),
+                after_sync: true,
+            });
         }
     }
 

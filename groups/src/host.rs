@@ -13,7 +13,7 @@ use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
 use crate::kv::{Scanned, State};
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
-use crate::paxos::{Envelope, LogFound, Message, Ready, Tuning};
+use crate::paxos::{Envelope, LogFound, LogRead, Message, Ready, Tuning};
 use crate::peers::{Heard, Heartbeat, Memory, Peers, Proof, Standing};
 use crate::random::Random;
 use crate::time::Time;
@@ -107,6 +107,8 @@ pub struct Host {
     next_beat: Time,
     next_sweep: Time,
     rescan: Round,
+    /// Groups that learned from a peer at the last tick.
+    learners: usize,
 }
 
 /// A pass over all states in memory, under way.
@@ -129,6 +131,9 @@ const LEAST_COST: u64 = 4 << 10;
 const RESCAN_BYTES: u64 = 256 << 10;
 
 const NONE: u32 = u32::MAX;
+
+/// However many groups learn, each may have so many bytes of values under way.
+const MIN_CREDIT: usize = 32 << 10;
 
 impl Host {
     /// The groups that `seats` names, going on from their logs.
@@ -168,6 +173,7 @@ impl Host {
             next_beat: now,
             next_sweep: now,
             rescan: Round { began: now, next: usize::MAX, ..Round::default() },
+            learners: 0,
             config,
         }
     }
@@ -292,9 +298,9 @@ impl Host {
     }
 
     /// What the log found for a peer that is behind, or for a group that rebuilds its state.
-    pub fn on_log_read(&mut self, group: GroupId, reader: NodeId, found: LogFound, now: Time) {
-        if let Some(index) = self.seat(group) {
-            self.members[index].group.on_log_read(reader, found, now, &mut self.output.ready);
+    pub fn on_log_read(&mut self, read: &LogRead, found: LogFound, now: Time) {
+        if let Some(index) = self.seat(read.group) {
+            self.members[index].group.on_log_read(read, found, now, &mut self.output.ready);
             self.touch(index);
         }
     }
@@ -452,10 +458,18 @@ impl Host {
             }
         }
         self.go_through(now);
+        let least = MIN_CREDIT.min(self.config.tuning.learn_bytes);
+        let credit = (self.config.tuning.learn_bytes / self.learners.max(1)).max(least);
+        self.learners = 0;
         let mut still = Vec::with_capacity(self.active.len());
         for index in std::mem::take(&mut self.active) {
             let member = &mut self.members[index];
             let ready = &mut self.output.ready;
+            if member.group.replica.is_learning() {
+                // What may be under way to this shard is shared by all that learn.
+                member.group.replica.set_credit(credit);
+                self.learners += 1;
+            }
             let busy = member.group.replica.tick(now, &self.peers, &mut self.random, ready);
             member.active = busy || member.group.is_waiting();
             if member.active {

@@ -111,11 +111,17 @@ pub enum Bug {
     MembersNotInAnchor,
     /// A leader gives up its opening: it acknowledges what only it has.
     AcknowledgesAlone,
+    /// A learned value is taken for the next one, whatever its instance.
+    ValuesOutOfOrder,
+    /// Values are read for a peer before the newest record of each is on the disk.
+    LogReadBeforeSync,
+    /// Log GC drops what is being sent.
+    GcIgnoresReaders,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 52] = [
+    pub const ALL: [Bug; 55] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -168,6 +174,9 @@ impl Bug {
         Bug::MembersNotInCheckpoint,
         Bug::MembersNotInAnchor,
         Bug::AcknowledgesAlone,
+        Bug::ValuesOutOfOrder,
+        Bug::LogReadBeforeSync,
+        Bug::GcIgnoresReaders,
     ];
 }
 

@@ -11,7 +11,7 @@ use groups::kv::value::{Batch, check, lead, noop};
 use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
-    Reject, Report, Transfer, Values,
+    Reject, Report, Then, Transfer, Values,
 };
 use support::Entry;
 
@@ -82,8 +82,15 @@ fn messages() -> Vec<Message> {
         Message::Reject(Reject { refused: Ballot::ZERO, promised: ballot }),
         Message::Advance(Advance { ballot, mark, barrier: 4 }),
         Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier: 4 }),
-        Message::Learn(Learn { from }),
-        Message::Values(Values { entries, first: instance }),
+        Message::Learn(Learn { session: 1 << 32 | 1, from, credit: 1 << 20 }),
+        Message::Values(Values { session: 1 << 32 | 1, first: instance, then: Then::More, entries }),
+        Message::Values(Values { session: 2, first: instance, then: Then::End, entries: Vec::new() }),
+        Message::Values(Values {
+            session: 3,
+            first: from,
+            then: Then::Begins(instance),
+            entries: Vec::new(),
+        }),
         Message::Transfer(Transfer { ballot }),
         Message::Report(Report { point: point() }),
     ]

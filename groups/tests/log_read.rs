@@ -2,11 +2,12 @@
 
 mod log_support;
 
-use groups::ids::{Ballot, GroupId, InstanceId};
+use groups::ids::{Ballot, GroupId, InstanceId, NodeId};
 use groups::log::{
-    AppendError, Disk, DiskFile, Durability, Log, LogOptions, OpenError, ReadError, RealDisk, Record,
-    SegmentSeq, SimDisk,
+    AppendError, Disk, DiskFile, Durability, Log, LogOptions, LogReader, OpenError, ReadError, RealDisk,
+    Record, SegmentSeq, SimDisk,
 };
+use groups::time::Time;
 use log_support::*;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -222,4 +223,110 @@ fn an_abandoned_preparation_leaves_the_directory_usable() {
     let mut log = open(dir.disk()).log;
     assert_eq!(log.append(&promise(1, 1)), Ok::<(), AppendError>(()));
     log.commit().expect("committed");
+}
+
+fn pin(reader: &LogReader<SimDisk>, group: u32, from: u64, at_ms: u64) {
+    reader.pin(GroupId(group), NodeId(2), InstanceId(from), Time::from_nanos(at_ms * 1_000_000));
+}
+
+/// A log with three segments: group 1 has its first values in the oldest one and is anchored
+/// behind them, so that nothing but a reader needs that.
+fn three_segments(disk: &SimDisk) -> Log<SimDisk> {
+    let mut log = open(disk.clone()).log;
+    let mut instance = 0;
+    while log.stats().segments < 3 {
+        instance += 1;
+        commit(&mut log, &[accept(1, instance, 1, vec![7; 400])]);
+    }
+    commit(&mut log, &[anchor(1, instance, 1)]);
+    log
+}
+
+#[test]
+fn what_is_being_sent_is_known_until_nobody_asks_any_more() {
+    let disk = SimDisk::new(1);
+    let log = three_segments(&disk);
+    let reader = log.reader();
+    let sent = |at_ms: u64| log.is_being_sent(Time::from_nanos(at_ms * 1_000_000));
+    assert!(!sent(0));
+    pin(&reader, 1, 1, 1_000);
+    assert!(sent(2_900));
+    assert!(!sent(3_100), "nobody has asked for two seconds");
+    // Asked again and again without getting on: ten seconds, then it is over.
+    for second in 10..20 {
+        pin(&reader, 1, 1, second * 1_000);
+        assert!(sent(second * 1_000 + 500));
+    }
+    pin(&reader, 1, 1, 20_000);
+    assert!(!sent(20_500));
+    // What lies in a later segment does not hold the oldest.
+    pin(&reader, 1, 1, 30_000);
+    assert!(sent(30_000));
+    pin(&reader, 1, 1_000_000, 30_001);
+    assert!(!sent(30_001));
+}
+
+#[test]
+fn a_reader_sees_what_is_committed_and_what_is_dropped() {
+    let disk = SimDisk::new(1);
+    let mut log = three_segments(&disk);
+    let mut reader = log.reader();
+    let (first, far) = (InstanceId(1), InstanceId(u64::MAX));
+    let found = reader.read(GroupId(1), first, far, 1_000).expect("readable");
+    assert_eq!(found.iter().map(|(i, ..)| i.0).collect::<Vec<_>>(), [1, 2]);
+    assert!(reader.sealed_values() >= 2);
+    assert!(log.drop_oldest().expect("dropped"));
+    let gone = reader.read(GroupId(1), first, far, 1_000);
+    assert!(matches!(gone, Err(ReadError::NotHere { first }) if first.0 > 1), "{gone:?}");
+    commit(&mut log, &[accept(2, 1, 1, "new")]);
+    assert_eq!(reader.read(GroupId(2), first, far, 100).expect("readable").len(), 1);
+}
+
+/// A damaged record is never sent, and what lies before it is.
+#[test]
+fn a_reader_stops_before_damage_and_then_reports_it() {
+    let disk = SimDisk::new(1);
+    let mut log = open(disk.clone()).log;
+    let values = [accept(1, 1, 1, vec![1; 64]), accept(1, 2, 1, vec![2; 64]), accept(1, 3, 1, vec![3; 64])];
+    commit(&mut log, &values);
+    // A commit header, then 48 bytes of header and 64 of value each.
+    assert!(disk.flip_bit(&SegmentSeq(1).file_name(), 512 + 48 + 112 + 60, 0));
+    let mut reader = log.reader();
+    let mut read = |from| reader.read(GroupId(1), InstanceId(from), InstanceId(9), 1_000);
+    assert_eq!(read(1).expect("the first one").len(), 1);
+    assert!(matches!(read(2), Err(ReadError::Damaged(_))));
+    assert_eq!(read(3).expect("the last one").len(), 1);
+}
+
+/// On the real file system: a thread reads while another one writes and moves on to new segments.
+#[test]
+fn a_reader_on_another_thread_keeps_up_with_the_writer() {
+    let dir = TempDir::new("reader");
+    let options = LogOptions { durability: Durability::None, ..options() };
+    let (mut log, _) = Log::open(dir.disk(), options, &mut |_| {}).expect("a new log");
+    let mut reader = log.reader();
+    const LAST: u64 = 3_000;
+    let thread = std::thread::spawn(move || {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        let mut next = 1;
+        while next <= LAST {
+            assert!(std::time::Instant::now() < deadline, "stuck at instance {next}");
+            for (instance, ballot, value) in
+                reader.read(GroupId(1), InstanceId(next), InstanceId(LAST), 4_000).expect("readable")
+            {
+                assert_eq!((instance.0, ballot.round), (next, 1));
+                assert_eq!(value, next.to_le_bytes().repeat(20));
+                next += 1;
+            }
+        }
+    });
+    for instance in 1..=LAST {
+        log.append(&accept(1, instance, 1, instance.to_le_bytes().repeat(20))).expect("appended");
+        log.append(&accept(2, instance, 1, vec![2; 300])).expect("appended");
+        if instance % 7 == 0 || instance == LAST {
+            log.commit().expect("committed");
+        }
+    }
+    thread.join().expect("the reader found everything");
+    assert!(log.stats().segments > 3);
 }

@@ -33,6 +33,9 @@ pub struct NodeStatus {
     pub log: LogStatus,
     /// Checkpoints on their way.
     pub transfers: Vec<TransferLine>,
+    /// Chosen values on their way to whoever missed them.
+    #[serde(default)]
+    pub learning: Vec<LearningLine>,
     /// Client connections.
     pub connections: u64,
     /// Requests of clients that are not answered yet.
@@ -199,6 +202,25 @@ pub struct Begun {
     pub scrub: Option<u64>,
     /// The groups that were asked for and have a seat here, ascending, as they were before.
     pub groups: Vec<GroupLine>,
+}
+
+/// A learning session of one group with another node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LearningLine {
+    /// The group.
+    pub group: u32,
+    /// The other node.
+    pub peer: u32,
+    /// Whether values come here.
+    pub incoming: bool,
+    /// The next instance.
+    pub next: u64,
+    /// The last instance that is known to be chosen.
+    pub target: u64,
+    /// Bytes of values so far.
+    pub bytes: u64,
+    /// Seconds since it began.
+    pub elapsed_s: f64,
 }
 
 /// A checkpoint on its way to or from another node.

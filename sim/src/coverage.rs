@@ -32,6 +32,8 @@ pub enum Event {
     Settled,
     Dropped,
     Stateless,
+    SealedRead,
+    Pinned,
 }
 
 /// The events and what they are called in the report.
@@ -59,6 +61,8 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Settled, "checkpoints verified and recorded"),
     (Event::Dropped, "segments of the log dropped"),
     (Event::Stateless, "groups started without their state"),
+    (Event::SealedRead, "values read for peers from sealed segments"),
+    (Event::Pinned, "segments kept because they were being sent"),
 ];
 
 /// Counts of one run, or of many.
@@ -110,6 +114,9 @@ impl Coverage {
         sum.resent += c.resent;
         sum.learned += c.learned;
         sum.log_reads += c.log_reads;
+        sum.sessions += c.sessions;
+        sum.resumed += c.resumed;
+        sum.reopened += c.reopened;
         sum.sticky += c.sticky;
         sum.too_far += c.too_far;
         sum.installed += c.installed;
@@ -143,7 +150,10 @@ impl Coverage {
             ("gaps filled", c.gaps),
             ("accepts repeated", c.resent),
             ("values learned", c.learned),
-            ("fetches served from the log", c.log_reads),
+            ("chunks read from the log", c.log_reads),
+            ("learning sessions", c.sessions),
+            ("learning sessions resumed with another peer", c.resumed),
+            ("learning sessions opened anew behind a lost chunk", c.reopened),
             ("prepares ignored for a live leader", c.sticky),
             ("accepts refused as too far ahead", c.too_far),
             ("new disks proposed as members", c.admissions),

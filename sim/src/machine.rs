@@ -1,6 +1,7 @@
 //! One simulated machine: a disk that outlives the node, and the node that runs on it: the
 //! production shards, requests, birth, manifest and log, driven by events instead of threads.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +11,14 @@ use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
 use groups::check::CheckLimits;
 use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, CommitId, GroupId, InstanceId, NodeId, StorageId};
 use groups::log::{
-    AppendError, At, CommitError, Disk, DiskImage, Durability, Log, LogOptions, OpenError, Record, Recovered,
-    SimDisk, inspect,
+    AppendError, At, CommitError, Disk, DiskImage, Durability, Log, LogOptions, LogReader, OpenError,
+    ReadError, Record, Recovered, SimDisk, inspect,
 };
 use groups::mirrored::{MirrorLimits, MirrorOrder};
 use groups::paxos::message::Mark;
-use groups::paxos::{Counters, LogFound, Tuning};
+use groups::paxos::{Counters, LogFound, LogRead, Tuning};
 use groups::peers::{Newest, Proof, Standing};
 use groups::random::Random;
 use groups::time::Time;
@@ -73,6 +74,8 @@ pub struct Wishes {
     pub log_begins: bool,
     /// The log found no space: it tries again later.
     pub log_waits: bool,
+    /// The log is to be read for peers: that is an event of its own.
+    pub learner_wakes: bool,
     /// The mirror has work: it takes it up later, in an event of its own.
     pub mirror_wakes: bool,
     /// Points that the mirror calls verified and durable.
@@ -108,8 +111,13 @@ struct Running {
     newest: Newest,
     waiting: Vec<LogJob>,
     writing: Vec<LogJob>,
-    /// Reads for peers that are behind, by shard; they come after the records before them.
-    reads: Vec<(usize, groups::paxos::LogRead)>,
+    /// The log as the learner thread sees it, what it is asked, by shard, and whether it is on its way.
+    reader: LogReader<SimDisk>,
+    reads: VecDeque<(usize, LogRead)>,
+    learner_awake: bool,
+    /// What was last sent from the log to whom: the next instance, and when; for the rule that log
+    /// GC leaves alone what is being sent (FAULTS, rule 27).
+    sending: BTreeMap<(GroupId, NodeId), (InstanceId, Time)>,
     /// The records of `writing` are in the log's pending commit, which waits for space.
     appended: bool,
     /// When the last write ended, for sealing an idle log.
@@ -271,6 +279,24 @@ impl Machine {
     pub fn dropped(&self) -> u64 {
         match &self.state {
             Life::Running(running) => running.log.stats().dropped_segments,
+            Life::Down | Life::Unborn { .. } => 0,
+        }
+    }
+
+    /// Values that were read for peers, in this life, from segments that were written no more.
+    #[must_use]
+    pub fn sealed_values(&self) -> u64 {
+        match &self.state {
+            Life::Running(running) => running.reader.sealed_values(),
+            Life::Down | Life::Unborn { .. } => 0,
+        }
+    }
+
+    /// Times, in this life, that a segment was kept because it was being sent.
+    #[must_use]
+    pub fn pinned(&self) -> u64 {
+        match &self.state {
+            Life::Running(running) => running.compactor.kept_for_readers(),
             Life::Down | Life::Unborn { .. } => 0,
         }
     }
@@ -498,11 +524,14 @@ impl Machine {
             mirror_awake: false,
             compactor: Compactor::new(limits),
             shards,
+            reader: opened.log.reader(),
             log: opened.log,
             newest,
             waiting: Vec::new(),
             writing: Vec::new(),
-            reads: Vec::new(),
+            reads: VecDeque::new(),
+            learner_awake: false,
+            sending: BTreeMap::new(),
             appended: false,
             idle_since: now,
         });
@@ -523,7 +552,14 @@ impl Machine {
 
     fn shard_config(&mut self, shard: u32, proof: Proof) -> ShardConfig {
         // Small limits, so that short runs reach them.
-        let tuning = Tuning { window: 8, ahead: 24, recent: 16, chunk_bytes: 600, ..Tuning::default() };
+        let tuning = Tuning {
+            window: 8,
+            ahead: 24,
+            recent: 16,
+            chunk_bytes: 600,
+            learn_bytes: 3_000,
+            ..Tuning::default()
+        };
         let mirror = MirrorLimits { fold_keys: 4, fold_entries: 60, keep_entries: 10 };
         let check = CheckLimits {
             entries: 24,
@@ -712,6 +748,35 @@ impl Machine {
         wishes
     }
 
+    /// The learner thread reads one chunk.
+    pub fn learner_step(&mut self, now: Time) -> Wishes {
+        let clock = self.clock.at(now);
+        let mut wishes = Wishes::default();
+        let Life::Running(running) = &mut self.state else { return wishes };
+        running.learner_awake = false;
+        if let Some((shard, read)) = running.reads.pop_front() {
+            running.reader.pin(read.group, read.reader, read.from, clock);
+            match read.run(&mut running.reader) {
+                Ok(found) => {
+                    if let LogFound::Entries(entries) = &found
+                        && let Some(last) = entries.last()
+                    {
+                        let key = (read.group, read.reader);
+                        running.sending.insert(key, (last.instance.next(), clock));
+                    }
+                    running.shards[shard].on_log_read(read, found, clock);
+                }
+                Err(ReadError::Poisoned) => {}
+                Err(e) => {
+                    wishes.alarms.push(format!("cannot serve node {} from the log: {e}", read.reader));
+                    running.shards[shard].on_log_read(read, LogFound::Entries(Vec::new()), clock);
+                }
+            }
+        }
+        self.turn(now, &mut wishes);
+        wishes
+    }
+
     fn mirror_turn(&mut self, clock: Time, wishes: &mut Wishes) {
         let Life::Running(running) = &mut self.state else { return };
         let shards = running.shards.len() as u32;
@@ -744,7 +809,16 @@ impl Machine {
         let Life::Running(running) = &mut self.state else { return };
         let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
         let shards = running.shards.len() as u32;
-        match running.compactor.look(&mut running.log, scarce, clock) {
+        let room = running.log.stats().disk_bytes <= 8 * self.cluster.segment_size && !scarce;
+        let sending = if room { running.being_sent(clock) } else { Vec::new() };
+        let looked = running.compactor.look(&mut running.log, scarce, clock);
+        for (group, instance) in sending {
+            assert!(
+                running.has(group, instance),
+                "log GC has dropped instance {instance} of group {group}, which was being sent"
+            );
+        }
+        match looked {
             Ok(demands) => {
                 for (group, demand) in demands {
                     running.shards[(group.0 % shards) as usize].compact(group, demand);
@@ -789,37 +863,29 @@ impl Machine {
         let clock = self.clock.at(now);
         let Life::Running(running) = &mut self.state else { return };
         for index in 0..running.shards.len() {
-            loop {
-                let shard = &mut running.shards[index];
-                let Effects { send_now, job, log_reads, completions, orders, memory: peers } =
-                    shard.turn(clock);
-                let standing = shard.host().peers().standing();
-                if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
-                    wishes.verdict = Some(standing);
-                }
-                if let Some(peers) = peers
-                    && let Err(e) = self.node_disk.clone().write_small(memory::FILE, &memory::encode(&peers))
-                {
-                    wishes.died = Some(e.to_string());
-                }
-                running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
-                running.reads.extend(log_reads.into_iter().map(|read| (index, read)));
-                running.waiting.extend(job);
-                let mut again = false;
-                let written = running.writing.is_empty() && running.waiting.is_empty();
-                let due = if written { std::mem::take(&mut running.reads) } else { Vec::new() };
-                for (index, read) in due {
-                    let shard = &mut running.shards[index];
-                    let found = read.run(&running.log, 600).unwrap_or(LogFound::Entries(Vec::new()));
-                    shard.on_log_read(read, found, clock);
-                    again = true;
-                }
-                carry(send_now, &mut self.decoder, wishes);
-                wishes.completions.extend(completions);
-                if !again {
-                    break;
-                }
+            let shard = &mut running.shards[index];
+            let Effects { send_now, job, log_reads, completions, orders, memory: peers } = shard.turn(clock);
+            let standing = shard.host().peers().standing();
+            if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
+                wishes.verdict = Some(standing);
             }
+            if let Some(peers) = peers
+                && let Err(e) = self.node_disk.clone().write_small(memory::FILE, &memory::encode(&peers))
+            {
+                wishes.died = Some(e.to_string());
+            }
+            running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
+            running.waiting.extend(job);
+            for read in log_reads {
+                running.reader.pin(read.group, read.reader, read.from, clock);
+                running.reads.push_back((index, read));
+            }
+            carry(send_now, &mut self.decoder, wishes);
+            wishes.completions.extend(completions);
+        }
+        if !running.reads.is_empty() && !running.learner_awake {
+            running.learner_awake = true;
+            wishes.learner_wakes = true;
         }
         if running.writing.is_empty() && !running.waiting.is_empty() {
             running.writing = std::mem::take(&mut running.waiting);
@@ -902,7 +968,20 @@ impl Machine {
     }
 }
 
+/// What was sent a moment ago is being sent still.
+const MOMENT: Duration = Duration::from_secs(1);
+
 impl Running {
+    /// What peers are being sent and the log still has.
+    fn being_sent(&self, now: Time) -> Vec<(GroupId, InstanceId)> {
+        let recent = self.sending.iter().filter(|(_, (_, at))| now.since(*at) < MOMENT);
+        recent.map(|((group, _), (next, _))| (*group, *next)).filter(|(g, i)| self.has(*g, *i)).collect()
+    }
+
+    fn has(&self, group: GroupId, instance: InstanceId) -> bool {
+        self.log.read(group, instance, instance, 0).is_ok_and(|found| !found.is_empty())
+    }
+
     /// Writes what is being written; again after there was no space.
     fn commit(&mut self) -> Result<(), CommitError> {
         if !self.appended {

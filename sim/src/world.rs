@@ -54,16 +54,50 @@ pub struct Failure {
 }
 
 enum Event {
-    Tick { machine: usize, life: u64 },
-    Deliver { to: usize, from: usize, epoch: u64, frames: Vec<Frame> },
-    LogDone { machine: usize, life: u64 },
-    MirrorStep { machine: usize, life: u64 },
-    Act { client: usize },
-    Requests { machine: usize, life: u64, requests: Vec<Request> },
-    GiveUp { client: usize, last: u64 },
-    Restart { machine: usize },
-    FaultBegins { index: usize },
-    FaultEnds { index: usize },
+    Tick {
+        machine: usize,
+        life: u64,
+    },
+    Deliver {
+        to: usize,
+        from: usize,
+        epoch: u64,
+        frames: Vec<Frame>,
+    },
+    LogDone {
+        machine: usize,
+        life: u64,
+    },
+    MirrorStep {
+        machine: usize,
+        life: u64,
+    },
+    /// The learner thread reads on.
+    LearnerStep {
+        machine: usize,
+        life: u64,
+    },
+    Act {
+        client: usize,
+    },
+    Requests {
+        machine: usize,
+        life: u64,
+        requests: Vec<Request>,
+    },
+    GiveUp {
+        client: usize,
+        last: u64,
+    },
+    Restart {
+        machine: usize,
+    },
+    FaultBegins {
+        index: usize,
+    },
+    FaultEnds {
+        index: usize,
+    },
     Census,
 }
 
@@ -384,6 +418,17 @@ impl World {
                 let wishes = self.machines[machine].mirror_step(now);
                 self.fulfil(machine, wishes)?;
             }
+            Event::LearnerStep { machine, life } => {
+                if !self.is_life(machine, life) {
+                    return Ok(());
+                }
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::LearnerStep { machine, life });
+                    return Ok(());
+                }
+                let wishes = self.machines[machine].learner_step(now);
+                self.fulfil(machine, wishes)?;
+            }
             Event::Restart { machine } => {
                 if !self.machines[machine].is_up() {
                     self.start(machine)?;
@@ -474,7 +519,7 @@ impl World {
     /// Does what a machine wants done, in the order in which it would have done it itself.
     fn fulfil(&mut self, machine: usize, wishes: Wishes) -> Result<(), String> {
         let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died, .. } = wishes;
-        let Wishes { mirror_wakes, settled, alarms, renewed, verdict, .. } = wishes;
+        let Wishes { mirror_wakes, learner_wakes, settled, alarms, renewed, verdict, .. } = wishes;
         let (node, life) = (self.machines[machine].node, self.machines[machine].life);
         let (storage, untrusted) = (self.machines[machine].storage, self.machines[machine].untrusted);
         if let Some((old, why)) = renewed {
@@ -558,6 +603,11 @@ impl World {
             let micros = 100 + self.random.below(most);
             self.schedule.after(Duration::from_micros(micros), Event::MirrorStep { machine, life });
         }
+        if learner_wakes {
+            let most = if self.random.below(8) == 0 { 50_000 } else { 1_000 };
+            let micros = 20 + self.random.below(most);
+            self.schedule.after(Duration::from_micros(micros), Event::LearnerStep { machine, life });
+        }
         if log_waits {
             self.coverage.event(coverage::Event::SpaceAwaited);
             self.schedule.after(Duration::from_millis(100), Event::LogDone { machine, life });
@@ -624,6 +674,8 @@ impl World {
         self.machines[machine].counters().for_each(|c| self.coverage.count(c));
         self.coverage.events(coverage::Event::Rotation, self.machines[machine].rotations());
         self.coverage.events(coverage::Event::Dropped, self.machines[machine].dropped());
+        self.coverage.events(coverage::Event::SealedRead, self.machines[machine].sealed_values());
+        self.coverage.events(coverage::Event::Pinned, self.machines[machine].pinned());
         self.judges.ended(node, life);
         self.machines[machine].stop(power);
         for client in 0..self.clients.len() {
@@ -974,8 +1026,14 @@ fn describe(frame: &Frame) -> Option<String> {
                         format!("{} chosen {}, barrier {}", m.ballot, m.mark.instance, m.barrier)
                     }
                     M::AdvanceReply(m) => format!("{} chosen {}, barrier {}", m.ballot, m.chosen, m.barrier),
-                    M::Learn(m) => format!("from {}", m.from),
-                    M::Values(m) => format!("{} values, first {}", m.entries.len(), m.first),
+                    M::Learn(m) => format!("session {} from {}, credit {}", m.session, m.from, m.credit),
+                    M::Values(m) => format!(
+                        "session {}, {} values, first {}, then {:?}",
+                        m.session,
+                        m.entries.len(),
+                        m.first,
+                        m.then
+                    ),
                     M::Transfer(m) => format!("{}", m.ballot),
                     M::Report(m) => format!("instance {}, state {}", m.point.instance, m.point.sum),
                 };

@@ -144,11 +144,13 @@ impl<D: Disk> Log<D> {
             return Err(self.poison("write a commit", source));
         }
         let segment = tail.seq;
+        let mut shelf = self.shelf.lock();
         for record in &taken.records {
             let offset = end as u32 + record.start as u32;
             let length = (record.end - record.start) as u32;
-            self.index.note(&record.note, Position { segment, offset, length });
+            shelf.index.note(&record.note, Position { segment, offset, length });
         }
+        drop(shelf);
         self.end = end + taken.bytes.len() as u64;
         self.last_commit = commit;
         self.last_empty = count == 0;

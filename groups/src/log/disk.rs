@@ -113,9 +113,12 @@ pub trait Disk: Send + 'static {
 }
 
 /// An open file.
-pub trait DiskFile: Send + 'static {
+pub trait DiskFile: Send + Sync + 'static {
     /// Fills `buf` from `offset`; the end of the file before that is an error.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+
+    /// These bytes will be read soon: a hint.
+    fn will_read(&self, _offset: u64, _length: u64) {}
 
     /// Writes all of `data` at `offset`.
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()>;
@@ -378,6 +381,12 @@ pub struct RealFile {
 impl DiskFile for RealFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
         self.plain.read_exact_at(buf, offset)
+    }
+
+    fn will_read(&self, offset: u64, length: u64) {
+        // Where it does nothing, the reads themselves will do.
+        let length = std::num::NonZeroU64::new(length);
+        let _ = rustix::fs::fadvise(&self.plain, offset, length, rustix::fs::Advice::WillNeed);
     }
 
     fn write_at(&mut self, data: &[u8], offset: u64) -> io::Result<()> {

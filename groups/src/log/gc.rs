@@ -26,6 +26,7 @@ use super::error::{CommitError, is_full};
 use super::index::Pin;
 use super::segment::{COMMIT_ALIGN, SegmentSeq};
 use crate::planted::{self, Bug};
+use crate::time::Time;
 
 /// What holds the oldest segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +48,15 @@ impl<D: Disk> Log<D> {
     pub fn pins(&self, most: usize) -> Option<Pinned> {
         let oldest = self.segments.front().filter(|_| self.segments.len() > 1)?;
         let (segment, bytes, log_bytes) = (oldest.seq, oldest.size, self.stats().disk_bytes);
-        Some(Pinned { segment, bytes, log_bytes, groups: self.index.pins(segment, most) })
+        Some(Pinned { segment, bytes, log_bytes, groups: self.shelf.lock().index.pins(segment, most) })
+    }
+
+    /// Whether something in the oldest segment is being sent to a peer, see
+    /// [`LogReader::pin`](super::LogReader::pin). A peer that stops asking, or does not get on,
+    /// holds nothing after some seconds.
+    #[must_use]
+    pub fn is_being_sent(&self, now: Time) -> bool {
+        self.shelf.lock().is_being_sent(self.segments[0].seq, now)
     }
 
     /// Drops the oldest segment. `false`, and nothing happens, if a group needs it or it is the
@@ -78,7 +87,10 @@ impl<D: Disk> Log<D> {
             });
         }
         if let Some(oldest) = self.segments.pop_front() {
-            self.index.forget(oldest.seq);
+            let mut shelf = self.shelf.lock();
+            shelf.index.forget(oldest.seq);
+            shelf.volumes.pop_front();
+            drop(shelf);
             self.doomed.push((oldest.seq, oldest.size));
             self.stats.dropped_segments += 1;
         }

@@ -174,6 +174,19 @@ impl Index {
         contents.groups.iter().filter_map(pin).take(most).collect()
     }
 
+    /// Whether the newest record of an instance from `from` on lies in a segment that nothing
+    /// older is left of.
+    pub fn lies_in_oldest(&self, group: GroupId, oldest: SegmentSeq, from: InstanceId) -> bool {
+        let Some(contents) = self.contents.front().filter(|contents| contents.segment == oldest) else {
+            return false;
+        };
+        let last = contents.groups.iter().find(|(id, _)| *id == group).and_then(|(_, last)| *last);
+        match (last, self.groups.get(&group)) {
+            (Some(last), Some(group)) => group.runs.last_in(oldest, from.0, last.0).is_some(),
+            _ => false,
+        }
+    }
+
     /// Forgets the positions in a segment that nothing older is left of and nobody needs.
     pub fn forget(&mut self, oldest: SegmentSeq) {
         let Some(contents) = self.contents.pop_front_if(|contents| contents.segment == oldest) else {

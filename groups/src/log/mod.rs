@@ -38,7 +38,7 @@
 //! ```
 //!
 //! `open.rs`, `commit.rs`, `rotate.rs`, `gc.rs` and `read.rs` hold what a log does, `index.rs`
-//! what it knows without reading. The bytes are drawn in [`record`] and [`segment`], the reasoning of recovery stands in
+//! what it knows without reading, and `shelf.rs` what it shares with readers on other threads. The bytes are drawn in [`record`] and [`segment`], the reasoning of recovery stands in
 //! [`recovery`], and [`disk`] is the only file that knows the file system.
 
 mod commit;
@@ -53,6 +53,7 @@ pub mod recovery;
 mod rotate;
 mod scrub;
 pub mod segment;
+mod shelf;
 mod sim_disk;
 
 pub use disk::{Access, Disk, DiskFile, RealDisk};
@@ -60,6 +61,7 @@ pub use error::{AppendError, CommitError, Damage, OpenError, ReadError};
 pub use gc::Pinned;
 pub use index::Pin;
 pub use open::inspect;
+pub use read::{Found, LogReader};
 pub use record::Record;
 pub use recovery::{At, Recovered, TornTail};
 pub use scrub::{Scrubbed, scrub_segment, sealed_segments};
@@ -68,12 +70,13 @@ pub use sim_disk::{DiskImage, SimDisk, SimFile};
 
 use crate::ids::{CommitId, GroupId, InstanceId, StorageId};
 use commit::Pending;
-use index::Index;
 use record::{ANCHOR_PAYLOAD, Place, RECORD_HEADER};
 use recovery::MAX_SEGMENT;
 use segment::{COMMIT_ALIGN, SEGMENT_HEADER, SegmentHeader};
+use shelf::{Shared, Volume};
 use std::collections::VecDeque;
 use std::io;
+use std::sync::Arc;
 
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -148,8 +151,8 @@ pub struct Log<D: Disk> {
     spare: Spare,
     /// A segment that has its name, but is not in the manifest and may hold no commit.
     arrived: Option<Segment<D::File>>,
-    /// Knows synced records only.
-    index: Index,
+    /// What readers see.
+    shelf: Arc<Shared<D::File>>,
     /// Dropped segments whose files could not be removed, and their sizes.
     doomed: Vec<(SegmentSeq, u64)>,
     stats: LogStats,
@@ -199,13 +202,22 @@ impl<D: Disk> Log<D> {
     /// to the anchor, or what follows the anchor. `None` for a group without values and anchor.
     #[must_use]
     pub fn first_instance(&self, group: GroupId) -> Option<InstanceId> {
-        self.index.first(group)
+        self.shelf.lock().index.first(group)
     }
 
     /// The directory of the log, for asking how much space is left.
     #[must_use]
     pub fn disk(&self) -> &D {
         &self.disk
+    }
+
+    /// Adds a segment behind the others.
+    fn push(&mut self, segment: Segment<D::File>) -> io::Result<()> {
+        let file = self.disk.open(&segment.seq.file_name(), Access::Read)?;
+        let volume = Volume { seq: segment.seq, place: segment.place.clone(), file };
+        self.shelf.lock().volumes.push_back(Arc::new(volume));
+        self.segments.push_back(segment);
+        Ok(())
     }
 
     fn check_alive(&self) -> Result<(), CommitError> {
@@ -222,6 +234,7 @@ impl<D: Disk> Log<D> {
 
     fn poison(&mut self, doing: &'static str, source: io::Error) -> CommitError {
         self.poisoned = true;
+        self.shelf.lock().poisoned = true;
         CommitError::Io { doing, source }
     }
 }

@@ -5,6 +5,7 @@ use super::error::{CommitError, OpenError};
 use super::index::{Index, Note, Position};
 use super::recovery::{self, At, Recovered, Scan};
 use super::segment::{COMMIT_ALIGN, MANIFEST, SEGMENT_HEADER, SPARE, SegmentHeader, SegmentSeq};
+use super::shelf::{Shared, Shelf};
 use super::{Log, LogOptions, LogStats, Record, Segment, Spare, access};
 use crate::ids::{CommitId, StorageId};
 use crate::log::commit::Pending;
@@ -50,7 +51,7 @@ impl<D: Disk> Log<D> {
 
     /// The first segment of a new log.
     fn begin(disk: D, options: LogOptions, index: Index) -> Result<Log<D>, OpenError> {
-        let mut log = Log::with(disk, options, index, VecDeque::new());
+        let mut log = Log::with(disk, options, index);
         let header = SegmentHeader {
             storage: log.options.storage_id,
             seq: SegmentSeq(1),
@@ -60,7 +61,7 @@ impl<D: Disk> Log<D> {
         log.disk.start_prepare(SPARE, header.size).map_err(OpenError::io("create a segment"))?;
         log.disk.wait_prepared().map_err(OpenError::io("create a segment"))?;
         let segment = log.install_spare(&header).map_err(OpenError::io("create a segment"))?;
-        log.segments.push_back(segment);
+        log.push(segment).map_err(OpenError::io("open a segment"))?;
         log.write_manifest(SegmentSeq(1), SegmentSeq(1)).map_err(OpenError::io("write the manifest"))?;
         Ok(log)
     }
@@ -68,12 +69,12 @@ impl<D: Disk> Log<D> {
     /// Goes on behind what a scan found.
     fn resume(disk: D, options: LogOptions, index: Index, scan: Scan) -> Result<Log<D>, OpenError> {
         let access = access(options.durability);
-        let mut segments = VecDeque::with_capacity(scan.segments.len());
+        let mut log = Log::with(disk, options, index);
         for header in &scan.segments {
-            let file = disk.open(&header.seq.file_name(), access).map_err(OpenError::io("open a segment"))?;
-            segments.push_back(Segment::new(header, file));
+            let file =
+                log.disk.open(&header.seq.file_name(), access).map_err(OpenError::io("open a segment"))?;
+            log.push(Segment::new(header, file)).map_err(OpenError::io("open a segment"))?;
         }
-        let mut log = Log::with(disk, options, index, segments);
         log.end = scan.end;
         log.last_commit = CommitId(scan.next_commit.0 - 1);
         log.last_empty = scan.last_empty;
@@ -85,18 +86,18 @@ impl<D: Disk> Log<D> {
         Ok(log)
     }
 
-    fn with(disk: D, options: LogOptions, index: Index, segments: VecDeque<Segment<D::File>>) -> Log<D> {
+    fn with(disk: D, options: LogOptions, index: Index) -> Log<D> {
         Log {
             disk,
             options,
-            segments,
+            segments: VecDeque::new(),
             end: SEGMENT_HEADER as u64,
             last_commit: CommitId(0),
             last_empty: true,
             pending: Pending::new(),
             spare: Spare::None,
             arrived: None,
-            index,
+            shelf: Shared::new(Shelf::new(index)),
             doomed: Vec::new(),
             stats: LogStats::default(),
             poisoned: false,

@@ -54,7 +54,7 @@ impl<D: Disk> Log<D> {
                 self.poison("write the manifest", error)
             });
         }
-        self.segments.push_back(segment);
+        self.push(segment).map_err(|error| self.poison("open a segment", error))?;
         self.end = SEGMENT_HEADER as u64;
         Ok(())
     }

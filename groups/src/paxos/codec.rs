@@ -9,7 +9,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
-    Promise, Reject, Report, Transfer, Values,
+    Promise, Reject, Report, Then, Transfer, Values,
 };
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
@@ -131,11 +131,22 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             (ADVANCE_REPLY, Bytes::new())
         }
         Message::Learn(m) => {
+            head.put_u64_le(m.session);
             head.put_u64_le(m.from.0);
+            head.put_u32_le(m.credit);
             (LEARN, Bytes::new())
         }
         Message::Values(m) => {
+            head.put_u64_le(m.session);
             head.put_u64_le(m.first.0);
+            match m.then {
+                Then::More => head.put_u8(0),
+                Then::End => head.put_u8(1),
+                Then::Begins(first) => {
+                    head.put_u8(2);
+                    head.put_u64_le(first.0);
+                }
+            }
             put_entries(head, &m.entries);
             (VALUES, Bytes::new())
         }
@@ -194,8 +205,13 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
             chosen: r.instance()?,
             barrier: r.u64()?,
         }),
-        LEARN => Message::Learn(Learn { from: r.instance()? }),
-        VALUES => Message::Values(Values { first: r.instance()?, entries: r.entries()? }),
+        LEARN => Message::Learn(Learn { session: r.u64()?, from: r.instance()?, credit: r.u32()? }),
+        VALUES => Message::Values(Values {
+            session: r.u64()?,
+            first: r.instance()?,
+            then: r.then()?,
+            entries: r.entries()?,
+        }),
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
         REPORT => Message::Report(Report { point: r.point()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
@@ -267,6 +283,16 @@ impl Reader {
 
     fn ballot(&mut self) -> Result<Ballot, DecodeError> {
         Ok(Ballot { round: self.u64()?, node: NodeId(self.u32()?) })
+    }
+
+    fn then(&mut self) -> Result<Then, DecodeError> {
+        self.need(1)?;
+        match self.body.get_u8() {
+            0 => Ok(Then::More),
+            1 => Ok(Then::End),
+            2 => Ok(Then::Begins(self.instance()?)),
+            _ => Err(DecodeError::Impossible { kind: self.kind }),
+        }
     }
 
     fn mark(&mut self) -> Result<Mark, DecodeError> {

@@ -169,7 +169,7 @@ impl Replica {
         self.send(from, Message::ProbeReply(reply), ready);
         if !self.is_voter() && m.chosen > self.chosen {
             // It may have been admitted and not know it yet. Then the candidate needs its vote.
-            self.want(from, m.chosen);
+            self.want(from, m.chosen, now);
             self.ask(now, ready);
         }
     }
@@ -261,7 +261,7 @@ impl Replica {
             self.counters.outdated += 1;
             self.role = Role::Follower;
             self.election_due = now + self.tuning.election_timeout;
-            self.want(from, m.chosen);
+            self.want(from, m.chosen, now);
             return self.ask(now, ready);
         }
         if m.ballot != candidacy.ballot
@@ -331,7 +331,7 @@ impl Replica {
         self.leader = Some(self.me);
         // The own prefix may have grown since the own promise was written.
         let chosen = if chosen > self.chosen {
-            self.want(holder, chosen);
+            self.want(holder, chosen, now);
             chosen
         } else {
             self.chosen

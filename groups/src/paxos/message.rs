@@ -145,21 +145,42 @@ pub struct AdvanceReply {
     pub barrier: u64,
 }
 
-/// Asks for chosen values.
+/// Asks for chosen values: opens a session, acknowledges, grants credit, or ends the session, and
+/// says the whole of it each time, so that any of them may be lost or repeated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learn {
-    /// The first one wanted.
+    /// The learner's number for the session; rises with each one and with each life.
+    pub session: u64,
+    /// The first one wanted: everything before it is durable at the learner.
     pub from: InstanceId,
+    /// Bytes of values that may be under way from there on; one value always may. 0 ends the
+    /// session.
+    pub credit: u32,
 }
 
-/// Chosen values in order, contiguous from `entries[0].instance`.
+/// Chosen values in order, without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Values {
-    /// The values. Empty when the sender has none to give.
-    pub entries: Vec<Entry>,
-    /// The instance of the first value; without values, the first that the sender's log still
-    /// has, 0 when it is not the log that is too short.
+    /// The session they belong to.
+    pub session: u64,
+    /// The instance of the first value; without values, of the next that will come.
     pub first: InstanceId,
+    /// What follows.
+    pub then: Then,
+    /// The values.
+    pub entries: Vec<Entry>,
+}
+
+/// What follows on [`Values`] in their session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// More, as far as the credit goes. Without values: the sender is still at it.
+    More,
+    /// Nothing: the sender has no more, and has forgotten the session.
+    End,
+    /// Nothing: the sender's log begins only with this instance, what lies before it is in the
+    /// checkpoint.
+    Begins(InstanceId),
 }
 
 /// The leader at `ballot` asks the receiver to take over now.

@@ -22,6 +22,7 @@
 //! - election: who becomes a candidate, and when; adoption and filling of gaps.
 //! - leader: pipelined phase 2, read barriers (the read index of Raft, Ongaro section 6.4),
 //!   stepping aside.
+//! - teacher: sessions that push chosen values to followers that are behind.
 //! - learner: watermarks, fetching what was missed, chained checksums ("Paxos Made Live",
 //!   section 5.1 on disk corruption, for the idea of checking replicas against each other).
 
@@ -34,9 +35,11 @@ pub mod message;
 pub mod quorum;
 pub mod ready;
 pub mod replica;
+mod teacher;
 
 pub use learner::chain;
 pub use message::{Envelope, Message};
 pub use quorum::Members;
 pub use ready::{LogFound, LogRead, Ready};
 pub use replica::{Accepted, Chosen, Counters, Halt, Recovered, Replica, Tuning};
+pub use teacher::Session;

@@ -3,9 +3,10 @@
 
 use super::message::{Entry, Envelope};
 use crate::ids::{GroupId, InstanceId, NodeId};
-use crate::log::{Disk, Log, ReadError, Record};
+use crate::log::{Disk, LogReader, ReadError, Record};
 
-/// Chosen values that a peer wants and that only the log still has.
+/// Chosen values that a peer, or a group that rebuilds its state, wants and that only the log
+/// still has.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogRead {
     /// The group.
@@ -16,6 +17,13 @@ pub struct LogRead {
     pub to: InstanceId,
     /// Who wants them.
     pub reader: NodeId,
+    /// The session that they are for, 0 for the own group.
+    pub session: u64,
+    /// About so many bytes of values at most, but at least one value.
+    pub max_bytes: usize,
+    /// To be done only once the records of this turn, and all before, are synced: until then an
+    /// older value of the same instance may be the newest that the log has.
+    pub after_sync: bool,
 }
 
 /// What the log has for a [`LogRead`].
@@ -28,12 +36,12 @@ pub enum LogFound {
 }
 
 impl LogRead {
-    /// Does it, up to about `max_bytes` of values.
+    /// Does it.
     ///
     /// # Errors
     /// When the log cannot be read there.
-    pub fn run<D: Disk>(&self, log: &Log<D>, max_bytes: usize) -> Result<LogFound, ReadError> {
-        match log.read(self.group, self.from, self.to, max_bytes) {
+    pub fn run<D: Disk>(&self, log: &mut LogReader<D>) -> Result<LogFound, ReadError> {
+        match log.read(self.group, self.from, self.to, self.max_bytes) {
             Ok(found) => {
                 let entry = |(instance, ballot, value)| Entry { instance, ballot, value };
                 Ok(LogFound::Entries(found.into_iter().map(entry).collect()))
@@ -49,8 +57,8 @@ impl LogRead {
 /// 2. hands `records` to the log,
 /// 3. sends `send_after_sync` once those records, and all records of earlier turns, are synced;
 ///    envelopes to the node itself come back to it then as received messages,
-/// 4. does `log_reads` once those records are written (an older value of the same instance may
-///    still be the newest on the disk before), when it has time, and hands the results back.
+/// 4. does `log_reads` in their order, beside all this and without haste (those that say
+///    `after_sync` not before 3), and hands the results back.
 #[derive(Debug, Default)]
 pub struct Ready {
     /// Promises nothing that a crash could take back.
@@ -59,7 +67,7 @@ pub struct Ready {
     pub records: Vec<Record>,
     /// True only once the records are on the disk.
     pub send_after_sync: Vec<Envelope>,
-    /// Served from the log after this turn's records, off the hot path.
+    /// Served from the log, off the hot path.
     pub log_reads: Vec<LogRead>,
 }
 

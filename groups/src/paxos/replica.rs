@@ -13,7 +13,8 @@ use super::learner::{Learning, Recent};
 use super::message::{Envelope, Mark, Message};
 use super::quorum::Members;
 use super::ready::Ready;
-use crate::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
+use super::teacher::Teaching;
+use crate::ids::{Ballot, Boot, GroupId, InstanceId, Member, NodeId, StorageId};
 use crate::kv::{ApplyError, StateHash, Sum};
 use crate::log::Record;
 use crate::peers::Peers;
@@ -44,8 +45,20 @@ pub struct Tuning {
     pub recent_bytes: usize,
     /// Value bytes in one message that carries several.
     pub chunk_bytes: usize,
+    /// Value bytes that may be under way to this node's learning groups, all of a shard together;
+    /// the host divides them.
+    pub learn_bytes: usize,
+    /// A sender forgets a learner that it has not heard of for this long.
+    pub forget: Duration,
     /// A better placed node must have been up this long before it is handed the leadership.
     pub settle: Duration,
+}
+
+impl Tuning {
+    /// The credit of a session while it is not known how many there are.
+    pub(super) fn first_credit(&self) -> u32 {
+        u32::try_from(self.learn_bytes / 16).unwrap_or(u32::MAX).max(1)
+    }
 }
 
 impl Default for Tuning {
@@ -60,6 +73,8 @@ impl Default for Tuning {
             recent: 1024,
             recent_bytes: 4 << 20,
             chunk_bytes: 1 << 20,
+            learn_bytes: 4 << 20,
+            forget: Duration::from_secs(3),
             settle: Duration::from_secs(1),
         }
     }
@@ -122,8 +137,14 @@ pub struct Counters {
     pub resent: u64,
     /// Values learned from a peer instead of from the watermark.
     pub learned: u64,
-    /// Requests for values answered from the log because memory had them no more.
+    /// Chunks for peers read from the log because memory had them no more.
     pub log_reads: u64,
+    /// Learning sessions opened here.
+    pub sessions: u64,
+    /// Of those, opened where a session with another peer had stopped after it had brought values.
+    pub resumed: u64,
+    /// Of those, opened because a chunk was missing.
+    pub reopened: u64,
     /// Prepares ignored because a live leader is known.
     pub sticky: u64,
     /// Checkpoints of peers taken in.
@@ -285,6 +306,14 @@ pub struct Replica {
     /// When a follower without a leader begins to probe.
     pub(super) election_due: Time,
     pub(super) learning: Option<Learning>,
+    /// The number of the newest session opened here.
+    pub(super) session: u64,
+    /// Bytes of values that a session of this group may have under way to this node.
+    pub(super) credit: u32,
+    /// Sessions with members that are behind: one for each at most.
+    pub(super) teaching: BTreeMap<NodeId, Teaching>,
+    /// The newest session of each member that is over: late words do not open it again.
+    pub(super) taught: BTreeMap<NodeId, u64>,
     /// The state behind the chosen prefix is missing: this replica votes and learns, but it does
     /// not stand for election, because it could serve nothing.
     pub(super) stateless: bool,
@@ -356,6 +385,7 @@ impl Replica {
             chain: recovered.chain,
             marked: recovered.chosen,
             recent: Recent::new(recovered.chosen, &tuning),
+            credit: tuning.first_credit(),
             tuning,
             delivery: VecDeque::new(),
             role: Role::Follower,
@@ -363,6 +393,9 @@ impl Replica {
             leader_since: now,
             election_due: now + wait,
             learning: None,
+            session: 0,
+            teaching: BTreeMap::new(),
+            taught: BTreeMap::new(),
             stateless: false,
             checkpoint_wanted: None,
             acks: None,
@@ -445,6 +478,17 @@ impl Replica {
         &self.open
     }
 
+    /// Has its learning sessions numbered so that those of an earlier life are older.
+    pub fn number_sessions(&mut self, boot: Boot) {
+        self.session = self.session.max(boot.0.saturating_mul(1 << 32));
+    }
+
+    /// Value bytes in one message that carries several.
+    #[must_use]
+    pub fn chunk_bytes(&self) -> usize {
+        self.tuning.chunk_bytes
+    }
+
     /// Stops this replica for good: it votes, serves and leads no more.
     pub fn halt(&mut self, why: Halt) {
         tracing::error!(group = self.group.0, "group halted on this node: {why}");
@@ -456,6 +500,7 @@ impl Replica {
         self.leader = None;
         self.acks = None;
         self.learning = None;
+        self.teaching.clear();
         // What was chosen behind the value that cannot be applied is not applied either.
         self.delivery.clear();
     }
@@ -551,8 +596,10 @@ impl Replica {
         self.delivery.clear();
         self.write_anchor(mark, ready);
         if let Some(learning) = &mut self.learning {
-            learning.asked = None;
+            learning.heard = None;
         }
+        // What is being sent may no longer be here.
+        self.teaching.clear();
         self.counters.installed += 1;
     }
 
@@ -615,7 +662,7 @@ impl Replica {
             Message::Reject(m) => self.on_reject(&m, now, random),
             Message::Advance(m) => self.on_advance(from, &m, now, random, ready),
             Message::AdvanceReply(m) => self.on_advance_reply(from, &m),
-            Message::Learn(m) => self.on_learn(from, &m, ready),
+            Message::Learn(m) => self.on_learn(from, &m, now, ready),
             Message::Values(m) => self.on_values(from, m, now, ready),
             Message::Transfer(m) => self.on_transfer(from, &m, now, ready),
             // The group's own business, see `check.rs`.
@@ -634,8 +681,9 @@ impl Replica {
             _ => self.tick_election(now, peers, random, ready),
         };
         let learning = self.tick_learning(now, peers, ready);
+        let teaching = self.tick_teaching(now, ready);
         let marking = self.tick_mark(ready);
-        busy || learning || marking
+        busy || learning || teaching || marking
     }
 
     /// A leader that has halted says again and again that it looks for another: its node's
@@ -663,6 +711,7 @@ impl Replica {
             self.advance_leadership(ready);
             self.follow_members(now, ready);
             self.flush(ready);
+            self.acknowledge_values(ready);
         }
     }
 

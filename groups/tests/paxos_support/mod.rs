@@ -521,7 +521,7 @@ impl World {
         }
         for read in ready.log_reads {
             // A read of the log may not overtake the records it is to find.
-            match self.node(id).pending.back_mut() {
+            match self.node(id).pending.back_mut().filter(|_| read.after_sync) {
                 Some(last) => last.reads.push(read),
                 None => self.read_log(id, &read),
             }
@@ -560,7 +560,7 @@ impl World {
         for instance in read.from.0..=read.to.0 {
             let Some((ballot, value)) = newest.get(&instance) else { break };
             bytes += value.len();
-            if bytes > self.setup.tuning.chunk_bytes && !entries.is_empty() {
+            if bytes > read.max_bytes && !entries.is_empty() {
                 break;
             }
             entries.push(Entry { instance: InstanceId(instance), ballot: *ballot, value: value.clone() });
@@ -568,7 +568,7 @@ impl World {
         self.say(Detail::Full, || format!("{id} reads its log for {}: from #{}", read.reader, read.from));
         let now = self.now;
         if let Some(host) = self.node(id).host.as_mut() {
-            host.on_log_read(GROUP, read.reader, LogFound::Entries(entries), now);
+            host.on_log_read(read, LogFound::Entries(entries), now);
             self.turn(id);
         }
     }

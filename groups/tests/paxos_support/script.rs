@@ -37,7 +37,7 @@ use groups::group::Submission;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::Ticket;
 use groups::paxos::message::{
-    Accept, Accepted, Advance, Entry, Mark, Message, Prepare, Promise, Reject, Transfer, Values,
+    Accept, Accepted, Advance, Entry, Learn, Mark, Message, Prepare, Promise, Reject, Then, Transfer, Values,
 };
 
 use super::{Detail, Setup, World, founder, text};
@@ -325,7 +325,15 @@ fn forge(words: &[&str], sender: u32, world: &World) -> Message {
             let (chosen, changed) = (at("chosen"), at("changed"));
             Message::Promise(Promise { ballot, voter, changed, chosen, part, parts, entries: entries() })
         }
-        "Values" => Message::Values(Values { entries: entries(), first: at("first") }),
+        "Learn" => Message::Learn(Learn {
+            session: at("session").0,
+            from: at("from"),
+            credit: at("credit").0 as u32,
+        }),
+        "Values" => {
+            let then = if words.contains(&"end") { Then::End } else { Then::More };
+            Message::Values(Values { session: at("session").0, first: instance, then, entries: entries() })
+        }
         "Transfer" => Message::Transfer(Transfer { ballot }),
         other => panic!("`{other}` cannot be forged here"),
     }
@@ -338,6 +346,8 @@ fn setup(words: &[&str]) -> Setup {
         match name {
             "prefer" => setup.prefer = value.split(',').map(|n| number(n) as u32).collect(),
             "chunk" => setup.tuning.chunk_bytes = number(value) as usize,
+            // What a session begins with; a group that learns alone has all of it from the next tick on.
+            "credit" => setup.tuning.learn_bytes = 16 * number(value) as usize,
             "recent" => setup.tuning.recent = number(value) as usize,
             "ahead" => setup.tuning.ahead = number(value) as usize,
             "window" => setup.tuning.window = number(value) as usize,

@@ -9,7 +9,7 @@ use groups::kv::value::{self, Batch, Value};
 use groups::kv::{Command, Condition, Failure, Outcome, Ticket, Want};
 use groups::log::Record;
 use groups::paxos::Message;
-use groups::paxos::message::Entry;
+use groups::paxos::message::{Entry, Then};
 
 /// A command: `x=1`, `x+1`, or its shape where a transcript does not care.
 pub fn command(bytes: &Bytes) -> String {
@@ -132,13 +132,27 @@ pub fn message(message: &Message) -> String {
             }
             text
         }
-        Message::Learn(m) => format!("from #{}", m.from),
-        Message::Values(m) => format!("{} (first {})", entries(&m.entries), m.first),
+        Message::Learn(m) if m.credit == 0 => format!("s{}: enough", session(m.session)),
+        Message::Learn(m) => format!("s{}: from #{}", session(m.session), m.from),
+        Message::Values(m) => {
+            let then = match m.then {
+                Then::More => String::new(),
+                Then::End => ", end".into(),
+                Then::Begins(first) => format!(", the log begins with #{first}"),
+            };
+            let what = if m.entries.is_empty() { format!("next #{}", m.first) } else { entries(&m.entries) };
+            format!("s{}: {what}{then}", session(m.session))
+        }
         Message::Transfer(m) => format!("{}", m.ballot),
         Message::Report(m) => format!("#{} is {}", m.point.instance, m.point.sum),
     };
     let _ = write!(out, " {rest}");
     out
+}
+
+/// Boot and number of a learning session.
+fn session(number: u64) -> String {
+    format!("{}.{}", number >> 32, number & 0xffff_ffff)
 }
 
 /// A record on one line.

@@ -7,13 +7,16 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use groups::ids::{GroupId, NodeId, Slot};
+use groups::paxos::Session;
 
 use super::Shared;
 use crate::config::Durability;
 use crate::node::shard::GroupStatus;
 use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
 use crate::runtime::worker::{ShardReport, Worker};
-use crate::status::{Begun, FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus, PointLine};
+use crate::status::{
+    Begun, FollowerLine, GroupLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
+};
 
 /// Answers a node command.
 pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
@@ -150,6 +153,16 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
     });
     alarms.extend(shared.mirror.alarms());
     alarms.extend(shared.scrub.alarms());
+    let damaged = shared.learner.damaged.load(Ordering::Relaxed);
+    if damaged > 0 {
+        alarms.push(format!(
+            "{damaged} reads of the log for peers met a damaged record; nothing of it was sent. Stop this \
+             node and run: pelago log verify"
+        ));
+    }
+    let learning =
+        groups.iter().flat_map(|g| g.learning.iter().map(|(s, elapsed)| learning_line(g, s, *elapsed)));
+    let learning = learning.collect();
     if let Some(why) = &read_only {
         alarms.push(format!("writes are refused here ({why})"));
     }
@@ -179,10 +192,23 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             scrub: shared.scrub.status(),
         },
         transfers: shared.mirror.transfers(),
+        learning,
         connections: shared.connections.load(Ordering::Relaxed),
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
         read_only,
         alarms,
+    }
+}
+
+fn learning_line(group: &GroupStatus, session: &Session, elapsed_s: f64) -> LearningLine {
+    LearningLine {
+        group: group.group.0,
+        peer: session.peer.0,
+        incoming: session.incoming,
+        next: session.next.0,
+        target: session.target.0,
+        bytes: session.bytes,
+        elapsed_s,
     }
 }
 
@@ -282,6 +308,24 @@ fn summary(status: &NodeStatus) -> String {
             t.peer,
             t.bytes as f64 / 1e6,
             left / rate.max(0.001)
+        );
+    }
+    // One line for each node and direction: there may be as many sessions as groups.
+    let mut learning: BTreeMap<(bool, u32), (u64, u64, u64, f64)> = BTreeMap::new();
+    for l in &status.learning {
+        let (groups, left, bytes, elapsed) = learning.entry((l.incoming, l.peer)).or_default();
+        *groups += 1;
+        *left += (l.target + 1).saturating_sub(l.next);
+        *bytes += l.bytes;
+        *elapsed = elapsed.max(l.elapsed_s);
+    }
+    for ((incoming, peer), (groups, left, bytes, elapsed)) in learning {
+        let way = if incoming { "from" } else { "to" };
+        let _ = writeln!(
+            text,
+            "values of {groups} groups {way} node {peer}: {:.1} MB, {:.1} MB/s, {left} instances left",
+            bytes as f64 / 1e6,
+            bytes as f64 / elapsed.max(0.001) / 1e6,
         );
     }
     if let Some(holder) = status.groups.iter().find(|g| g.holds_log.is_some()) {

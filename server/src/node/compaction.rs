@@ -3,13 +3,15 @@
 //! The oldest segment goes as soon as no group needs it. Groups that do are asked to move on:
 //! each brings its mirror up to what the segment holds, has it verified and recorded, and writes
 //! an anchor. That costs reading the mirror once, so it is not begun before some log has come
-//! together; and while there is room, values are kept for learners that are slow.
+//! together; and while there is room, values are kept for learners that are slow. A segment from
+//! which a peer is being sent values stays while that gets on, up to twice the room for the log.
 
 use std::time::Duration;
 
 use groups::ids::GroupId;
 use groups::log::{CommitError, Disk, Log};
 use groups::mirrored::Demand;
+use groups::planted::{self, Bug};
 use groups::time::Time;
 
 /// When what is done.
@@ -41,13 +43,20 @@ const AGAIN: Duration = Duration::from_millis(250);
 pub struct Compactor {
     limits: CompactionLimits,
     next: Time,
+    kept_for_readers: u64,
 }
 
 impl Compactor {
     /// A compactor that has not looked yet.
     #[must_use]
     pub fn new(limits: CompactionLimits) -> Compactor {
-        Compactor { limits, next: Time::ZERO }
+        Compactor { limits, next: Time::ZERO, kept_for_readers: 0 }
+    }
+
+    /// How often a segment was kept because it was being sent to a peer.
+    #[must_use]
+    pub fn kept_for_readers(&self) -> u64 {
+        self.kept_for_readers
     }
 
     /// Drops what nobody needs, and says what to ask of whom for the rest. `scarce`: the disk is
@@ -70,6 +79,12 @@ impl Compactor {
                 break;
             }
             if pinned.groups.is_empty() {
+                // What is being sent stays while it gets on and there is room for it.
+                let room = !scarce && pinned.log_bytes <= self.limits.keep_bytes.saturating_mul(2);
+                if room && log.is_being_sent(now) && !planted::is(Bug::GcIgnoresReaders) {
+                    self.kept_for_readers += 1;
+                    break;
+                }
                 match log.drop_oldest() {
                     Ok(true) => continue,
                     Ok(false) | Err(CommitError::NoSpace) => break,

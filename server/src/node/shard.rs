@@ -13,7 +13,7 @@ use groups::ids::{Boot, GroupId, InstanceId, NodeId};
 use groups::kv::{Failure, Outcome, Point};
 use groups::log::Record;
 use groups::mirrored::{Demand, HeldBack, MirrorOrder};
-use groups::paxos::{Envelope, LogFound, LogRead, codec};
+use groups::paxos::{Envelope, LogFound, LogRead, Session, codec};
 use groups::peers::{MAX_SHARDS, Memory, Standing};
 use groups::planted::{self, Bug};
 use groups::time::Time;
@@ -100,7 +100,7 @@ pub struct Effects {
     pub send_now: Outbox,
     /// To be written.
     pub job: Option<LogJob>,
-    /// To be read, when there is time.
+    /// To be read, beside all else: what they look for is on the disk.
     pub log_reads: Vec<LogRead>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
@@ -142,6 +142,9 @@ pub struct Shard {
     /// Bytes of records handed to the log and not synced yet, by batch.
     unsynced: VecDeque<(u64, usize)>,
     unsynced_bytes: usize,
+    /// Reads of the log that wait for a batch to be synced, and those that do so no longer.
+    held_reads: VecDeque<(u64, LogRead)>,
+    due_reads: Vec<LogRead>,
     /// The sequence of the last stamped frame sent.
     sequence: u64,
     /// The newest stamped frame of each peer's shard: its life and sequence.
@@ -168,6 +171,8 @@ impl Shard {
             refused: Vec::new(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
+            held_reads: VecDeque::new(),
+            due_reads: Vec::new(),
             sequence: 0,
             stamped: BTreeMap::new(),
             counters: ShardCounters::default(),
@@ -284,12 +289,15 @@ impl Shard {
         while let Some((_, bytes)) = self.unsynced.pop_front_if(|(b, _)| *b <= batch) {
             self.unsynced_bytes -= bytes;
         }
+        while let Some((_, read)) = self.held_reads.pop_front_if(|(b, _)| *b <= batch) {
+            self.due_reads.push(read);
+        }
         self.host.on_synced(batch, now);
     }
 
     /// The log's answer to a [`LogRead`].
     pub fn on_log_read(&mut self, read: LogRead, found: LogFound, now: Time) {
-        self.host.on_log_read(read.group, read.reader, found, now);
+        self.host.on_log_read(&read, found, now);
     }
 
     /// What the mirror says about a group.
@@ -323,6 +331,7 @@ impl Shard {
     pub fn turn(&mut self, now: Time) -> Effects {
         let mut effects = Effects::default();
         let mut records = Vec::new();
+        let mut reads = Vec::new();
         let mut after_sync = Outbox::default();
         let mut batch = None;
         // A request handed to an own group may be answered in the same turn.
@@ -341,7 +350,7 @@ impl Shard {
                 self.outbox.beat(*to, &body);
             }
             records.extend(output.ready.records);
-            effects.log_reads.extend(output.ready.log_reads);
+            reads.extend(output.ready.log_reads);
             effects.orders.extend(output.orders);
             // One shard speaks for the node.
             effects.memory = effects.memory.or(output.memory).filter(|_| self.shard == 0);
@@ -359,9 +368,24 @@ impl Shard {
             self.unsynced_bytes += bytes;
             effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
         }
+        self.hold_reads(reads);
+        effects.log_reads = std::mem::take(&mut self.due_reads);
         effects.send_now = std::mem::take(&mut self.outbox);
         effects.completions = std::mem::take(&mut self.completions);
         effects
+    }
+
+    /// Keeps back the reads that may not overtake the records before them.
+    fn hold_reads(&mut self, reads: Vec<LogRead>) {
+        let last = self.unsynced.back().map(|(batch, _)| *batch);
+        for read in reads {
+            match last {
+                Some(batch) if read.after_sync && !planted::is(Bug::LogReadBeforeSync) => {
+                    self.held_reads.push_back((batch, read));
+                }
+                _ => self.due_reads.push(read),
+            }
+        }
     }
 
     /// Hands requests to this node's own groups, and to peers in one frame per group.
@@ -523,6 +547,8 @@ pub struct GroupStatus {
     pub healed: Option<String>,
     /// Whether this node's disk is a member: what it promises and accepts counts.
     pub votes: bool,
+    /// Sessions that bring chosen values here or to others, and for how many seconds they have.
+    pub learning: Vec<(Session, f64)>,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
     pub followers: Vec<(NodeId, bool, u64)>,
     /// What the newest comparisons of the replicas found here.
@@ -534,7 +560,7 @@ pub struct GroupStatus {
 impl GroupStatus {
     /// The status of a group with a seat here.
     #[must_use]
-    pub fn of(group: &Group) -> GroupStatus {
+    pub fn of(group: &Group, now: Time) -> GroupStatus {
         let (replica, state) = (&group.replica, group.state());
         let mark = replica.mark();
         // While the state is being rebuilt it is behind the prefix, and has no checksum of its own.
@@ -555,6 +581,11 @@ impl GroupStatus {
             rebuilding: group.is_rebuilding(),
             votes: replica.is_voter(),
             healed: group.healed().map(ToString::to_string),
+            learning: replica
+                .learning_sessions()
+                .into_iter()
+                .map(|session| (session, now.since(session.since).as_secs_f64()))
+                .collect(),
             followers: replica
                 .followers()
                 .into_iter()

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
-use groups::log::{CommitError, Disk, Log, LogStats, ReadError, RealDisk};
-use groups::paxos::{LogFound, LogRead};
+use groups::log::{CommitError, Disk, Log, LogStats, RealDisk};
 use groups::peers::Newest;
 use netio::NetHandle;
 use parking_lot::Mutex;
@@ -21,8 +20,6 @@ use crate::node::shard::LogJob;
 pub enum Task {
     /// Write, sync, release.
     Write(LogJob),
-    /// Read chosen values for a peer that is behind.
-    Read(u32, LogRead),
     /// Seal the log and end.
     End,
 }
@@ -55,9 +52,6 @@ impl LogGauge {
 /// The commits whose times are kept.
 const TIMES: usize = 1024;
 
-/// Reads for peers that are served between two commits.
-const READS_PER_COMMIT: usize = 4;
-
 /// One commit takes at most about this many bytes of jobs.
 const GATHER_BYTES: usize = 8 << 20;
 
@@ -75,8 +69,6 @@ pub struct Logger {
     min_free: u64,
     stop: Arc<AtomicBool>,
     next_look: Instant,
-    /// Bytes of values read for one peer at a time.
-    read_bytes: usize,
     compactor: Compactor,
     clock: Clock,
     newest: Newest,
@@ -118,7 +110,6 @@ impl Logger {
             min_free,
             stop,
             next_look: Instant::now(),
-            read_bytes: 1 << 20,
             compactor,
             clock,
             newest,
@@ -129,12 +120,11 @@ impl Logger {
     /// after it, and a sync is never tried again as if it could succeed.
     pub fn run(mut self) {
         let mut jobs: Vec<LogJob> = Vec::new();
-        let mut reads: Vec<(u32, LogRead)> = Vec::new();
         loop {
             self.look_at_space();
             let mut end = false;
             match self.tasks.recv_timeout(IDLE) {
-                Ok(task) => end |= sort(task, &mut jobs, &mut reads),
+                Ok(task) => end |= sort(task, &mut jobs),
                 Err(RecvTimeoutError::Timeout) => {
                     self.seal();
                     self.compact();
@@ -150,22 +140,15 @@ impl Logger {
                     if let Task::Write(job) = &task {
                         bytes += job.records.iter().map(groups::log::Record::encoded_len).sum::<usize>();
                     }
-                    end |= sort(task, &mut jobs, &mut reads);
+                    end |= sort(task, &mut jobs);
                 }
                 if jobs.is_empty() {
                     break;
                 }
                 self.write(&mut jobs);
-                // Under a load that never pauses, peers that are behind and the look at the disk
-                // have their turn all the same. Reads come after the records that preceded them.
-                for (shard, read) in reads.drain(..reads.len().min(READS_PER_COMMIT)) {
-                    self.read(shard, read);
-                }
+                // Under a load that never pauses, the look at the disk has its turn all the same.
                 self.look_at_space();
                 self.compact();
-            }
-            for (shard, read) in reads.drain(..) {
-                self.read(shard, read);
             }
             if end {
                 self.seal();
@@ -240,19 +223,6 @@ impl Logger {
         }
     }
 
-    fn read(&mut self, shard: u32, read: LogRead) {
-        let found = match read.run(&self.log, self.read_bytes) {
-            Ok(found) => found,
-            Err(ReadError::Poisoned) => return,
-            Err(e) => {
-                tracing::error!(group = read.group.0, peer = read.reader.0, "cannot serve a peer: {e}");
-                // Nothing to give: whoever asked looks elsewhere.
-                LogFound::Entries(Vec::new())
-            }
-        };
-        self.posts[shard as usize].mail.push(Letter::LogRead(read, found));
-    }
-
     fn note(&mut self, took: Duration) {
         let mut guard = self.gauge.stats.lock();
         let stats = self.log.stats();
@@ -293,10 +263,9 @@ impl Logger {
     }
 }
 
-fn sort(task: Task, jobs: &mut Vec<LogJob>, reads: &mut Vec<(u32, LogRead)>) -> bool {
+fn sort(task: Task, jobs: &mut Vec<LogJob>) -> bool {
     match task {
         Task::Write(job) => jobs.push(job),
-        Task::Read(shard, read) => reads.push((shard, read)),
         Task::End => return true,
     }
     false

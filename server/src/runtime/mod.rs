@@ -4,6 +4,7 @@
 //! netio    one thread, one poll loop: all peers
 //! worker   one thread per shard: its groups, its client connections
 //! log      one thread: one write and one sync for all that is ready; shortens the log
+//! learner  one thread: reads the log for peers that are behind
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
 //! scrub    one thread: reads sealed segments of the log again, slowly
 //! main     the birth, then the wait for the end
@@ -11,6 +12,7 @@
 
 mod aside;
 pub mod clock;
+pub mod learner;
 pub mod logger;
 pub mod mailbox;
 pub mod memory;
@@ -50,6 +52,7 @@ use crate::node::open::{Refused, Role, open_log, open_manifest};
 use crate::node::requests::Patience;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
+use learner::{LearnerGauge, LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
 use memory::MemoryHandle;
@@ -294,6 +297,7 @@ fn live(
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
         scrub: Arc::clone(&scrub_gauge),
+        learner: Arc::new(LearnerGauge::default()),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -320,7 +324,18 @@ fn live(
         clock,
         newest: newest.clone(),
     };
+    let (lesson_sender, lessons) = crossbeam_channel::unbounded();
+    let learner_parts = LearnerParts {
+        log: opened.log.reader(),
+        lessons,
+        me: node,
+        posts: posts.clone(),
+        net: net.clone(),
+        gauge: Arc::clone(&shared.learner),
+        clock,
+    };
     let logger = Logger::new(opened.log, parts);
+    let learner_thread = spawn("learner".to_owned(), move || learner::run(learner_parts))?;
     let (mirror_handle, errands) = MirrorHandle::new();
     let (shelf, memory_disk) =
         (memory.shelf(), RealDisk::open(&directory).map_err(io("open the data directory"))?);
@@ -374,6 +389,7 @@ fn live(
             clock,
             net: net.clone(),
             log: log_sender.clone(),
+            learner: lesson_sender.clone(),
             mirror: mirror_handle.clone(),
             memory: memory.clone(),
             shared: Arc::clone(&shared),
@@ -403,6 +419,8 @@ fn live(
     for worker in workers {
         let _ = worker.join();
     }
+    let _ = lesson_sender.send(Lesson::End);
+    let _ = learner_thread.join();
     let _ = log_sender.send(Task::End);
     let _ = log_thread.join();
     let _ = scrub_thread.join();
@@ -482,6 +500,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 election_timeout: config.paxos.election_timeout,
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
+                learn_bytes: Tuning::default().learn_bytes / shards as usize,
                 ..Tuning::default()
             },
             limits: GroupLimits {

@@ -22,6 +22,7 @@ use netio::{Frame, NetHandle, SendError};
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::Clock;
+use super::learner::Lesson;
 use super::logger::Task;
 use super::mailbox::Mailbox;
 use super::memory::MemoryHandle;
@@ -113,6 +114,7 @@ pub struct Worker {
     clock: Clock,
     net: NetHandle,
     log: Sender<Task>,
+    learner: Sender<Lesson>,
     mirror: MirrorHandle,
     memory: MemoryHandle,
     shared: Arc<Shared>,
@@ -175,7 +177,7 @@ impl Worker {
 
     fn own_report(&self, now: Time) -> ShardReport {
         let shard = self.shard.borrow();
-        let groups: Vec<GroupStatus> = shard.host().groups().map(GroupStatus::of).collect();
+        let groups: Vec<GroupStatus> = shard.host().groups().map(|g| GroupStatus::of(g, now)).collect();
         let peers = shard.host().peers();
         // A node is heard when each of its shards that owns one of our groups is; the first
         // group stands for them.
@@ -247,8 +249,8 @@ impl Worker {
             self.write(job);
         }
         for read in log_reads {
-            // The log thread ends only with the process.
-            let _ = self.log.send(Task::Read(self.index, read));
+            // The learner thread ends only with the process.
+            let _ = self.learner.send(Lesson::Read(self.index, read));
         }
         for (group, order) in orders {
             self.mirror.order(group, order);
@@ -356,6 +358,8 @@ pub struct WorkerParts {
     pub net: NetHandle,
     /// The log thread.
     pub log: Sender<Task>,
+    /// The learner thread.
+    pub learner: Sender<Lesson>,
     /// The mirror's thread.
     pub mirror: MirrorHandle,
     /// Where what is remembered of the peers is kept.
@@ -369,7 +373,7 @@ pub struct WorkerParts {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
-    let WorkerParts { shard, posts, wake, clock, net, log, mirror, memory, shared } = parts;
+    let WorkerParts { shard, posts, wake, clock, net, log, learner, mirror, memory, shared } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
@@ -381,6 +385,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         clock,
         net,
         log,
+        learner,
         mirror,
         memory,
         shared,

@@ -36,6 +36,7 @@ fn status(node: u32, groups: u32) -> NodeStatus {
             ..LogStatus::default()
         },
         transfers: Vec::new(),
+        learning: Vec::new(),
         connections: 2,
         open_requests: 0,
         read_only: None,
