@@ -29,9 +29,6 @@ const SPAN: u64 = 512 << 10;
 /// The disk is told this much ahead what will be read.
 const AHEAD: u32 = 4 << 20;
 
-/// The segments for which it is remembered what the disk was told.
-const SEGMENTS: usize = 64;
-
 /// Reads a log that another thread writes. Sees what is synced.
 pub struct LogReader<D: Disk> {
     shared: Arc<Shared<D::File>>,
@@ -154,6 +151,7 @@ impl<D: Disk> LogReader<D> {
         places: &[(InstanceId, Position)],
         volumes: &BTreeMap<SegmentSeq, Arc<Volume<D::File>>>,
     ) {
+        let oldest = self.fetched.first_key_value().map(|(seq, _)| *seq);
         for (seq, volume) in volumes {
             let in_it = || places.iter().filter(|(_, p)| p.segment == *seq).map(|(_, p)| p.offset);
             let (Some(first), Some(last)) = (in_it().min(), in_it().max()) else { continue };
@@ -165,9 +163,10 @@ impl<D: Disk> LogReader<D> {
                 *fetched = end;
             }
         }
-        while self.fetched.len() > SEGMENTS {
-            self.fetched.pop_first();
-        }
+        while self.fetched.len() > 64
+            && let Some(oldest) = oldest
+            && self.fetched.remove(&oldest).is_some()
+        {}
     }
 }
 
@@ -175,15 +174,24 @@ impl<D: Disk> LogReader<D> {
 fn near(places: &[(InstanceId, Position)]) -> usize {
     let first = places[0].1;
     let mut end = u64::from(first.offset) + u64::from(first.length);
-    let joins = |(_, position): &&(InstanceId, Position)| {
+    let joins = |position: &Position| {
         let start = u64::from(position.offset);
-        let behind = start + u64::from(position.length);
+        let next = start + u64::from(position.length);
         let near = position.segment == first.segment && start >= end && start - end <= NEAR;
-        let joins = near && behind - u64::from(first.offset) <= SPAN;
-        end = end.max(if joins { behind } else { 0 });
+        let joins = near && next - u64::from(first.offset) <= SPAN;
+        if joins {
+            end = next;
+        }
         joins
     };
-    1 + places[1..].iter().take_while(joins).count()
+    1 + places[1..]
+        .iter()
+        .map(|(_, position)| position)
+        .map_while({
+            let mut joins = joins;
+            move |position| joins(position).then_some(())
+        })
+        .count()
 }
 
 /// The value in `buffer`, which was read from `start` on.
