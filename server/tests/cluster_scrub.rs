@@ -13,6 +13,9 @@ use serde_json::Value;
 
 const LONG: Duration = Duration::from_secs(20);
 
+/// What fits segments of a megabyte.
+const SMALL: &str = "[paxos]\nmax_batch_bytes = \"128KiB\"\n\n[limits]\nmax_value = \"128KiB\"";
+
 /// What `pelago admin` said: exit code, stdout, stderr.
 struct Said {
     code: Option<i32>,
@@ -58,7 +61,8 @@ fn replayed(cluster: &Cluster, node: u32) -> u64 {
 #[test]
 fn a_healthy_cluster_agrees_and_a_flipped_bit_in_a_running_log_is_named() {
     let _turn = turn();
-    let cluster = Cluster::start(Recipe { groups: 4, segment_size: "1MiB", ..Recipe::default() });
+    let cluster =
+        Cluster::start(Recipe { groups: 4, segment_size: "1MiB", more: SMALL, ..Recipe::default() });
     // Two segments and a part of a third: the log is not shortened yet.
     fill(&cluster, 0, 300);
     cluster.wait_same(LONG);
