@@ -16,11 +16,11 @@ const UNREADABLE: u32 = 3;
 /// A state that was not what its owner promised so many times in a row is not asked for again.
 const REFUSED: u32 = 3;
 
-/// Entries staged in one batch.
-const STAGE_ENTRIES: usize = 4096;
+/// Entries staged in one step.
+const STAGE_ENTRIES: usize = 1 << 17;
 
-/// Bytes of keys and values staged in one batch, unless one entry is larger.
-const STAGE_BYTES: usize = 1 << 20;
+/// Bytes of keys and values staged in one step, unless one entry is larger.
+const STAGE_BYTES: usize = 8 << 20;
 
 /// What is known of a group beside the store.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ pub(super) struct Group {
     installed: InstanceId,
     unreadable: u32,
     refused: u32,
+    /// How often in a row a pause was ended although a receiver was not done.
+    pub(super) cuts: u32,
 }
 
 impl Mirror {
@@ -203,7 +205,7 @@ impl Mirror {
         }
         let persisted = match self.store.persist() {
             Ok(persisted) => persisted,
-            Err(error) => return self.poison(error.to_string()),
+            Err(error) => return self.stop(error),
         };
         let mut verified = Vec::with_capacity(groups.len());
         for &group in groups {
@@ -222,7 +224,15 @@ impl Mirror {
         }
         match self.store.record(&persisted, &verified) {
             Ok(_) => self.say_durable(),
-            Err(error) => self.poison(error.to_string()),
+            Err(error) => self.stop(error),
+        }
+    }
+
+    /// Nothing can be written any more.
+    fn stop(&mut self, error: StoreError) {
+        match error {
+            StoreError::NoSpace { reason } => self.no_space(reason),
+            error => self.poison(error.to_string()),
         }
     }
 
@@ -260,6 +270,7 @@ impl Mirror {
             | StoreError::Unsorted { .. }
             | StoreError::NotThatState { .. } => self.ask_refill(group, error.to_string()),
             StoreError::Poisoned { reason } => self.poison(reason),
+            StoreError::NoSpace { reason } => self.no_space(reason),
             StoreError::Unusable { .. }
             | StoreError::Locked { .. }
             | StoreError::OtherEngine { .. }
@@ -272,7 +283,7 @@ impl Mirror {
     pub(super) fn lose(&mut self, group: GroupId, why: String) {
         self.break_pause(group);
         if let Err(error) = self.discard(group) {
-            return self.poison(error.to_string());
+            return self.stop(error);
         }
         self.restage(group);
         self.say_durable();
