@@ -70,7 +70,7 @@ fn main() {
     println!("settle (sync, verify, record): {:.3} s", began.elapsed().as_secs_f64());
     let keys = held.iter().flatten().count();
     let began = Instant::now();
-    let loaded = sender.load(GROUP, drop).expect("sound").expect("there");
+    let loaded = sender.store().load(GROUP, drop).expect("sound");
     let took = began.elapsed().as_secs_f64();
     assert_eq!(loaded.position.applied, InstanceId(ROUNDS));
     println!("verify: {:.2} M keys/s", keys as f64 / took / 1e6);

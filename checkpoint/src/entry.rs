@@ -26,7 +26,46 @@ pub struct Entry {
     pub expiry: u64,
 }
 
+/// An entry as it lies in the engine or in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryRef<'a> {
+    /// The user's key.
+    pub key: &'a [u8],
+    /// The user's value.
+    pub value: &'a [u8],
+    /// The revision that wrote it.
+    pub revision: u64,
+    /// When it expires, as in [`Entry`].
+    pub expiry: u64,
+}
+
+impl EntryRef<'_> {
+    /// Adds this entry to the hash of a state.
+    pub fn add_to(&self, hash: &mut StateHash) {
+        hash.add(self.key, self.value, self.revision, self.expiry);
+    }
+
+    /// Bytes of key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
+    /// A copy that stands alone.
+    #[must_use]
+    pub fn to_entry(&self) -> Entry {
+        let (key, value) = (Bytes::copy_from_slice(self.key), Bytes::copy_from_slice(self.value));
+        Entry { key, value, revision: self.revision, expiry: self.expiry }
+    }
+}
+
 impl Entry {
+    /// Bytes of key and value.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+
     /// Adds this entry to the hash of a state.
     pub fn add_to(&self, hash: &mut StateHash) {
         hash.add(&self.key, &self.value, self.revision, self.expiry);

@@ -20,4 +20,4 @@ pub mod mirror;
 pub mod store;
 pub mod transfer;
 
-pub use entry::{Chain, Entry, Generation, StateDigest};
+pub use entry::{Chain, Entry, EntryRef, Generation, StateDigest};

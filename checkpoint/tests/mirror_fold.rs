@@ -5,7 +5,7 @@ mod mirror_world;
 use std::io;
 
 use bytes::Bytes;
-use checkpoint::mirror::Event;
+use checkpoint::mirror::{Event, Mirror};
 use checkpoint::store::sim::Hit;
 use checkpoint::store::{MAX_SESSIONS, Point, Position, StoreError};
 use groups::ids::{GroupId, InstanceId};
@@ -61,10 +61,10 @@ fn folds_become_durable_when_settled() {
     node.start(Time::ZERO);
     assert_eq!(truth.check(node.store()), InstanceId(3));
     let mut entries = Vec::new();
-    let image = node.mirror().load(group, |entry| entries.push(entry)).unwrap().unwrap();
+    let image = node.store().load(group, |entry| entries.push(entry)).unwrap();
     assert_eq!((image.position, image.sessions), (truth.at(3).position(), truth.at(3).sessions.clone()));
     assert_eq!(entries, truth.at(3).list());
-    assert_eq!(node.mirror().load(GroupId(9), drop).unwrap(), None);
+    assert!(matches!(node.store().load(GroupId(9), drop), Err(StoreError::Absent { .. })));
 }
 
 #[test]
@@ -129,6 +129,10 @@ fn a_refill_that_lies_is_not_installed_and_not_asked_for_for_ever() {
 fn a_failed_write_or_sync_is_the_end_of_it() {
     for kind in [io::ErrorKind::Other, io::ErrorKind::StorageFull] {
         for (write, operation) in (0..12).map(|n| (n % 2 == 0, n / 2 + 1)) {
+            if write && kind == io::ErrorKind::StorageFull {
+                // That is no end: see the next test.
+                continue;
+            }
             let (truth, mut node) = (truth(6), node());
             if write {
                 node.engine.fail_write(operation, kind);
@@ -303,9 +307,11 @@ fn damage_is_never_recorded_as_durable() {
         // After a restart too: the group is gone, not wrong, and comes back whole.
         node.crash(0);
         node.start(Time::ZERO);
-        let loaded = node.mirror().load(group, drop);
-        assert!(matches!(loaded, Ok(None) | Err(StoreError::Damaged { .. })), "{hit:?}: {loaded:?}");
-        assert_eq!(node.mirror().load(group, drop).unwrap(), None);
+        let loaded = node.store().load(group, drop);
+        let gone = matches!(loaded, Err(StoreError::Absent { .. } | StoreError::Damaged { .. }));
+        assert!(gone, "{hit:?}: {loaded:?}");
+        node.store().discard(group).unwrap();
+        assert!(matches!(node.store().load(group, drop), Err(StoreError::Absent { .. })));
         let whole = if group == truths[0].group { &truths[0] } else { &truths[1] };
         refill(&mut node, group, whole.at(5));
         assert_eq!(whole.check(node.store()), InstanceId(5));
@@ -326,24 +332,60 @@ fn groups_load_from_several_threads_at_once() {
         .collect();
     truths.iter().for_each(|truth| node.mirror().fold(truth.fold(0, 1)));
     node.engine.flip_where(3, 9, |hit| hit == Hit::Entry(GroupId(5)));
-    let loader = node.mirror().loader();
+    let store = node.store();
     std::thread::scope(|scope| {
         for part in truths.chunks(3) {
             scope.spawn(move || {
                 for truth in part {
                     let mut entries = Vec::new();
-                    let loaded = loader.load(truth.group, |entry| entries.push(entry));
+                    let loaded = store.load(truth.group, |entry| entries.push(entry));
                     if truth.group == GroupId(5) {
                         assert!(matches!(loaded, Err(StoreError::Damaged { .. })));
-                        assert_eq!(loader.load(truth.group, drop).unwrap(), None);
+                        store.discard(truth.group).unwrap();
+                        assert!(matches!(store.load(truth.group, drop), Err(StoreError::Absent { .. })));
                     } else {
-                        assert_eq!(loaded.unwrap().unwrap().position, truth.last().position());
+                        assert_eq!(loaded.unwrap().position, truth.last().position());
                         assert_eq!(entries, truth.last().list());
                     }
                 }
             });
         }
     });
+}
+
+#[test]
+fn a_full_disk_is_waited_for() {
+    // The story: a disk without space for the mirror ended the process, and every start anew.
+    for operation in 1..=8 {
+        let (truth, mut node) = (truth(6), node());
+        node.engine.fail_write(operation, io::ErrorKind::StorageFull);
+        let mut events = Vec::new();
+        for at in 0..5 {
+            node.mirror().fold(truth.fold(at, at + 1));
+            node.mirror().settle(&[truth.group], Time::ZERO);
+            events.extend(node.drain());
+        }
+        events.extend(refill(&mut node, truth.group, truth.at(6)));
+        let said = events.iter().filter(|event| matches!(event, Event::NoSpace { .. })).count();
+        assert_eq!(said, 1, "operation {operation}: {events:?}");
+        assert!(!events.iter().any(|event| matches!(event, Event::Poisoned { .. } | Event::Refill { .. })));
+        let operations = node.engine.operations();
+        node.mirror().fold(truth.fold(5, 6));
+        node.mirror().tick(Time::from_nanos(1 << 40));
+        assert_eq!(node.drain(), []);
+        assert_eq!(node.engine.operations(), operations);
+        // Opened anew it has what was written, no more and no less, and goes on.
+        let (at, durable) = (node.mirror().applied(truth.group), node.mirror().durable(truth.group));
+        let _ = node.mirror.take().map(Mirror::close);
+        node.start(Time::ZERO);
+        assert_eq!((node.mirror().applied(truth.group), node.mirror().durable(truth.group)), (at, durable));
+        assert!(refill(&mut node, truth.group, truth.at(6)).contains(&folded(truth.group, 6)));
+        assert_eq!(truth.check(node.store()), InstanceId(6));
+        // A power loss does not bring back what had no space.
+        node.crash(u64::MAX - 3);
+        node.start(Time::ZERO);
+        assert_eq!(truth.check(node.store()), InstanceId(6));
+    }
 }
 
 #[test]
@@ -390,7 +432,8 @@ fn what_is_lost_is_asked_for() {
     node.mirror = None;
     node.engine.forget();
     node.start(Time::ZERO);
-    assert!(matches!(node.mirror().load(truth.group, drop), Err(StoreError::Damaged { .. })));
+    assert!(matches!(node.store().load(truth.group, drop), Err(StoreError::Damaged { .. })));
+    node.store().discard(truth.group).unwrap();
     assert_eq!(node.mirror().durable(truth.group), None);
     node.mirror = None;
     node.engine.destroy();

@@ -9,6 +9,7 @@ use checkpoint::mirror::wire::{Attempt, Fetch, Frame, Why};
 use checkpoint::mirror::{CHUNK, Direction, Event, FETCH, HEAD, NONE};
 use checkpoint::store::sim::Hit;
 use groups::ids::{Boot, ClusterId, GroupId, InstanceId, NodeId};
+use groups::time::Time;
 
 use mirror_world::{CLUSTER, Truth, World};
 
@@ -214,6 +215,46 @@ fn the_next_source_goes_on_where_the_first_one_stopped() {
     assert!(world.chunks(2, GROUP) >= 2);
     let total = world.chunks(1, GROUP) + world.chunks(2, GROUP);
     assert!(total <= 15 + 6 + 4, "{total} chunks");
+}
+
+#[test]
+fn a_slow_receiver_does_not_hold_a_group_for_ever() {
+    // The story: a receiver that asks for one frame every second kept the group's mirror paused,
+    // and with it the log, for as long as it lived.
+    let mut truth = truth();
+    let mut world = world(&truth, 2, 1);
+    truth.step(20);
+    let at = |seconds: u64| Time::from_nanos(seconds * 1_000_000_000);
+    let mut folded_at = None;
+    for second in 0..400_u64 {
+        let fetch = Fetch {
+            attempt: Attempt { boot: Boot(1), count: 1 },
+            cluster: CLUSTER,
+            above: InstanceId(0),
+            next: second as u32 / 50,
+            credit: 1,
+            doubt: false,
+            has: None,
+        };
+        let (kind, body) = Frame::Fetch(fetch).encode();
+        let mirror = world.node(1).mirror();
+        mirror.on_frame(NodeId(2), GROUP, kind, body, at(second));
+        if second == 0 {
+            mirror.fold(truth.fold(4, 5));
+        }
+        mirror.tick(at(second));
+        let events = mirror.turn();
+        if events.contains(&Event::Folded { group: GROUP, applied: InstanceId(5) }) {
+            folded_at = Some(second);
+            break;
+        }
+        assert!(mirror.paused(GROUP));
+    }
+    assert!(folded_at.is_some_and(|second| (60..90).contains(&second)), "{folded_at:?}");
+    // It may begin again, and is given longer.
+    world.want(2, GROUP, 0, &[1]);
+    world.until(|world| installed(world, 2));
+    world.assert_installed(2, &truth);
 }
 
 #[test]

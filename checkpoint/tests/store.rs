@@ -9,7 +9,7 @@ use bytes::Bytes;
 use checkpoint::format;
 use checkpoint::store::{self, Batch, ChunkLimit, MirrorStore, Position, StoreError};
 use checkpoint::transfer::{self, TransferError};
-use checkpoint::{Entry, Generation, StateDigest};
+use checkpoint::{Entry, EntryRef, Generation, StateDigest};
 use groups::ids::{ClusterId, GroupId, InstanceId};
 use groups::kv::StateHash;
 
@@ -41,6 +41,7 @@ every_engine!(
     install_is_a_switch,
     a_wrong_checkpoint_is_not_installed,
     staging_survives_a_restart,
+    large_pieces_are_staged_past_the_journal,
     sweeping_is_bounded_and_complete,
     discarded_groups_start_afresh,
     lost_durable_data_is_noticed,
@@ -317,6 +318,56 @@ fn staging_survives_a_restart(engine: Kind) {
     store.stage(group, staging.generation, &entries[7..]).unwrap();
     store.install(group, staging.generation).unwrap();
     holds(&store, group, &position, &entries);
+}
+
+fn large_pieces_are_staged_past_the_journal(engine: Kind) {
+    let scratch = Scratch::new("large");
+    let dir = scratch.path("mirror");
+    let mut model = Model::new(1);
+    let mut random = Random(5);
+    let group = GroupId(9);
+    let (mut hash, mut entries) = (StateHash::default(), Vec::new());
+    for n in 0..1400_u64 {
+        let value: Vec<u8> = (0..8192 / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        let next = entry(&n.to_be_bytes(), &value, n);
+        next.add_to(&mut hash);
+        entries.push(next);
+    }
+    let position = Position { applied: InstanceId(7), state_hash: hash.into(), ..Position::default() };
+    let (first, second) = entries.split_at(650);
+    {
+        let store = open(&dir, engine);
+        let generation = store.begin_generation(group, position.clone(), Bytes::from_static(b"s")).unwrap();
+        // Other groups go on before, between and behind the pieces.
+        (0..20).for_each(|_| model.step(&store, &mut random).unwrap());
+        store.stage(group, generation, first).unwrap();
+        (0..20).for_each(|_| model.step(&store, &mut random).unwrap());
+        model.check(&store);
+        store.persist().unwrap();
+    }
+    {
+        let store = open(&dir, engine);
+        model.check(&store);
+        let staging = store.staging(group).unwrap().unwrap();
+        assert_eq!((staging.entries, staging.last_key), (650, Some(first[649].key.clone())));
+        // A piece that came before a crash without its progress comes again.
+        store.stage(group, staging.generation, second).unwrap();
+        (0..20).for_each(|_| model.step(&store, &mut random).unwrap());
+        let mut read = Vec::new();
+        let take = |entry: EntryRef<'_>| read.push(entry.to_entry());
+        let image = store.install_reading(group, staging.generation, take).unwrap();
+        assert_eq!((&image.position, &image.sessions[..]), (&position, &b"s"[..]));
+        assert!(read == entries);
+        model.check(&store);
+        store.persist().unwrap();
+    }
+    let store = open(&dir, engine);
+    holds(&store, group, &position, &entries);
+    model.check(&store);
+    store.discard(group).unwrap();
+    while store.sweep(500).unwrap().more {}
+    assert!(matches!(store.load(group, drop), Err(StoreError::Absent { .. })));
+    model.check(&store);
 }
 
 fn sweeping_is_bounded_and_complete(engine: Kind) {

@@ -8,6 +8,7 @@ use std::fs;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use cluster::{Cluster, Recipe, Reply, Snapshot, turn, within};
@@ -153,6 +154,22 @@ fn wait_settled(cluster: &Cluster) {
     }
 }
 
+/// Waits until every group has a durable checkpoint on every node: one that has just been fetched
+/// or built anew takes a moment.
+fn wait_checkpoints(cluster: &Cluster) {
+    for node in cluster.running() {
+        within(LONG, &format!("node {node} has a checkpoint of every group"), || {
+            let now = cluster.status(node)?;
+            let ahead = now.groups.iter().find(|group| group.checkpoint > group.mirrored);
+            assert!(ahead.is_none(), "durable and not there: {ahead:?}");
+            match now.groups.iter().find(|group| group.checkpoint == 0) {
+                Some(group) => Err(format!("{group:?}")),
+                None => Ok(()),
+            }
+        });
+    }
+}
+
 /// The alarms of all nodes.
 fn alarms(cluster: &Cluster) -> Vec<String> {
     cluster.running().into_iter().flat_map(|node| status(cluster, node).alarms).collect()
@@ -212,9 +229,9 @@ fn overwritten_again_and_again(checkpoint: &str) {
     for node in cluster.nodes() {
         let now = status(&cluster, node);
         assert!((now.log.dropped_segments + 5) * MIB >= written, "{:?}", now.log);
-        assert!(now.groups.iter().all(|group| group.checkpoint > 0), "{:?}", now.groups);
     }
     wait_settled(&cluster);
+    wait_checkpoints(&cluster);
     assert_eq!(alarms(&cluster), Vec::<String>::new());
 
     // Nobody has anything in memory now that another one could be asked for.
@@ -225,12 +242,11 @@ fn overwritten_again_and_again(checkpoint: &str) {
         cluster.run(node);
     }
     wait_settled(&cluster);
+    wait_checkpoints(&cluster);
     for node in cluster.nodes() {
         SMALL.find(&cluster, node, rounds);
         let read = opened(&cluster, node, "records");
         assert!(read * 2 < records[&node], "node {node} read {read} of {} records", records[&node]);
-        let now = status(&cluster, node);
-        assert!(now.groups.iter().all(|group| group.mirrored >= group.checkpoint && group.checkpoint > 0));
     }
     assert_eq!(alarms(&cluster), Vec::<String>::new());
     println!(
@@ -256,6 +272,41 @@ fn the_log_stays_short_and_a_restart_reads_what_is_behind_the_mirror() {
 #[test]
 fn the_other_engine_does_the_same() {
     overwritten_again_and_again("engine = \"sled\"");
+}
+
+#[test]
+fn a_report_never_pairs_a_state_with_the_checksum_of_another() {
+    // The story: the gate saw two nodes that stood at one instance with one state and different
+    // checksums. One of the two had been asked between a frame and the end of its turn: its chosen
+    // prefix had moved, its state had not, and it reported a checksum of zero.
+    let _turn = turn();
+    let cluster = Cluster::start(recipe(""));
+    let done = AtomicBool::new(false);
+    let asked = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut asked = 0;
+            while !done.load(Ordering::Relaxed) {
+                for node in cluster.nodes() {
+                    for group in status(&cluster, node).groups {
+                        let empty = group.chain.bytes().all(|digit| digit == b'0');
+                        assert!(!empty || group.applied == 0 || group.rebuilding, "node {node}: {group:?}");
+                    }
+                    asked += 1;
+                }
+            }
+            asked
+        });
+        for round in 1..=12 {
+            // A panic of the other thread ends it, and shows when it is joined.
+            if asking.is_finished() {
+                break;
+            }
+            SMALL.put(&cluster, round % 3 + 1, round);
+        }
+        done.store(true, Ordering::Relaxed);
+        asking.join().expect("every report makes sense")
+    });
+    println!("{asked} reports");
 }
 
 #[test]
@@ -439,6 +490,7 @@ fn a_mirror_that_ended_the_process_is_written_anew() {
         cluster.run(node);
     }
     wait_settled(&cluster);
+    wait_checkpoints(&cluster);
     for node in cluster.nodes() {
         SMALL.find(&cluster, node, last);
         let now = status(&cluster, node);
@@ -447,7 +499,6 @@ fn a_mirror_that_ended_the_process_is_written_anew() {
             "{:?}",
             now.alarms
         );
-        assert!(now.groups.iter().all(|group| group.checkpoint > 0), "{:?}", now.groups);
         assert!(!cluster.log(node).contains("a checkpoint from a peer"));
     }
     // It dies again before the fresh store is in its place.

@@ -85,6 +85,8 @@ pub enum Fault {
     MirrorLost { node: Node },
     /// A write or a sync of the mirror fails with EIO.
     MirrorError { node: Node, after: u64, sync: bool },
+    /// The mirror's disk has no space for one of the next writes.
+    MirrorFull { node: Node, after: u64 },
     /// The machine is given an empty disk: it is another one for the cluster, which takes it in.
     EmptyDisk { node: Node },
     /// The machine's log is copied while it is off, and put back so much later: the node has
@@ -125,6 +127,7 @@ pub enum Kind {
     MirrorRot,
     MirrorLost,
     MirrorError,
+    MirrorFull,
     EmptyDisk,
     OldCopy,
 }
@@ -175,6 +178,7 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::MirrorRot, "bits flipped in a mirror", 4),
     kind(Kind::MirrorLost, "mirrors lost", 4),
     kind(Kind::MirrorError, "errors of the mirror's disk armed", 2),
+    kind(Kind::MirrorFull, "full disks of the mirror armed", 2),
     kind(Kind::EmptyDisk, "disks exchanged for empty ones", 2),
     kind(Kind::OldCopy, "older copies of a disk put back", 2),
 ];
@@ -213,6 +217,7 @@ impl Fault {
             Fault::MirrorRot { .. } => Kind::MirrorRot,
             Fault::MirrorLost { .. } => Kind::MirrorLost,
             Fault::MirrorError { .. } => Kind::MirrorError,
+            Fault::MirrorFull { .. } => Kind::MirrorFull,
             Fault::EmptyDisk { .. } => Kind::EmptyDisk,
             Fault::OldCopy { .. } => Kind::OldCopy,
         }
@@ -351,6 +356,7 @@ impl Fault {
             Kind::MirrorMidway => Fault::MirrorMidway { node, operations: random.below(12) },
             Kind::MirrorRot => Fault::MirrorRot { node, place: random.next_u64(), bit: random.next_u64() },
             Kind::MirrorLost => Fault::MirrorLost { node },
+            Kind::MirrorFull => Fault::MirrorFull { node, after: 1 + random.below(8) },
             Kind::MirrorError => {
                 Fault::MirrorError { node, after: 1 + random.below(8), sync: random.below(2) == 0 }
             }
@@ -463,6 +469,9 @@ impl fmt::Display for Fault {
             Fault::MirrorError { node, after, sync } => {
                 let what = if *sync { "sync" } else { "write" };
                 write!(f, "{what} {after} from now of the mirror of node {} fails with EIO", node + 1)
+            }
+            Fault::MirrorFull { node, after } => {
+                write!(f, "write {after} from now of the mirror of node {} finds no space", node + 1)
             }
             Fault::EmptyDisk { node } => write!(f, "node {} is given an empty disk", node + 1),
         }

@@ -28,7 +28,7 @@ use server::node::compaction::{CompactionLimits, Compactor};
 use server::node::layout::Layout;
 use server::node::manifest::{Founders, Manifest, Stage};
 use server::node::memory;
-use server::node::mirror::{Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group};
+use server::node::mirror::{Closed, Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group};
 use server::node::open::{Refused, Role, open_log, open_manifest};
 use server::node::requests::{Completion, Patience, Request};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
@@ -122,7 +122,10 @@ struct Running {
     appended: bool,
     /// When the last write ended, for sealing an idle log.
     idle_since: Time,
-    mirror: NodeMirror,
+    /// `None` while its store waits for space.
+    mirror: Option<NodeMirror>,
+    /// What goes on once there is space again.
+    closed: Option<Closed>,
     errands: Vec<Errand>,
     /// The mirror's next step is under way.
     mirror_awake: bool,
@@ -519,7 +522,8 @@ impl Machine {
         let mut mirror = NodeMirror::new(Mirror::new(store, config, clock));
         mirror.settle_now(&opened.ahead, clock)?;
         self.state = Life::Running(Running {
-            mirror,
+            mirror: Some(mirror),
+            closed: None,
             errands: Vec::new(),
             mirror_awake: false,
             compactor: Compactor::new(limits),
@@ -705,7 +709,7 @@ impl Machine {
                         Err(e) => wishes.died = Some(e.to_string()),
                     }
                 }
-                running.mirror.tick(clock);
+                self.reopen_mirror(clock, &mut wishes);
                 if wishes.died.is_none() {
                     self.mirror_turn(clock, &mut wishes);
                     self.compact(clock, &mut wishes);
@@ -735,11 +739,12 @@ impl Machine {
         let mut wishes = Wishes::default();
         let Life::Running(running) = &mut self.state else { return wishes };
         running.mirror_awake = false;
+        let Some(mirror) = &mut running.mirror else { return wishes };
         for errand in std::mem::take(&mut running.errands) {
             match errand {
-                Errand::Order(group, order) => running.mirror.order(group, order, clock),
+                Errand::Order(group, order) => mirror.order(group, order, clock),
                 Errand::Frame(from, frame) => {
-                    running.mirror.frame(from, frame.group, frame.kind, frame.body, clock);
+                    mirror.frame(from, frame.group, frame.kind, frame.body, clock);
                 }
             }
         }
@@ -780,7 +785,9 @@ impl Machine {
     fn mirror_turn(&mut self, clock: Time, wishes: &mut Wishes) {
         let Life::Running(running) = &mut self.state else { return };
         let shards = running.shards.len() as u32;
-        for effect in running.mirror.turn(clock) {
+        let Some(mirror) = &mut running.mirror else { return };
+        let mut no_space = false;
+        for effect in mirror.turn(clock) {
             match effect {
                 MirrorEffect::Send { to, group, kind, body } => {
                     let mut batch = FrameBatch::new();
@@ -795,12 +802,31 @@ impl Machine {
                     }
                     running.shards[(group.0 % shards) as usize].on_mirror(group, word, clock);
                 }
-                MirrorEffect::Alarm(text) => wishes.alarms.push(text),
+                MirrorEffect::Alarm(_, text) => wishes.alarms.push(text),
+                MirrorEffect::AlarmOver(_) => {}
+                MirrorEffect::NoSpace(_) => no_space = true,
                 MirrorEffect::Failed(why) => wishes.died = Some(why),
             }
         }
+        if no_space {
+            running.closed = running.mirror.take().map(NodeMirror::close);
+        }
         if self.engine.stopped() {
             wishes.died = Some("the simulated process has stopped in the mirror".into());
+        }
+    }
+
+    /// Lets the mirror's time pass. One that had no space has some by now: it is opened anew.
+    fn reopen_mirror(&mut self, clock: Time, wishes: &mut Wishes) {
+        let Life::Running(running) = &mut self.state else { return };
+        if let Some(mirror) = &mut running.mirror {
+            return mirror.tick(clock);
+        }
+        let Some(closed) = running.closed.take() else { return };
+        let files: Arc<dyn Files> = Arc::new(DiskFiles::new(self.mirror_disk.clone(), "mirror-"));
+        match MirrorStore::open_with(files, &self.engine) {
+            Ok(store) => running.mirror = Some(closed.open(store, clock)),
+            Err(e) => wishes.died = Some(e.to_string()),
         }
     }
 
@@ -891,7 +917,8 @@ impl Machine {
             running.writing = std::mem::take(&mut running.waiting);
             wishes.log_begins = true;
         }
-        let mirror_has_work = !running.errands.is_empty() || running.mirror.busy();
+        let mirror_has_work =
+            running.mirror.as_ref().is_some_and(|mirror| mirror.busy() || !running.errands.is_empty());
         if mirror_has_work && !running.mirror_awake {
             running.mirror_awake = true;
             wishes.mirror_wakes = true;

@@ -804,6 +804,9 @@ impl World {
                 self.judges.mirror_damaged(self.machines[node].node);
                 self.start(node)?;
             }
+            Fault::MirrorFull { node, after } => {
+                self.machines[node].engine().fail_write(after, std::io::ErrorKind::StorageFull);
+            }
             Fault::MirrorError { node, after, sync } => {
                 let engine = self.machines[node].engine();
                 if sync {

@@ -16,11 +16,11 @@ const UNREADABLE: u32 = 3;
 /// A state that was not what its owner promised so many times in a row is not asked for again.
 const REFUSED: u32 = 3;
 
-/// Entries staged in one batch.
-const STAGE_ENTRIES: usize = 4096;
+/// Entries staged in one step.
+const STAGE_ENTRIES: usize = 1 << 17;
 
-/// Bytes of keys and values staged in one batch, unless one entry is larger.
-const STAGE_BYTES: usize = 1 << 20;
+/// Bytes of keys and values staged in one step, unless one entry is larger.
+const STAGE_BYTES: usize = 8 << 20;
 
 /// What is known of a group beside the store.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ pub(super) struct Group {
     installed: InstanceId,
     unreadable: u32,
     refused: u32,
+    /// How often in a row a pause was ended although a receiver was not done.
+    pub(super) cuts: u32,
 }
 
 impl Mirror {
@@ -219,7 +221,7 @@ impl Mirror {
         let persisted = match self.store.persist() {
             Ok(persisted) => persisted,
             Err(error) => {
-                self.poison(error.to_string());
+                self.stop(error);
                 return Vec::new();
             }
         };
@@ -244,9 +246,17 @@ impl Mirror {
                 verified.iter().map(|proof| (proof.group(), proof.point())).collect()
             }
             Err(error) => {
-                self.poison(error.to_string());
+                self.stop(error);
                 Vec::new()
             }
+        }
+    }
+
+    /// Nothing can be written any more.
+    fn stop(&mut self, error: StoreError) {
+        match error {
+            StoreError::NoSpace { reason } => self.no_space(reason),
+            error => self.poison(error.to_string()),
         }
     }
 
@@ -284,6 +294,7 @@ impl Mirror {
             | StoreError::Unsorted { .. }
             | StoreError::NotThatState { .. } => self.ask_refill(group, error.to_string()),
             StoreError::Poisoned { reason } => self.poison(reason),
+            StoreError::NoSpace { reason } => self.no_space(reason),
             StoreError::Unusable { .. }
             | StoreError::Locked { .. }
             | StoreError::OtherEngine { .. }
@@ -296,7 +307,7 @@ impl Mirror {
     pub(super) fn lose(&mut self, group: GroupId, why: String) {
         self.break_pause(group);
         if let Err(error) = self.discard(group) {
-            return self.poison(error.to_string());
+            return self.stop(error);
         }
         self.restage(group);
         self.say_durable();

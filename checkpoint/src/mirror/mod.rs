@@ -28,7 +28,8 @@
 //! ([`Event::Refill`]) and installed beside what is there, in one switch.
 //!
 //! After a failed write or sync nobody knows what is on the disk: the mirror touches the store
-//! no more ([`Event::Poisoned`]), log GC stands still from then on.
+//! no more ([`Event::Poisoned`]), log GC stands still from then on. A write for which there was no
+//! space is none ([`Event::NoSpace`]): the store is opened anew once there is ([`Mirror::close`]).
 //!
 //! # The transfer of a checkpoint
 //!
@@ -41,7 +42,8 @@
 //! it is used. Behind the last one it installs: verified, synced, switched, synced, recorded.
 //!
 //! Frames of a try are numbered; what comes twice, too late, out of order or for another try is
-//! dropped. After silence there is a new try, after three of them another source. A session
+//! dropped. What has come waits in memory until it is worth a sorted table in the store, a second
+//! at most. After silence there is a new try, after three of them another source. A session
 //! table of more than a piece is spread over several `HEAD`s.
 //!
 //! ```text
@@ -96,6 +98,7 @@ use self::send::Outgoing;
 use crate::entry::Entry;
 use crate::store::{Image, MirrorStore, Points, Position, StoreError};
 
+pub use self::receive::STAGE_AFTER;
 pub use self::wire::{CHUNK, FETCH, HEAD, MAX_BODY, NONE};
 
 /// What a run of chosen values did to a group, folded per key.
@@ -126,6 +129,12 @@ pub struct MirrorConfig {
     pub chunk_bytes: usize,
     /// Frames that a receiver lets a sender send ahead.
     pub window: u32,
+    /// Bytes of frames that a sender sends ahead to one node, all groups together and whatever
+    /// the credit; one frame in any case. Less than a link's queue holds. A receiver gives news of
+    /// itself several times as often.
+    pub window_bytes: usize,
+    /// What has come of all groups is staged once it is so much, or after [`STAGE_AFTER`].
+    pub stage_bytes: usize,
     /// Groups fetched at once; more wait their turn.
     pub max_incoming: usize,
     /// Bytes of all transfers that leave per second; 0 for no limit.
@@ -134,21 +143,31 @@ pub struct MirrorConfig {
     pub retry: Duration,
     /// A paused group goes on when its receiver has been silent this long.
     pub lease: Duration,
+    /// A group is paused no longer than this and what the transfer takes at [`SLOW`], and half the
+    /// rate that is allowed: then it goes on, and a receiver that is not done begins again. Each
+    /// time it may take twice as long as before, up to 16 times.
+    pub max_pause: Duration,
     /// Keys swept per tick.
     pub sweep: usize,
 }
+
+/// Bytes per second of a transfer that is slow, and that its sender waits for all the same.
+pub const SLOW: u64 = 1 << 20;
 
 impl Default for MirrorConfig {
     fn default() -> MirrorConfig {
         MirrorConfig {
             cluster: ClusterId(0),
             boot: Boot(0),
-            chunk_bytes: 256 << 10,
-            window: 4,
+            chunk_bytes: 1 << 20,
+            window: 16,
+            window_bytes: 16 << 20,
+            stage_bytes: 32 << 20,
             max_incoming: 4,
             bytes_per_sec: 0,
             retry: Duration::from_secs(5),
             lease: Duration::from_secs(20),
+            max_pause: Duration::from_secs(60),
             sweep: 1024,
         }
     }
@@ -219,6 +238,12 @@ pub enum Event {
         /// The failure.
         why: String,
     },
+    /// There was no space for a write. This mirror does nothing any more, its store is what it
+    /// was before the write; whoever waits for an answer gets none. Said once.
+    NoSpace {
+        /// What the operating system said.
+        why: String,
+    },
 }
 
 /// Which way a transfer goes.
@@ -268,33 +293,7 @@ pub struct Mirror {
     garbage: bool,
     events: Vec<Event>,
     poisoned: Option<String>,
-}
-
-/// Reads groups back at the start: to be shared by the threads that load them.
-#[derive(Clone, Copy)]
-pub struct Loader<'a> {
-    store: &'a MirrorStore,
-}
-
-impl Loader<'_> {
-    /// Hands every entry of a group to `take` in key order; nothing taken may be used unless
-    /// this returns the image that proves them. `None` for a group without state here. A
-    /// damaged group is discarded: it returns the error once, and has no state from then on.
-    ///
-    /// # Errors
-    /// [`StoreError::Damaged`] when the owner has to rebuild the group, else what keeps the
-    /// store from being read.
-    pub fn load(&self, group: GroupId, take: impl FnMut(Entry)) -> Result<Option<Image>, StoreError> {
-        match self.store.load(group, take) {
-            Ok(image) => Ok(Some(image)),
-            Err(StoreError::Absent { .. }) => Ok(None),
-            Err(damage @ StoreError::Damaged { .. }) => {
-                self.store.discard(group)?;
-                Err(damage)
-            }
-            Err(other) => Err(other),
-        }
-    }
+    lacks_space: bool,
 }
 
 impl Mirror {
@@ -302,6 +301,11 @@ impl Mirror {
     #[must_use]
     pub fn new(store: MirrorStore, mut config: MirrorConfig, now: Time) -> Mirror {
         config.chunk_bytes = config.chunk_bytes.clamp(1, 8 << 20);
+        if config.bytes_per_sec > 0 {
+            // A slow transfer goes in small steps.
+            let step = usize::try_from(config.bytes_per_sec / 8).unwrap_or(usize::MAX);
+            config.chunk_bytes = config.chunk_bytes.min(step.max(64 << 10));
+        }
         config.window = config.window.clamp(1, send::MAX_CREDIT);
         config.max_incoming = config.max_incoming.max(1);
         config.sweep = config.sweep.max(1);
@@ -319,21 +323,8 @@ impl Mirror {
             garbage: true,
             events: Vec::new(),
             poisoned: None,
+            lacks_space: false,
         }
-    }
-
-    /// For loading groups from several threads before the mirror is put to work.
-    #[must_use]
-    pub fn loader(&self) -> Loader<'_> {
-        Loader { store: &self.store }
-    }
-
-    /// As [`Loader::load`].
-    ///
-    /// # Errors
-    /// As [`Loader::load`].
-    pub fn load(&self, group: GroupId, take: impl FnMut(Entry)) -> Result<Option<Image>, StoreError> {
-        self.loader().load(group, take)
     }
 
     /// A frame of one of the kinds [`FETCH`] to [`NONE`] has come. What is no such frame, or
@@ -343,10 +334,11 @@ impl Mirror {
         if self.poisoned.is_some() {
             return;
         }
+        let size = body.len();
         match wire::Frame::decode(kind, &body) {
             Ok(wire::Frame::Fetch(fetch)) => self.on_fetch(from, group, fetch),
-            Ok(wire::Frame::Head(head)) => self.on_head(from, group, head),
-            Ok(wire::Frame::Chunk(chunk)) => self.on_chunk(from, group, chunk),
+            Ok(wire::Frame::Head(head)) => self.on_head(from, group, head, size),
+            Ok(wire::Frame::Chunk(chunk)) => self.on_chunk(from, group, chunk, size),
             Ok(wire::Frame::Nothing(nothing)) => self.on_nothing(from, group, nothing),
             Err(_) => {}
         }
@@ -356,6 +348,7 @@ impl Mirror {
     pub fn tick(&mut self, now: Time) {
         self.now = now;
         self.end_leases();
+        self.stage_old();
         self.retry_silent();
         self.start_waiting();
         self.sweep();
@@ -428,6 +421,12 @@ impl Mirror {
         self.poisoned.as_deref()
     }
 
+    /// Whether that is only because a write found no space: see [`Event::NoSpace`].
+    #[must_use]
+    pub fn lacks_space(&self) -> bool {
+        self.lacks_space
+    }
+
     /// Bytes that the store occupies on the disk.
     ///
     /// # Errors
@@ -444,9 +443,32 @@ impl Mirror {
 
     fn send(&mut self, to: NodeId, group: GroupId, frame: &wire::Frame) -> usize {
         let (kind, body) = frame.encode();
+        self.send_encoded(to, group, kind, body)
+    }
+
+    fn send_encoded(&mut self, to: NodeId, group: GroupId, kind: u8, body: Bytes) -> usize {
         let bytes = body.len();
         self.events.push(Event::Send { to, group, kind, body });
         bytes
+    }
+
+    /// Gives up a store that had no space. What is to be fetched is said, so that a mirror over
+    /// the same store, opened anew, can go on with it: group, instance and sources.
+    #[must_use]
+    pub fn close(self) -> (MirrorConfig, Vec<(GroupId, InstanceId, Vec<NodeId>)>) {
+        let wanted = self.incoming.into_iter().map(|(group, incoming)| {
+            let (above, sources) = incoming.wanted();
+            (group, above, sources)
+        });
+        (self.config, wanted.collect())
+    }
+
+    fn no_space(&mut self, why: String) {
+        if self.poisoned.is_none() {
+            self.events.push(Event::NoSpace { why: why.clone() });
+            self.lacks_space = true;
+            self.poisoned = Some(why);
+        }
     }
 
     fn poison(&mut self, why: String) {
@@ -465,6 +487,7 @@ impl Mirror {
         match self.store.sweep(self.config.sweep) {
             Ok(swept) => self.garbage = swept.more,
             Err(StoreError::Poisoned { reason }) => self.poison(reason),
+            Err(StoreError::NoSpace { reason }) => self.no_space(reason),
             // Read again at the next tick.
             Err(_) => {}
         }

@@ -1,12 +1,14 @@
 //! The receiving side: which groups are fetched, from whom, and what has come.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId, NodeId};
 use groups::time::Time;
 
 use super::wire::{Attempt, Chunk, Fetch, Frame, Has, Head, Nothing, Until, Why};
 use super::{Direction, Event, Mirror, Transfer};
-use crate::entry::Generation;
+use crate::entry::{Entry, Generation};
 use crate::store::{MAX_SESSIONS, Position, PositionDigest, StoreError};
 
 /// So many tries without an answer, and another source is asked.
@@ -14,6 +16,10 @@ const SILENT_TRIES: u32 = 3;
 
 /// The longest pause between rounds over all sources, in retries: 2 to this power.
 const BACKOFF: u32 = 4;
+
+/// What has come of a state is put into the store after this at the latest: so much of a transfer
+/// is lost with the process.
+pub const STAGE_AFTER: Duration = Duration::from_secs(1);
 
 /// A group that is to be fetched.
 #[derive(Debug)]
@@ -49,6 +55,8 @@ struct Try {
     next: u32,
     /// The first number beyond the credit that was given.
     limit: u32,
+    /// Bytes of frames that came since the sender was last told.
+    untold: usize,
     deadline: Time,
     /// Tries without any answer, this one included.
     silent: u32,
@@ -70,7 +78,18 @@ struct PartialHead {
 struct InStore {
     generation: Generation,
     digest: PositionDigest,
+    /// Of what has come, whether it is in the store or waits.
     last_key: Option<Bytes>,
+    /// What has come and is not in the store yet; frames are kept alive by it.
+    waits: Vec<Entry>,
+    waits_bytes: usize,
+    waits_since: Time,
+}
+
+impl InStore {
+    fn new(generation: Generation, digest: PositionDigest, last_key: Option<Bytes>) -> InStore {
+        InStore { generation, digest, last_key, waits: Vec::new(), waits_bytes: 0, waits_since: Time::ZERO }
+    }
 }
 
 impl Incoming {
@@ -87,6 +106,11 @@ impl Incoming {
         }
         let staged = self.active.as_ref()?.staged.as_ref()?;
         Some(Has { digest: staged.digest, until: Until::Key(staged.last_key.clone()) })
+    }
+
+    /// Beyond which instance it is wanted, and from whom.
+    pub(super) fn wanted(self) -> (InstanceId, Vec<NodeId>) {
+        (self.above, self.sources)
     }
 
     fn progress(&mut self) {
@@ -206,6 +230,9 @@ impl Mirror {
 
     /// Asks the source whose turn it is, from where the store has come.
     fn begin_try(&mut self, group: GroupId, silent: u32) {
+        if !self.stage_waiting(group) {
+            return;
+        }
         let staged = match self.staged(group) {
             Ok(staged) => staged,
             Err(error) => {
@@ -219,7 +246,8 @@ impl Mirror {
         let attempt = Attempt { boot: self.config.boot, count: self.attempts };
         let limit = self.config.window;
         let deadline = self.now + self.config.retry;
-        incoming.active = Some(Try { attempt, source, next: 0, limit, deadline, silent, staged });
+        let (next, untold) = (0, 0);
+        incoming.active = Some(Try { attempt, source, next, limit, untold, deadline, silent, staged });
         self.fetch(group, source, attempt, 0, limit);
     }
 
@@ -236,7 +264,7 @@ impl Mirror {
         }
         incoming.keys = staging.entries;
         let digest = staging.digest();
-        Ok(Some(InStore { generation: staging.generation, digest, last_key: staging.last_key }))
+        Ok(Some(InStore::new(staging.generation, digest, staging.last_key)))
     }
 
     /// The staged state of the group is gone from the store: it is fetched from the start.
@@ -262,7 +290,9 @@ impl Mirror {
             }
             let silent = self.active(group).map_or(0, |active| active.silent);
             if silent >= SILENT_TRIES {
-                self.next_source(group);
+                if self.stage_waiting(group) {
+                    self.next_source(group);
+                }
             } else {
                 self.begin_try(group, silent + 1);
             }
@@ -316,7 +346,7 @@ impl Mirror {
         self.incoming.get_mut(&group)?.active.as_mut()
     }
 
-    pub(super) fn on_head(&mut self, from: NodeId, group: GroupId, head: Head) {
+    pub(super) fn on_head(&mut self, from: NodeId, group: GroupId, head: Head, size: usize) {
         let cluster = self.config.cluster;
         if !self.expects(from, group, head.attempt, head.sequence) {
             return;
@@ -349,7 +379,7 @@ impl Mirror {
                 return;
             }
         }
-        self.took(group);
+        self.took(group, size);
     }
 
     /// Begins a new generation for a state of which everything but the entries is known.
@@ -364,7 +394,7 @@ impl Mirror {
         self.garbage = true;
         match self.store.begin_generation(group, head.position, head.sessions.into()) {
             Ok(generation) => {
-                let staged = InStore { generation, digest: head.digest, last_key: None };
+                let staged = InStore::new(generation, head.digest, None);
                 if let Some(active) = self.active(group) {
                     active.staged = Some(staged);
                 }
@@ -382,47 +412,102 @@ impl Mirror {
         }
     }
 
-    pub(super) fn on_chunk(&mut self, from: NodeId, group: GroupId, chunk: Chunk) {
+    pub(super) fn on_chunk(&mut self, from: NodeId, group: GroupId, chunk: Chunk, size: usize) {
         if !self.expects(from, group, chunk.attempt, chunk.sequence) {
             return;
         }
         let staged = self.active(group).and_then(|active| active.staged.as_ref());
         let staged = staged.filter(|staged| staged.digest == chunk.digest);
         let Some(generation) = staged.map(|staged| staged.generation) else { return };
-        if let Some(last) = chunk.entries.last() {
-            if let Err(error) = self.store.stage(group, generation, &chunk.entries) {
-                return match error {
-                    StoreError::Unsorted { .. } => self.next_source(group),
-                    StoreError::NotStaged { .. } => self.restage(group),
-                    error => self.failed(group, error),
-                };
-            }
-            if let Some(staged) = self.active(group).and_then(|active| active.staged.as_mut()) {
-                // Copied: the key must not keep the frame alive.
-                staged.last_key = Some(Bytes::copy_from_slice(&last.key));
-            }
-        }
+        let (now, stage_bytes) = (self.now, self.config.stage_bytes);
+        let came: usize = chunk.entries.iter().map(Entry::bytes).sum();
         if let Some(incoming) = self.incoming.get_mut(&group) {
-            let came = chunk.entries.iter().map(|e| (e.key.len() + e.value.len()) as u64);
-            incoming.bytes += came.sum::<u64>();
+            incoming.bytes += came as u64;
             incoming.keys += chunk.entries.len() as u64;
             incoming.expected = chunk.total_bytes;
         }
-        if chunk.last {
-            return self.install(group, generation);
+        let Some(staged) = self.active(group).and_then(|active| active.staged.as_mut()) else { return };
+        if let (Some(first), Some(last)) = (chunk.entries.first(), chunk.entries.last()) {
+            if staged.last_key.as_ref().is_some_and(|before| *before >= first.key) {
+                return self.next_source(group);
+            }
+            // Copied: the key must not keep the frame alive.
+            staged.last_key = Some(Bytes::copy_from_slice(&last.key));
+            if staged.waits.is_empty() {
+                staged.waits_since = now;
+            }
+            staged.waits.extend(chunk.entries);
+            staged.waits_bytes += came;
         }
-        self.took(group);
+        if chunk.last {
+            if self.stage_waiting(group) {
+                self.install(group, generation);
+            }
+            return;
+        }
+        self.took(group, size);
+        if self.waiting().map(|(bytes, _)| bytes).sum::<usize>() >= stage_bytes
+            && let Some((_, fullest)) = self.waiting().max()
+        {
+            self.stage_waiting(fullest);
+        }
+    }
+
+    /// The bytes that wait of each group.
+    fn waiting(&self) -> impl Iterator<Item = (usize, GroupId)> {
+        self.incoming.iter().filter_map(|(&group, incoming)| {
+            let staged = incoming.active.as_ref()?.staged.as_ref()?;
+            Some((staged.waits_bytes, group))
+        })
+    }
+
+    /// Puts what has come of a group into the store. Says whether the transfer goes on.
+    fn stage_waiting(&mut self, group: GroupId) -> bool {
+        let Some(staged) = self.active(group).and_then(|active| active.staged.as_mut()) else { return true };
+        let waits = std::mem::take(&mut staged.waits);
+        staged.waits_bytes = 0;
+        let generation = staged.generation;
+        if waits.is_empty() {
+            return true;
+        }
+        match self.store.stage(group, generation, &waits) {
+            Ok(()) => return true,
+            Err(StoreError::Unsorted { .. }) => self.next_source(group),
+            Err(StoreError::NotStaged { .. }) => self.restage(group),
+            Err(error) => {
+                self.restage(group);
+                self.failed(group, error);
+            }
+        }
+        false
+    }
+
+    /// Puts into the store what has waited long enough.
+    pub(super) fn stage_old(&mut self) {
+        let old = |staged: &InStore| !staged.waits.is_empty() && staged.waits_since + STAGE_AFTER <= self.now;
+        let due = self.incoming.iter().filter(|(_, incoming)| {
+            incoming.active.as_ref().and_then(|active| active.staged.as_ref()).is_some_and(old)
+        });
+        let due: Vec<GroupId> = due.map(|(&group, _)| group).collect();
+        for group in due {
+            if self.poisoned.is_none() {
+                self.stage_waiting(group);
+            }
+        }
     }
 
     /// A frame was taken: the next one is waited for, and credit renewed when half is used.
-    fn took(&mut self, group: GroupId) {
+    fn took(&mut self, group: GroupId, bytes: usize) {
         let (deadline, window) = (self.now + self.config.retry, self.config.window);
+        let enough = self.config.window_bytes / 4 / self.config.max_incoming;
         let Some(incoming) = self.incoming.get_mut(&group) else { return };
         incoming.progress();
         let Some(active) = incoming.active.as_mut() else { return };
         active.next = active.next.saturating_add(1);
         (active.silent, active.deadline) = (0, deadline);
-        if active.limit.saturating_sub(active.next) <= window / 2 {
+        active.untold += bytes;
+        if active.limit.saturating_sub(active.next) <= window / 2 || active.untold >= enough {
+            active.untold = 0;
             active.limit = active.next.saturating_add(window);
             let (source, attempt, next) = (active.source, active.attempt, active.next);
             self.fetch(group, source, attempt, next, window);
@@ -431,29 +516,23 @@ impl Mirror {
 
     fn install(&mut self, group: GroupId, generation: Generation) {
         self.garbage = true;
-        let point = match self.store.install(group, generation) {
-            Ok(point) => point,
+        let mut entries = Vec::new();
+        let installed = self.store.install_reading(group, generation, |entry| entries.push(entry.to_entry()));
+        let image = match installed {
+            Ok(image) => image,
             Err(StoreError::NotThatState { .. }) => return self.disappointed(group),
             // The group's own mirror has gone beyond it meanwhile.
             Err(StoreError::OutOfOrder { .. }) => return self.next_source(group),
             Err(StoreError::NotStaged { .. }) => return self.restage(group),
             Err(error) => return self.failed(group, error),
         };
-        // It is installed whatever comes of reading it back.
         self.break_pause(group);
-        let mut entries = Vec::new();
-        let image = match self.store.load(group, |entry| entries.push(entry)) {
-            Ok(image) => image,
-            Err(error) => {
-                self.restage(group);
-                return self.failed(group, error);
-            }
-        };
+        let applied = image.position.applied;
         if let Some(incoming) = self.incoming.remove(&group) {
             self.part(group, incoming.active.as_ref());
         }
         self.events.push(Event::Installed { group, image, entries });
-        self.replaced(group, point.applied);
+        self.replaced(group, applied);
         self.start_waiting();
     }
 
@@ -477,7 +556,11 @@ impl Mirror {
         }
         match nothing.why {
             Why::Soon => (active.silent, active.deadline) = (0, deadline),
-            Why::Behind | Why::Damaged | Why::Busy | Why::Foreign => self.next_source(group),
+            Why::Behind | Why::Damaged | Why::Busy | Why::Foreign => {
+                if self.stage_waiting(group) {
+                    self.next_source(group);
+                }
+            }
         }
     }
 }

@@ -1,13 +1,15 @@
 //! The sending side: pauses, and frames at the pace of the receivers' credit.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use groups::ids::{GroupId, NodeId};
 use groups::time::Time;
 
-use super::wire::{Attempt, Chunk, Fetch, Frame, Head, Nothing, Until, Why};
-use super::{Direction, Event, Mirror, Transfer};
+use super::wire::{Attempt, Chunk, ChunkWriter, Fetch, Frame, Head, Nothing, Until, Why};
+use super::{Direction, Event, Mirror, SLOW, Transfer};
 use crate::store::{ChunkLimit, Position, PositionDigest, StoreError};
 
 /// More frames than this are not sent ahead, whatever a receiver says.
@@ -20,7 +22,7 @@ const MAX_OUTGOING: usize = 256;
 const PER_TURN: usize = 16;
 
 /// Entries in one chunk.
-const MAX_ENTRIES: usize = 4096;
+const MAX_ENTRIES: usize = 16_384;
 
 /// A state that stands still for its receivers, verified.
 #[derive(Debug)]
@@ -30,7 +32,12 @@ pub(super) struct Pause {
     digest: PositionDigest,
     keys: u64,
     bytes: u64,
+    /// When the group has waited for it long enough.
+    ends: Time,
 }
+
+/// More than so many times the time for a pause is not doubled.
+const MAX_CUTS: u32 = 4;
 
 /// One receiver of one group.
 #[derive(Debug)]
@@ -41,6 +48,9 @@ pub(super) struct Outgoing {
     next: u32,
     /// The first number beyond the receiver's credit.
     limit: u32,
+    /// Frames that the receiver has not confirmed, each with its number and size.
+    ahead: VecDeque<(u32, usize)>,
+    ahead_bytes: usize,
     heard: Time,
     started: Time,
     bytes: u64,
@@ -65,6 +75,13 @@ impl Outgoing {
     fn may_send(&self) -> bool {
         !self.done() && self.next < self.limit
     }
+
+    /// The receiver waits for `next`.
+    fn confirmed(&mut self, next: u32) {
+        while let Some((_, bytes)) = self.ahead.pop_front_if(|(sequence, _)| *sequence < next) {
+            self.ahead_bytes -= bytes;
+        }
+    }
 }
 
 impl Mirror {
@@ -81,11 +98,16 @@ impl Mirror {
             if fetch.attempt == out.attempt && fetch.credit > 0 {
                 out.heard = self.now;
                 out.limit = out.limit.max(limit);
+                out.confirmed(fetch.next);
                 return;
             }
         }
         if fetch.credit == 0 {
-            self.outgoing.remove(&key);
+            if self.outgoing.remove(&key).is_some_and(|out| out.done())
+                && let Some(state) = self.groups.get_mut(&group)
+            {
+                state.cuts = 0;
+            }
             return self.resume_if_idle(group);
         }
         if !self.outgoing.contains_key(&key) && self.outgoing.len() >= MAX_OUTGOING {
@@ -113,7 +135,8 @@ impl Mirror {
         let (started, bytes, keys) =
             earlier.map_or((self.now, 0, 0), |out| (out.started, out.bytes, out.keys));
         let (attempt, next, heard) = (fetch.attempt, fetch.next, self.now);
-        let out = Outgoing { attempt, phase, next, limit, heard, started, bytes, keys };
+        let (ahead, ahead_bytes) = (VecDeque::new(), 0);
+        let out = Outgoing { attempt, phase, next, limit, ahead, ahead_bytes, heard, started, bytes, keys };
         self.outgoing.insert(key, out);
         if !self.pace.ready(self.now) {
             self.refuse(key, attempt, Why::Soon);
@@ -137,9 +160,9 @@ impl Mirror {
             return Ok(pause.digest);
         }
         let (mut keys, mut bytes) = (0, 0);
-        let proven = self.store.load(group, |entry| {
+        let proven = self.store.load_raw(group, |entry| {
             keys += 1;
-            bytes += (entry.key.len() + entry.value.len()) as u64;
+            bytes += entry.bytes() as u64;
         });
         let image = match proven {
             Ok(image) => image,
@@ -149,9 +172,37 @@ impl Mirror {
             }
         };
         let digest = PositionDigest::of(&image.position, &image.sessions);
-        let pause = Pause { position: image.position, sessions: image.sessions, digest, keys, bytes };
+        let cuts = self.groups.get(&group).map_or(0, |state| state.cuts);
+        let ends = self.now + self.patience(bytes) * (1 << cuts.min(MAX_CUTS));
+        let pause = Pause { position: image.position, sessions: image.sessions, digest, keys, bytes, ends };
         self.groups.entry(group).or_default().pause = Some(pause);
         Ok(digest)
+    }
+
+    /// How long a group waits for the receivers of so many bytes.
+    fn patience(&self, bytes: u64) -> Duration {
+        let slow = match self.config.bytes_per_sec {
+            0 => SLOW,
+            limit => SLOW.min(limit / 2).max(1),
+        };
+        self.config.max_pause + Duration::from_secs(bytes / slow)
+    }
+
+    /// Ends pauses that have lasted long enough while the group has something to write: its log
+    /// cannot be shortened meanwhile. Who was not done begins again, with what there is then.
+    fn end_pauses(&mut self) {
+        let over = self.groups.iter().filter(|(_, state)| {
+            state.held.is_some() && state.pause.as_ref().is_some_and(|pause| pause.ends <= self.now)
+        });
+        let over: Vec<GroupId> = over.map(|(&group, _)| group).collect();
+        for group in over {
+            tracing::warn!(group = group.0, "its receivers are too slow: the mirror goes on without them");
+            if let Some(state) = self.groups.get_mut(&group) {
+                state.cuts = (state.cuts + 1).min(MAX_CUTS);
+            }
+            self.break_pause(group);
+            self.resume_if_idle(group);
+        }
     }
 
     /// Ends the pause that nobody needs any more, and writes the fold that waited for it.
@@ -190,6 +241,7 @@ impl Mirror {
             self.outgoing.remove(&key);
             self.resume_if_idle(key.0);
         }
+        self.end_pauses();
     }
 
     /// Whose turn it is: the next one behind who was served last, so that nobody is served twice
@@ -200,7 +252,18 @@ impl Mirror {
         }
         let behind = self.served.map_or(Bound::Unbounded, Bound::Excluded);
         let all = self.outgoing.range((behind, Bound::Unbounded)).chain(&self.outgoing);
-        all.into_iter().find(|(_, out)| out.may_send()).map(|(&key, _)| key)
+        let mut transfers: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for ((_, node), _) in self.outgoing.iter().filter(|(_, out)| !out.done()) {
+            *transfers.entry(*node).or_default() += 1;
+        }
+        // An equal share of what may be on its way to the node, and no less than it takes for the
+        // receiver to give news of itself.
+        let share = |node| (self.config.window_bytes / transfers[node]).max(2 * self.config.chunk_bytes);
+        all.into_iter()
+            .find(|((_, node), out)| {
+                out.may_send() && (out.ahead.is_empty() || out.ahead_bytes < share(node))
+            })
+            .map(|(&key, _)| key)
     }
 
     pub(super) fn send_chunks(&mut self) {
@@ -231,7 +294,7 @@ impl Mirror {
         let Some(pause) = &state.pause else { return Err(StoreError::Moved { group }) };
         let (attempt, sequence, digest) = (out.attempt, out.next, pause.digest);
         let chunk_bytes = self.config.chunk_bytes;
-        let frame = match &out.phase {
+        let (kind, body) = match &out.phase {
             Phase::Done => return Ok(()),
             &Phase::Head(offset) => {
                 let end = pause.sessions.len().min(offset + chunk_bytes);
@@ -247,7 +310,7 @@ impl Mirror {
                 };
                 let whole = end == pause.sessions.len();
                 out.phase = if whole { Phase::Entries(None) } else { Phase::Head(end) };
-                Frame::Head(head)
+                Frame::Head(head).encode()
             }
             Phase::Entries(after) => {
                 let reader = self.store.reader(group)?;
@@ -255,21 +318,25 @@ impl Mirror {
                     return Err(StoreError::Moved { group });
                 }
                 let limit = ChunkLimit { entries: MAX_ENTRIES, bytes: chunk_bytes };
-                let chunk = reader.chunk(after.as_deref(), limit)?;
-                let sent = chunk.entries.iter().map(|e| (e.key.len() + e.value.len()) as u64);
-                out.bytes += sent.sum::<u64>();
-                out.keys += chunk.entries.len() as u64;
-                out.phase = match chunk.entries.last() {
-                    Some(entry) if !chunk.last => Phase::Entries(Some(entry.key.clone())),
+                let (total_keys, total_bytes, entries) = (pause.keys, pause.bytes, Vec::new());
+                let (last, expected) = (false, chunk_bytes + chunk_bytes / 8);
+                let chunk = Chunk { attempt, sequence, digest, total_keys, total_bytes, last, entries };
+                let mut chunk = ChunkWriter::begin(&chunk, expected);
+                let last = reader.visit(after.as_deref(), limit, &mut |entry| chunk.push(entry))?;
+                let (keys, bytes) = chunk.count();
+                out.bytes += bytes;
+                out.keys += keys;
+                out.phase = match chunk.last_key() {
+                    Some(key) if !last => Phase::Entries(Some(Bytes::copy_from_slice(key))),
                     _ => Phase::Done,
                 };
-                let (total_keys, total_bytes) = (pause.keys, pause.bytes);
-                let (last, entries) = (chunk.last, chunk.entries);
-                Frame::Chunk(Chunk { attempt, sequence, digest, total_keys, total_bytes, last, entries })
+                chunk.finish(last)
             }
         };
         out.next = out.next.saturating_add(1);
-        let bytes = self.send(to, group, &frame);
+        out.ahead.push_back((sequence, body.len()));
+        out.ahead_bytes += body.len();
+        let bytes = self.send_encoded(to, group, kind, body);
         self.pace.spend(bytes, self.now);
         Ok(())
     }

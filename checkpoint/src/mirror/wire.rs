@@ -5,7 +5,7 @@
 use bytes::{Buf, Bytes};
 use groups::ids::{Boot, ClusterId, InstanceId};
 
-use crate::entry::{Chain, Entry, MAX_KEY, MAX_VALUE, StateDigest};
+use crate::entry::{Chain, Entry, EntryRef, MAX_KEY, MAX_VALUE, StateDigest};
 use crate::store::{MAX_MEMBERSHIP, MAX_SESSIONS, Position, PositionDigest};
 
 /// The receiver asks, acknowledges and grants credit.
@@ -367,6 +367,65 @@ impl Chunk {
             return Err(WireError("bytes behind its last entry"));
         }
         Ok(Chunk { attempt, sequence, digest, total_keys, total_bytes, last: last == 1, entries })
+    }
+}
+
+/// Writes a [`Chunk`] entry by entry as they are read, without a copy of each in between.
+#[derive(Debug)]
+pub struct ChunkWriter {
+    out: Vec<u8>,
+    entries: u32,
+    bytes: u64,
+    last_key: Vec<u8>,
+}
+
+/// Where a chunk's number of entries and its last flag lie.
+const COUNT_AT: usize = 20;
+const LAST_AT: usize = 56;
+
+impl ChunkWriter {
+    /// Begins with everything but the entries; those of `chunk` are none.
+    #[must_use]
+    pub fn begin(chunk: &Chunk, expected_bytes: usize) -> ChunkWriter {
+        debug_assert!(chunk.entries.is_empty());
+        let mut out = Vec::with_capacity(expected_bytes + CHUNK_HEAD);
+        out.extend_from_slice(&chunk.encode());
+        ChunkWriter { out, entries: 0, bytes: 0, last_key: Vec::new() }
+    }
+
+    /// Adds the next entry.
+    pub fn push(&mut self, entry: EntryRef<'_>) {
+        self.out.extend_from_slice(&(entry.key.len() as u32).to_le_bytes());
+        self.out.extend_from_slice(&(entry.value.len() as u32).to_le_bytes());
+        self.out.extend_from_slice(&entry.revision.to_le_bytes());
+        self.out.extend_from_slice(&entry.expiry.to_le_bytes());
+        self.out.extend_from_slice(entry.key);
+        self.out.extend_from_slice(entry.value);
+        self.entries += 1;
+        self.bytes += entry.bytes() as u64;
+        self.last_key.clear();
+        self.last_key.extend_from_slice(entry.key);
+    }
+
+    /// Entries, and bytes of keys and values, so far.
+    #[must_use]
+    pub fn count(&self) -> (u64, u64) {
+        (u64::from(self.entries), self.bytes)
+    }
+
+    /// The key of the last entry; `None` without any.
+    #[must_use]
+    pub fn last_key(&self) -> Option<&[u8]> {
+        (self.entries > 0).then_some(&self.last_key)
+    }
+
+    /// The frame's kind and body.
+    #[must_use]
+    pub fn finish(mut self, last: bool) -> (u8, Bytes) {
+        self.out[COUNT_AT..COUNT_AT + 4].copy_from_slice(&self.entries.to_le_bytes());
+        self.out[LAST_AT] = u8::from(last);
+        assert!(self.out.len() <= MAX_BODY, "a frame of {} bytes", self.out.len());
+        (CHUNK, self.out.into())
     }
 }
 

@@ -168,6 +168,9 @@ pub trait View: Send {
     fn scan(&self, from: &[u8], to: &[u8], visit: &mut Visit<'_>) -> Result<(), EngineError>;
 }
 
+/// Bytes of a batch of an engine that has no other way to take in sorted keys.
+const INGEST_PIECE: usize = 1 << 20;
+
 /// A storage engine. Keys are never empty.
 pub trait Store: View + Sync {
     /// The engine as it is now, as something to read.
@@ -178,6 +181,31 @@ pub trait Store: View + Sync {
     /// # Errors
     /// See [`EngineError`]; after any of them the engine takes no further write.
     fn write(&self, writes: Writes) -> Result<(), EngineError>;
+
+    /// Puts keys that nobody reads yet, in ascending order, by the shortest way that the engine
+    /// has, and `mark` (below all of them) once they are there. Not atomic: after a crash any of
+    /// them may be there without the mark, but not the mark without all of them.
+    ///
+    /// # Errors
+    /// As [`Store::write`].
+    fn ingest(&self, mark: (Vec<u8>, Vec<u8>), sorted: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), EngineError> {
+        let (mut writes, mut bytes) = (Writes::default(), 0);
+        for (key, value) in sorted {
+            bytes += key.len() + value.len();
+            writes.put(key, value);
+            if bytes >= INGEST_PIECE {
+                self.write(std::mem::take(&mut writes))?;
+                bytes = 0;
+            }
+        }
+        writes.put(mark.0, mark.1);
+        self.write(writes)
+    }
+
+    /// From so many bytes on [`Store::ingest`] is worth its cost.
+    fn ingest_from(&self) -> usize {
+        INGEST_PIECE
+    }
 
     /// One instant, unmoved by later writes; `None` where the engine has no snapshots.
     fn snapshot(&self) -> Option<Box<dyn View>>;

@@ -34,6 +34,13 @@ pub enum StoreError {
         /// The failure that poisoned it.
         reason: String,
     },
+    /// The disk had no space for a write, which as a whole has not happened. Nothing more is
+    /// written through this handle; opened anew, the store is what it was before.
+    #[error("no space for the mirror store: {reason}")]
+    NoSpace {
+        /// What the operating system said.
+        reason: String,
+    },
     /// Another process has the directory open.
     #[error("mirror store in {} is open in another process", dir.display())]
     Locked {
@@ -131,6 +138,11 @@ impl StoreError {
     pub(crate) fn io(what: &'static str) -> impl FnOnce(io::Error) -> StoreError {
         move |source| StoreError::Io { what, source }
     }
+}
+
+/// Whether the operating system refused for want of space.
+pub(super) fn is_no_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// What an engine reports, before the store knows which group or directory it means.

@@ -17,8 +17,10 @@ const KEYSPACE: &str = "mirror";
 /// fjall refuses a smaller bound on its journals.
 const LEAST_JOURNAL: u64 = 64 << 20;
 
-/// One flushes while the other compacts: with a single worker a long compaction stops writes.
-const WORKERS: usize = 2;
+/// Of several workers fjall keeps the first for flushing, and while another compacts that one
+/// turns in a circle, giving itself the next compaction again and again: a whole core. A single
+/// one flushes between two compactions, and the memtables that may wait last so long.
+const WORKERS: usize = 1;
 
 pub(super) struct FjallStore {
     db: Database,
@@ -71,6 +73,24 @@ impl Store for FjallStore {
             }
         }
         batch.commit().map_err(explain)
+    }
+
+    /// Sorted tables, written and synced beside the journal and then put in force in one step.
+    fn ingest(&self, mark: (Vec<u8>, Vec<u8>), sorted: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), EngineError> {
+        // It flushes the memtable on its way; tables should not know what the journal may lose. A
+        // failed sync is final, for whatever reason.
+        self.sync().map_err(|e| EngineError::Poisoned(format!("the journal cannot be synced: {e:?}")))?;
+        let mut ingestion = self.keys.start_ingestion().map_err(explain)?;
+        // In force together with the entries, as it is smaller than any of them.
+        for (key, value) in std::iter::once(mark).chain(sorted) {
+            ingestion.write(key, value).map_err(explain)?;
+        }
+        ingestion.finish().map_err(explain)
+    }
+
+    /// A handful of syncs must be worth it.
+    fn ingest_from(&self) -> usize {
+        4 << 20
     }
 
     fn snapshot(&self) -> Option<Box<dyn View>> {

@@ -7,10 +7,10 @@ use groups::ids::GroupId;
 
 use super::engine::Writes;
 use super::record::{self, Current, SessionStamp};
-use super::{ChunkLimit, Garbage, GroupState, MAX_MEMBERSHIP, MAX_SESSIONS, MirrorStore, NOTHING};
-use super::{Point, Position, Staging, StoreError};
+use super::{ChunkLimit, Garbage, GroupState, Image, MAX_MEMBERSHIP, MAX_SESSIONS, MirrorStore, NOTHING};
+use super::{Point, Position, Staging, StoreError, Verified};
 use super::{bounded, keys, locked, point_of, read_sessions, sound};
-use crate::entry::{Entry, Generation, MAX_KEY, MAX_VALUE, StateDigest};
+use crate::entry::{Entry, EntryRef, Generation, MAX_KEY, MAX_VALUE, StateDigest};
 use groups::kv::StateHash;
 
 /// What one step of [`MirrorStore::sweep`] did.
@@ -75,8 +75,9 @@ impl MirrorStore {
         Ok(generation)
     }
 
-    /// Adds the next entries of the checkpoint, in ascending key order, together with the
-    /// progress, so that a crash in between loses whole calls only.
+    /// Adds the next entries of the checkpoint, in ascending key order, and then the progress, so
+    /// that a crash in between loses whole calls only: entries beyond the progress are those of
+    /// the same state, and come again. Many at once go past the engine's journal.
     ///
     /// # Errors
     /// [`StoreError::NotStaged`], [`StoreError::Unsorted`], [`StoreError::TooLarge`],
@@ -86,19 +87,30 @@ impl MirrorStore {
         let mut state = locked(&state);
         sound(group, &state)?;
         let mut next = staged(group, &state, generation)?.clone();
-        let mut writes = Writes::default();
+        let mut sorted = Vec::with_capacity(entries.len());
+        let mut bytes = 0;
         for entry in entries {
             bounded("key", entry.key.len(), MAX_KEY)?;
             bounded("value", entry.value.len(), MAX_VALUE)?;
             if next.last_key.as_ref().is_some_and(|last| *last >= entry.key) {
                 return Err(StoreError::Unsorted { group });
             }
-            writes.put(keys::entry(group, generation, &entry.key), record::encode_entry(entry));
+            bytes += entry.bytes();
+            sorted.push((keys::entry(group, generation, &entry.key), record::encode_entry(entry)));
             next.last_key = Some(entry.key.clone());
             next.entries += 1;
         }
-        writes.put(keys::staging(group), next.encode());
-        self.commit(writes)?;
+        // Copied: the key must not keep a frame alive.
+        next.last_key = next.last_key.map(|key| Bytes::copy_from_slice(&key));
+        let mark = (keys::staging(group), next.encode());
+        if bytes >= self.store.ingest_from() {
+            self.check_poison()?;
+            self.guard.run(|| self.store.ingest(mark, sorted)).map_err(|e| self.poison_write(e))?;
+        } else {
+            let mut writes = Writes::default();
+            sorted.into_iter().chain([mark]).for_each(|(key, value)| writes.put(key, value));
+            self.commit(writes)?;
+        }
         state.staging = Some(next);
         Ok(())
     }
@@ -112,12 +124,26 @@ impl MirrorStore {
     /// still staged, to be given up by the next [`MirrorStore::begin_generation`].
     /// [`StoreError::NotStaged`], [`StoreError::Damaged`], [`StoreError::Poisoned`].
     pub fn install(&self, group: GroupId, generation: Generation) -> Result<Point, StoreError> {
+        self.install_reading(group, generation, |_| {}).map(|image| image.verified.point())
+    }
+
+    /// The same, and hands every entry to `take` as it is read for the proof, in key order;
+    /// nothing taken may be used before this returns the image.
+    ///
+    /// # Errors
+    /// As [`MirrorStore::install`].
+    pub fn install_reading(
+        &self,
+        group: GroupId,
+        generation: Generation,
+        take: impl FnMut(EntryRef<'_>),
+    ) -> Result<Image, StoreError> {
         let state = self.state(group);
         let mut state = locked(&state);
         sound(group, &state)?;
         let staging = staged(group, &state, generation)?.clone();
         ahead(group, &state, &staging.promised)?;
-        self.prove(group, &mut state, &staging)?;
+        let sessions = self.prove(group, &mut state, &staging, take)?;
         self.guard.run(|| self.store.sync()).map_err(|e| self.poison(e))?;
 
         let next = Current { generation, position: staging.promised, sessions: staging.sessions };
@@ -128,7 +154,7 @@ impl MirrorStore {
             writes.put(keys::garbage(group, old.generation), Vec::new());
         }
         self.commit(writes)?;
-        let point = point_of(&next.position);
+        let (point, position) = (point_of(&next.position), next.position.clone());
         state.staging = None;
         if let Some(old) = state.current.replace(next) {
             state.garbage.push(old.generation.into());
@@ -139,7 +165,7 @@ impl MirrorStore {
         let mut recorded = durable.clone();
         recorded.insert(group, point);
         self.save_durable(&mut durable, recorded)?;
-        Ok(point)
+        Ok(Image { position, sessions, verified: Verified { group, point } })
     }
 
     /// Gives up the checkpoint that a group is taking in, if any; its current state stays.
@@ -255,28 +281,30 @@ impl MirrorStore {
         Ok((deleted, done))
     }
 
-    /// Hashes everything staged and compares it with what the checkpoint promises.
-    fn prove(&self, group: GroupId, state: &mut GroupState, staging: &Staging) -> Result<(), StoreError> {
+    /// Hashes everything staged and compares it with what the checkpoint promises. Returns the
+    /// session table.
+    fn prove(
+        &self,
+        group: GroupId,
+        state: &mut GroupState,
+        staging: &Staging,
+        mut take: impl FnMut(EntryRef<'_>),
+    ) -> Result<Bytes, StoreError> {
         let view = self.store.as_view();
         let generation = staging.generation;
         let sessions = self.guard.run(|| read_sessions(view, group, generation, staging.sessions));
-        sessions.map_err(|e| self.condemn(group, state, e))?;
+        let sessions = sessions.map_err(|e| self.condemn(group, state, e))?;
         let mut hash = StateHash::default();
-        let mut after: Option<Bytes> = None;
-        loop {
-            let chunk = self.chunk_of(view, group, generation, after.as_deref(), ChunkLimit::default());
-            let chunk = chunk.map_err(|e| self.condemn(group, state, e))?;
-            chunk.entries.iter().for_each(|entry| entry.add_to(&mut hash));
-            after = chunk.entries.last().map(|entry| entry.key.clone());
-            if chunk.last {
-                break;
-            }
-        }
+        let read = self.visit_of(view, group, generation, None, ChunkLimit::ALL, &mut |entry| {
+            entry.add_to(&mut hash);
+            take(entry);
+        });
+        read.map_err(|e| self.condemn(group, state, e))?;
         let (found, promised) = (StateDigest::from(hash), staging.promised.state_hash);
         if found != promised {
             return Err(StoreError::NotThatState { group, promised, found });
         }
-        Ok(())
+        Ok(sessions)
     }
 
     /// The generations of a group that have entries, found by skipping from one to the next.

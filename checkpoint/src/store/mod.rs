@@ -73,7 +73,20 @@ pub struct MirrorStore {
     guard: Guard,
     groups: Mutex<BTreeMap<GroupId, Arc<Mutex<GroupState>>>>,
     durable: Mutex<Points>,
-    poison: OnceLock<String>,
+    poison: OnceLock<Poison>,
+}
+
+/// Why nothing is written any more.
+struct Poison {
+    reason: String,
+    no_space: bool,
+}
+
+impl Poison {
+    fn error(&self) -> StoreError {
+        let reason = self.reason.clone();
+        if self.no_space { StoreError::NoSpace { reason } } else { StoreError::Poisoned { reason } }
+    }
 }
 
 /// What the group table in the engine says about one group.
@@ -284,7 +297,7 @@ impl MirrorStore {
         let raw = keys::entry(group, current.generation, key);
         let read = self.guard.run(|| {
             let Some(value) = self.store.get(&raw)? else { return Ok(None) };
-            let entry = record::decode_entry(key, &value);
+            let entry = record::decode_entry(key, &value).map(|entry| entry.to_entry());
             entry.map(Some).ok_or_else(|| EngineError::Corrupt("an entry is too short".into()))
         });
         read.map_err(|e| self.condemn(group, &mut state, e))
@@ -366,7 +379,8 @@ impl MirrorStore {
     fn save_durable(&self, durable: &mut Points, next: Points) -> Result<(), StoreError> {
         if next != *durable {
             let saved = durable::save(self.files.as_ref(), &next);
-            saved.map_err(|e| self.poison(EngineError::Io(e)))?;
+            // A new file is written each time: what a full disk refused takes nothing with it.
+            saved.map_err(|e| self.poison_write(EngineError::Io(e)))?;
             *durable = next;
         }
         Ok(())
@@ -374,24 +388,35 @@ impl MirrorStore {
 
     fn commit(&self, writes: Writes) -> Result<(), StoreError> {
         self.check_poison()?;
-        self.guard.run(|| self.store.write(writes)).map_err(|e| self.poison(e))
+        self.guard.run(|| self.store.write(writes)).map_err(|e| self.poison_write(e))
     }
 
     fn check_poison(&self) -> Result<(), StoreError> {
         match self.poison.get() {
-            Some(reason) => Err(StoreError::Poisoned { reason: reason.clone() }),
+            Some(poison) => Err(poison.error()),
             None => Ok(()),
         }
     }
 
-    /// After a failed write or sync nobody knows what is on the disk.
+    /// After a failed write nobody knows what is on the disk; but where it failed for want of space
+    /// the engine, opened anew, has all of it or nothing.
+    fn poison_write(&self, error: EngineError) -> StoreError {
+        let no_space = matches!(&error, EngineError::Io(e) if error::is_no_space(e));
+        self.poison_for(error, no_space)
+    }
+
+    /// After a failed sync nobody knows what is on the disk, whatever the reason was.
     fn poison(&self, error: EngineError) -> StoreError {
+        self.poison_for(error, false)
+    }
+
+    fn poison_for(&self, error: EngineError, no_space: bool) -> StoreError {
         let reason = match error {
             EngineError::Corrupt(reason) | EngineError::Poisoned(reason) => reason,
             EngineError::Locked => "the engine lost its lock".into(),
             EngineError::Io(e) => e.to_string(),
         };
-        StoreError::Poisoned { reason: self.poison.get_or_init(|| reason).clone() }
+        self.poison.get_or_init(|| Poison { reason, no_space }).error()
     }
 
     /// What a failed read means for its group: damage stays with the group until it is

@@ -11,7 +11,7 @@ use super::error::EngineError;
 use super::record::{self, Current, SessionStamp};
 use super::{MirrorStore, Position, StoreError, Verified};
 use super::{keys, locked, point_of, read_sessions, sound};
-use crate::entry::{Entry, Generation, StateDigest};
+use crate::entry::{Entry, EntryRef, Generation, StateDigest};
 use groups::kv::StateHash;
 
 /// How much one chunk may hold; the first entry comes in any case.
@@ -21,6 +21,11 @@ pub struct ChunkLimit {
     pub entries: usize,
     /// Bytes of keys and values.
     pub bytes: usize,
+}
+
+impl ChunkLimit {
+    /// Everything at once.
+    pub(super) const ALL: ChunkLimit = ChunkLimit { entries: usize::MAX, bytes: usize::MAX };
 }
 
 impl Default for ChunkLimit {
@@ -82,22 +87,22 @@ impl MirrorStore {
     /// [`StoreError::Damaged`] when they were not, [`StoreError::Absent`],
     /// [`StoreError::Moved`].
     pub fn load(&self, group: GroupId, mut take: impl FnMut(Entry)) -> Result<Image, StoreError> {
+        self.load_raw(group, |entry| take(entry.to_entry()))
+    }
+
+    /// As [`MirrorStore::load`], without copying the entries.
+    ///
+    /// # Errors
+    /// As [`MirrorStore::load`].
+    pub fn load_raw(&self, group: GroupId, mut take: impl FnMut(EntryRef<'_>)) -> Result<Image, StoreError> {
         let reader = self.reader(group)?;
         let sessions = reader.sessions()?;
         reader.check_position()?;
         let mut hash = StateHash::default();
-        let mut after: Option<Bytes> = None;
-        loop {
-            let chunk = reader.chunk(after.as_deref(), ChunkLimit::default())?;
-            after = chunk.entries.last().map(|entry| entry.key.clone());
-            for entry in chunk.entries {
-                entry.add_to(&mut hash);
-                take(entry);
-            }
-            if chunk.last {
-                break;
-            }
-        }
+        reader.visit(None, ChunkLimit::ALL, &mut |entry| {
+            entry.add_to(&mut hash);
+            take(entry);
+        })?;
         let position = reader.current.position;
         let found = StateDigest::from(hash);
         if found != position.state_hash {
@@ -117,33 +122,35 @@ impl MirrorStore {
     /// # Errors
     /// As [`MirrorStore::load`].
     pub fn verify(&self, group: GroupId) -> Result<Verified, StoreError> {
-        self.load(group, drop).map(|image| image.verified)
+        self.load_raw(group, |_| {}).map(|image| image.verified)
     }
 
-    /// The entries of any generation behind `after`; the caller knows that it stands still.
-    pub(super) fn chunk_of(
+    /// Shows the entries of any generation behind `after`; the caller knows that it stands still.
+    /// Returns whether they were the last.
+    pub(super) fn visit_of(
         &self,
         view: &dyn View,
         group: GroupId,
         generation: Generation,
         after: Option<&[u8]>,
         limit: ChunkLimit,
-    ) -> Result<Chunk, EngineError> {
+        take: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<bool, EngineError> {
         let (first, to) = keys::entries(group, generation);
         let from = after.map_or(first, |key| keys::after(group, generation, key));
-        let mut chunk = Chunk { entries: Vec::new(), last: true };
-        let mut bytes = 0;
+        let (mut entries, mut bytes, mut last) = (0, 0_usize, true);
         let mut damage = None;
         self.guard.run(|| {
             view.scan(&from, &to, &mut |raw, value| {
                 bytes += raw.len() + value.len();
-                let full = chunk.entries.len() >= limit.entries || bytes > limit.bytes;
-                if full && !chunk.entries.is_empty() {
-                    chunk.last = false;
+                let full = entries >= limit.entries || bytes > limit.bytes;
+                if full && entries > 0 {
+                    last = false;
                     return ControlFlow::Break(());
                 }
+                entries += 1;
                 match keys::user_key(raw).and_then(|key| record::decode_entry(key, value)) {
-                    Some(entry) => chunk.entries.push(entry),
+                    Some(entry) => take(entry),
                     None => {
                         damage = Some("an entry is too short");
                         return ControlFlow::Break(());
@@ -154,7 +161,7 @@ impl MirrorStore {
         })?;
         match damage {
             Some(reason) => Err(EngineError::Corrupt(reason.into())),
-            None => Ok(chunk),
+            None => Ok(last),
         }
     }
 }
@@ -207,7 +214,23 @@ impl Reader<'_> {
     /// # Errors
     /// [`StoreError::Damaged`], [`StoreError::Moved`].
     pub fn chunk(&self, after: Option<&[u8]>, limit: ChunkLimit) -> Result<Chunk, StoreError> {
-        self.read(|view| self.store.chunk_of(view, self.group, self.current.generation, after, limit))
+        let mut entries = Vec::new();
+        let last = self.visit(after, limit, &mut |entry| entries.push(entry.to_entry()))?;
+        Ok(Chunk { entries, last })
+    }
+
+    /// Shows the entries behind `after` (`None`: from the first) up to the limit. Returns whether
+    /// no entry follows.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Moved`]; what was shown is then worth nothing.
+    pub fn visit(
+        &self,
+        after: Option<&[u8]>,
+        limit: ChunkLimit,
+        take: &mut dyn FnMut(EntryRef<'_>),
+    ) -> Result<bool, StoreError> {
+        self.read(|view| self.store.visit_of(view, self.group, self.current.generation, after, limit, take))
     }
 
     fn read<T>(&self, read: impl FnOnce(&dyn View) -> Result<T, EngineError>) -> Result<T, StoreError> {

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 use groups::ids::InstanceId;
 use xxhash_rust::xxh3::xxh3_128;
 
-use crate::entry::{Chain, Entry, Generation, MAX_KEY, StateDigest};
+use crate::entry::{Chain, Entry, EntryRef, Generation, MAX_KEY, StateDigest};
 
 /// The longest membership blob.
 pub const MAX_MEMBERSHIP: usize = 64 << 10;
@@ -147,10 +147,10 @@ pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
 }
 
 /// `None` for a value that is too short to be one.
-pub(super) fn decode_entry(key: &[u8], mut raw: &[u8]) -> Option<Entry> {
+pub(super) fn decode_entry<'a>(key: &'a [u8], mut raw: &'a [u8]) -> Option<EntryRef<'a>> {
     let revision = raw.try_get_u64_le().ok()?;
     let expiry = raw.try_get_u64_le().ok()?;
-    Some(Entry { key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(raw), revision, expiry })
+    Some(EntryRef { key, value: raw, revision, expiry })
 }
 
 fn put_body(out: &mut Vec<u8>, generation: Generation, position: &Position, sessions: SessionStamp) {

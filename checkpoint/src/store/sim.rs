@@ -338,6 +338,8 @@ impl OpenEngine for SimEngine {
             return Err(EngineError::Locked);
         }
         (world.open, world.exists) = (true, true);
+        // What a failed write has left of itself is cut off.
+        world.torn = None;
         Ok(Box::new(Opened { life: world.life, engine: self.clone() }))
     }
 }
@@ -392,6 +394,28 @@ impl Store for Opened {
         }
         world.commit(ops);
         Ok(())
+    }
+
+    /// Several batches even of the small states of a simulation.
+    fn ingest(
+        &self,
+        mark: (Vec<u8>, Vec<u8>),
+        mut sorted: Vec<(Vec<u8>, Vec<u8>)>,
+    ) -> Result<(), EngineError> {
+        while !sorted.is_empty() {
+            let rest = sorted.split_off(sorted.len().div_ceil(2));
+            let mut writes = Writes::default();
+            sorted.into_iter().for_each(|(key, value)| writes.put(key, value));
+            self.write(writes)?;
+            sorted = rest;
+        }
+        let mut writes = Writes::default();
+        writes.put(mark.0, mark.1);
+        self.write(writes)
+    }
+
+    fn ingest_from(&self) -> usize {
+        256
     }
 
     fn snapshot(&self) -> Option<Box<dyn View>> {

@@ -163,6 +163,9 @@ impl Node {
         let config = MirrorConfig {
             cluster: CLUSTER,
             chunk_bytes: 1000,
+            window: 4,
+            window_bytes: 4000,
+            stage_bytes: 1900,
             retry: Duration::from_millis(200),
             lease: Duration::from_secs(2),
             sweep: 50,

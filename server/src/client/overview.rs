@@ -206,7 +206,7 @@ fn agreement(lines: &[(u32, &GroupLine)], members: usize) -> Agreement {
     if members == 1 && lines.len() == 1 {
         return Agreement::Equal;
     }
-    let together = lines.iter().all(|(_, line)| line.applied == lines[0].1.applied);
+    let together = lines.iter().all(|(_, line)| line.applied == lines[0].1.applied && !line.rebuilding);
     match lines.len() {
         0 | 1 => Agreement::Alone,
         answered if answered == members && together => Agreement::Equal,
@@ -215,12 +215,15 @@ fn agreement(lines: &[(u32, &GroupLine)], members: usize) -> Agreement {
     }
 }
 
+/// A state that is being rebuilt is behind what its replica knows to be chosen and has no checksum
+/// of its own: it is compared once it is whole.
 fn differing_pairs<'a>(lines: &[(u32, &'a GroupLine)]) -> Vec<(u32, u32, &'a GroupLine)> {
     let mut found = Vec::new();
     for (index, (node, line)) in lines.iter().enumerate() {
         for (other, against) in &lines[index + 1..] {
             let same = line.chain == against.chain && line.state_hash == against.state_hash;
-            if line.applied == against.applied && !same {
+            let whole = !line.rebuilding && !against.rebuilding;
+            if whole && line.applied == against.applied && !same {
                 found.push((*node, *other, *line));
             }
         }

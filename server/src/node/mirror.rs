@@ -3,14 +3,14 @@
 //! Deterministic, like everything here: `runtime` puts a thread around it, the simulator its
 //! scheduler.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use checkpoint::mirror::{CHUNK, Event, FETCH, Fold, HEAD, Mirror, NONE, Transfer};
+use checkpoint::mirror::{CHUNK, Event, FETCH, Fold, HEAD, Mirror, MirrorConfig, NONE, Transfer};
 use checkpoint::store::{Image as StoredImage, MirrorStore, Point, Position, StoreError};
-use checkpoint::{Chain, Entry, StateDigest};
+use checkpoint::{Chain, Entry, EntryRef, StateDigest};
 use groups::host::MirrorWord;
-use groups::ids::{GroupId, NodeId};
+use groups::ids::{GroupId, InstanceId, NodeId};
 use groups::kv::state::Item;
 use groups::kv::{self, Head, Image, State, StateHash};
 use groups::mirrored::MirrorOrder;
@@ -34,8 +34,13 @@ pub enum MirrorEffect {
     },
     /// To be told to a group.
     Word(GroupId, MirrorWord),
-    /// Something that an operator should know; the groups serve on.
-    Alarm(String),
+    /// Something about a group that an operator should know until it is over; the groups serve on.
+    Alarm(GroupId, String),
+    /// What the last alarm of a group said is over.
+    AlarmOver(GroupId),
+    /// There was no space for a write, which has not happened. The mirror does nothing until its
+    /// store has been opened anew: [`NodeMirror::close`].
+    NoSpace(String),
     /// A write or sync of the mirror failed: what is on its disk is not known any more, and only
     /// opening it anew tells. The process ends.
     Failed(String),
@@ -49,14 +54,53 @@ pub struct NodeMirror {
     mirror: Mirror,
     /// Groups whose settling was ordered: one sync for all of them.
     settle: Vec<GroupId>,
+    /// Groups that have handed something over and have no answer yet.
+    under_way: BTreeSet<GroupId>,
+    /// Groups with an alarm.
+    alarmed: BTreeSet<GroupId>,
     effects: Vec<MirrorEffect>,
+}
+
+/// A mirror whose store had no space and is to be opened anew.
+#[derive(Debug)]
+pub struct Closed {
+    config: MirrorConfig,
+    wanted: Vec<(GroupId, InstanceId, Vec<NodeId>)>,
+    settle: Vec<GroupId>,
+    under_way: BTreeSet<GroupId>,
+    alarmed: BTreeSet<GroupId>,
+}
+
+impl Closed {
+    /// Goes on over the store, which has been opened anew. What was on its way when the space
+    /// ran out is asked for again.
+    #[must_use]
+    pub fn open(self, store: MirrorStore, now: Time) -> NodeMirror {
+        let Closed { config, wanted, settle, under_way, alarmed } = self;
+        let mut mirror = Mirror::new(store, config, now);
+        for (group, above, sources) in wanted {
+            mirror.want(group, above, sources, now);
+        }
+        let lost = |group| MirrorEffect::Word(group, MirrorWord::Lost);
+        let effects = under_way.into_iter().map(lost).collect();
+        NodeMirror { mirror, settle, under_way: BTreeSet::new(), alarmed, effects }
+    }
 }
 
 impl NodeMirror {
     /// A node's end of a mirror.
     #[must_use]
     pub fn new(mirror: Mirror) -> NodeMirror {
-        NodeMirror { mirror, settle: Vec::new(), effects: Vec::new() }
+        let (under_way, alarmed) = (BTreeSet::new(), BTreeSet::new());
+        NodeMirror { mirror, settle: Vec::new(), under_way, alarmed, effects: Vec::new() }
+    }
+
+    /// Gives up the store, which had no space: it can be opened anew then.
+    #[must_use]
+    pub fn close(self) -> Closed {
+        let NodeMirror { mirror, settle, under_way, alarmed, .. } = self;
+        let (config, wanted) = mirror.close();
+        Closed { config, wanted, settle, under_way, alarmed }
     }
 
     /// Makes these groups durable at once, before anything is built on what they hold.
@@ -67,8 +111,13 @@ impl NodeMirror {
         if !groups.is_empty() {
             self.mirror.settle(groups, now);
         }
-        if let Some(reason) = self.mirror.poisoned() {
-            return Err(StoreError::Poisoned { reason: reason.to_owned() });
+        if let Some(reason) = self.mirror.poisoned().map(str::to_owned) {
+            let lacks_space = self.mirror.lacks_space();
+            return Err(if lacks_space {
+                StoreError::NoSpace { reason }
+            } else {
+                StoreError::Poisoned { reason }
+            });
         }
         match groups.iter().find(|group| self.mirror.durable(**group).is_none()) {
             // It was lost on the way. The log alone is a whole, if an older one: started anew,
@@ -83,6 +132,9 @@ impl NodeMirror {
 
     /// What a group asks for.
     pub fn order(&mut self, group: GroupId, order: MirrorOrder, now: Time) {
+        if matches!(order, MirrorOrder::Fold(_) | MirrorOrder::Refill(_)) {
+            self.under_way.insert(group);
+        }
         match order {
             MirrorOrder::Fold(fold) => self.mirror.fold(stored_fold(group, fold)),
             MirrorOrder::Refill(image) => {
@@ -97,7 +149,7 @@ impl NodeMirror {
             }
             MirrorOrder::Discard => self.mirror.give_up(group),
             MirrorOrder::Fetch { least, sources } => {
-                let above = groups::ids::InstanceId(least.0.saturating_sub(1));
+                let above = InstanceId(least.0.saturating_sub(1));
                 self.mirror.want(group, above, sources, now);
             }
             MirrorOrder::Cancel => self.mirror.cancel(group),
@@ -124,7 +176,13 @@ impl NodeMirror {
         for event in self.mirror.turn() {
             let effect = match event {
                 Event::Send { to, group, kind, body } => MirrorEffect::Send { to, group, kind, body },
-                Event::Folded { group, applied } => MirrorEffect::Word(group, MirrorWord::Folded(applied)),
+                Event::Folded { group, applied } => {
+                    self.answered(group);
+                    if self.alarmed.remove(&group) {
+                        self.effects.push(MirrorEffect::AlarmOver(group));
+                    }
+                    MirrorEffect::Word(group, MirrorWord::Folded(applied))
+                }
                 Event::Durable(points) => {
                     let words = points
                         .into_iter()
@@ -133,35 +191,52 @@ impl NodeMirror {
                     continue;
                 }
                 Event::Installed { group, image, entries } => {
+                    let hash = found_hash(&image);
+                    let item =
+                        |e: Entry| (Box::from(&e.key[..]), Item { value: e.value, revision: e.revision });
                     let mark = mark_of(&image.position);
-                    // Hashed and built here: the groups' own thread has heartbeats to send.
-                    let state = live_image(image, entries)
-                        .and_then(|image| image.into_state().map_err(|e| e.to_string()));
+                    // Built here: the groups' own thread has heartbeats to send.
+                    let state = live_image(image, entries.into_iter().map(item).collect())
+                        .and_then(|image| image.into_state_of(hash).map_err(|e| e.to_string()));
                     let word = match state {
-                        Ok(state) => MirrorWord::Installed(mark, Box::new(state)),
+                        Ok(state) => {
+                            if self.alarmed.remove(&group) {
+                                self.effects.push(MirrorEffect::AlarmOver(group));
+                            }
+                            MirrorWord::Installed(mark, Box::new(state))
+                        }
                         Err(e) => {
                             let text = format!("a checkpoint of group {group} that is no state: {e}");
-                            self.effects.push(MirrorEffect::Alarm(text));
+                            self.alarm(group, text);
                             MirrorWord::Lost
                         }
                     };
                     MirrorEffect::Word(group, word)
                 }
                 Event::Refill { group, why } => {
-                    self.effects.push(MirrorEffect::Alarm(format!(
-                        "the mirror of group {group} cannot go on ({why}): it is built anew from the group's state"
-                    )));
+                    self.answered(group);
+                    self.alarm(
+                        group,
+                        format!(
+                            "the mirror of group {group} cannot go on ({why}): it is built anew from the group's state"
+                        ),
+                    );
                     MirrorEffect::Word(group, MirrorWord::Lost)
                 }
                 Event::Wanted { group, through } => MirrorEffect::Word(group, MirrorWord::Wanted(through)),
                 Event::Unmirrored { group, why } => {
-                    self.effects.push(MirrorEffect::Alarm(format!(
-                        "group {group} cannot be mirrored: {why}. It serves on, but it holds the log back; it is \
-                         tried again every minute"
-                    )));
+                    self.answered(group);
+                    self.alarm(
+                        group,
+                        format!(
+                            "group {group} cannot be mirrored: {why}. It serves on, but it holds the log back; it is \
+                             tried again every minute"
+                        ),
+                    );
                     MirrorEffect::Word(group, MirrorWord::Unmirrored)
                 }
                 Event::Poisoned { why } => MirrorEffect::Failed(why),
+                Event::NoSpace { why } => MirrorEffect::NoSpace(why),
             };
             self.effects.push(effect);
         }
@@ -172,10 +247,19 @@ impl NodeMirror {
         std::mem::take(&mut self.effects)
     }
 
+    fn answered(&mut self, group: GroupId) {
+        self.under_way.remove(&group);
+    }
+
+    fn alarm(&mut self, group: GroupId, text: String) {
+        self.alarmed.insert(group);
+        self.effects.push(MirrorEffect::Alarm(group, text));
+    }
+
     /// Whether another turn would do more without anything happening before.
     #[must_use]
     pub fn busy(&self) -> bool {
-        self.mirror.busy() || !self.settle.is_empty()
+        self.mirror.busy() || !self.settle.is_empty() || !self.effects.is_empty()
     }
 
     /// Checkpoints on their way in and out.
@@ -243,19 +327,24 @@ pub fn is_mirror_frame(kind: u8) -> bool {
 /// # Errors
 /// When the group has to be built anew.
 pub fn load_group(store: &MirrorStore, group: GroupId) -> Result<Option<(State, u64)>, String> {
-    let mut entries = Vec::new();
-    let image = match store.load(group, |entry| entries.push(entry)) {
+    let mut items = Vec::new();
+    let take = |e: EntryRef<'_>| {
+        let item = Item { value: Bytes::copy_from_slice(e.value), revision: e.revision };
+        items.push((Box::from(e.key), item));
+    };
+    let image = match store.load_raw(group, take) {
         Ok(image) => image,
         Err(StoreError::Absent { .. }) => return Ok(None),
         Err(StoreError::Damaged { reason, .. }) => return Err(reason),
         Err(e) => return Err(e.to_string()),
     };
-    if image.position.applied == groups::ids::InstanceId::ZERO {
+    if image.position.applied == InstanceId::ZERO {
         return Ok(None);
     }
-    let image = live_image(image, entries)?;
+    let hash = found_hash(&image);
+    let image = live_image(image, items)?;
     let chain = image.head.chain;
-    image.into_state().map(|state| Some((state, chain))).map_err(|e| e.to_string())
+    image.into_state_of(hash).map(|state| Some((state, chain))).map_err(|e| e.to_string())
 }
 
 /// The point as the log knows it.
@@ -295,7 +384,12 @@ fn stored_fold(group: GroupId, fold: kv::Fold) -> Fold {
     Fold { group, from, to: position(&head), sessions, entries, removed }
 }
 
-fn live_image(image: StoredImage, entries: Vec<Entry>) -> Result<Image, String> {
+/// What the store's entries hashed to as they were read.
+fn found_hash(image: &StoredImage) -> StateHash {
+    StateHash::from_bytes(image.verified.point().state_hash.0)
+}
+
+fn live_image(image: StoredImage, items: Vec<(Box<[u8]>, Item)>) -> Result<Image, String> {
     let StoredImage { position, sessions, .. } = image;
     let members = if position.membership.is_empty() {
         None
@@ -311,9 +405,5 @@ fn live_image(image: StoredImage, entries: Vec<Entry>) -> Result<Image, String> 
         epoch: position.epoch,
         members,
     };
-    let items = entries
-        .into_iter()
-        .map(|e| (Box::from(&e.key[..]), Item { value: e.value, revision: e.revision }))
-        .collect();
     Ok(Image { head, sessions, items })
 }

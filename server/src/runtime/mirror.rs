@@ -1,16 +1,19 @@
 //! The mirror's thread: takes in what groups hand over, serves and fetches checkpoints. It runs
 //! beside everything else and nothing waits for it.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use checkpoint::mirror::{Direction, Transfer};
+use checkpoint::store::{Engine, MirrorStore, Sizes, StoreError};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use groups::host::MirrorWord;
 use groups::ids::{GroupId, NodeId};
+use groups::log::{Disk as _, RealDisk};
 use groups::mirrored::MirrorOrder;
 use groups::time::Time;
 use netio::{FrameBatch, Lane, NetHandle};
@@ -33,15 +36,23 @@ pub enum Errand {
     End,
 }
 
-/// Frames of peers that may wait; more are dropped, and asked for again. Orders are bounded by
-/// themselves: a group has one under way.
+/// Frames of peers that may wait, and their bytes; more are dropped, and asked for again. What a
+/// sender has on its way is far less. Orders are bounded by themselves: a group has one under way.
 const MAX_FRAMES: usize = 1024;
+const MAX_FRAME_BYTES: usize = 96 << 20;
 
 /// The way to the mirror's thread.
 #[derive(Clone)]
 pub struct MirrorHandle {
     errands: Sender<Errand>,
-    frames: Arc<AtomicUsize>,
+    waiting: Arc<Waiting>,
+}
+
+/// The frames that wait.
+#[derive(Debug, Default)]
+struct Waiting {
+    frames: AtomicUsize,
+    bytes: AtomicUsize,
 }
 
 impl MirrorHandle {
@@ -49,7 +60,7 @@ impl MirrorHandle {
     #[must_use]
     pub fn new() -> (MirrorHandle, Receiver<Errand>) {
         let (errands, receiver) = crossbeam_channel::unbounded();
-        (MirrorHandle { errands, frames: Arc::new(AtomicUsize::new(0)) }, receiver)
+        (MirrorHandle { errands, waiting: Arc::default() }, receiver)
     }
 
     /// Hands over what a group wants.
@@ -60,11 +71,19 @@ impl MirrorHandle {
 
     /// Hands over a peer's frame, unless too many wait.
     pub fn frame(&self, from: NodeId, group: GroupId, kind: u8, body: Bytes) {
-        if self.frames.fetch_add(1, Ordering::Relaxed) >= MAX_FRAMES {
-            self.frames.fetch_sub(1, Ordering::Relaxed);
-            return;
+        let size = body.len();
+        let frames = self.waiting.frames.fetch_add(1, Ordering::Relaxed);
+        let bytes = self.waiting.bytes.fetch_add(size, Ordering::Relaxed);
+        if frames >= MAX_FRAMES || (frames > 0 && bytes + size > MAX_FRAME_BYTES) {
+            return self.taken(size);
         }
         let _ = self.errands.send(Errand::Frame(from, group, kind, body));
+    }
+
+    /// A frame of so many bytes does not wait any more.
+    fn taken(&self, bytes: usize) {
+        self.waiting.frames.fetch_sub(1, Ordering::Relaxed);
+        self.waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Ends the thread.
@@ -73,28 +92,49 @@ impl MirrorHandle {
     }
 }
 
+/// Alarms of one kind that are shown.
+const MAX_ALARMS: usize = 64;
+
 /// What others may know about the mirror at any time.
 #[derive(Debug, Default)]
 pub struct MirrorGauge {
-    shown: Mutex<(Vec<TransferLine>, Vec<String>)>,
+    shown: Mutex<Shown>,
+}
+
+#[derive(Debug, Default)]
+struct Shown {
+    transfers: Vec<TransferLine>,
+    /// What a start has found, for as long as the process lives.
+    found: Vec<String>,
+    /// What is the matter with a group now.
+    groups: BTreeMap<GroupId, String>,
+    /// What the mirror as a whole waits for.
+    waits: Option<String>,
 }
 
 impl MirrorGauge {
     /// Checkpoints on their way.
     #[must_use]
     pub fn transfers(&self) -> Vec<TransferLine> {
-        self.shown.lock().0.clone()
+        self.shown.lock().transfers.clone()
     }
 
     /// What an operator should know.
     #[must_use]
     pub fn alarms(&self) -> Vec<String> {
-        self.shown.lock().1.clone()
+        let shown = self.shown.lock();
+        shown
+            .found
+            .iter()
+            .chain(&shown.waits)
+            .chain(shown.groups.values().take(MAX_ALARMS))
+            .cloned()
+            .collect()
     }
 
     pub(super) fn alarm(&self, text: String) {
-        let alarms = &mut self.shown.lock().1;
-        if alarms.len() < 64 && !alarms.contains(&text) {
+        let alarms = &mut self.shown.lock().found;
+        if alarms.len() < MAX_ALARMS && !alarms.contains(&text) {
             alarms.push(text);
         }
     }
@@ -106,6 +146,10 @@ pub struct MirrorParts {
     pub mirror: NodeMirror,
     /// Its store's directory.
     pub dir: PathBuf,
+    /// Its store's engine.
+    pub engine: Engine,
+    /// With less free space than this, in bytes, nothing is written.
+    pub least_free: u64,
     /// What it is asked.
     pub errands: Receiver<Errand>,
     /// The way to it, for counting frames.
@@ -129,44 +173,144 @@ const SHOW: Duration = Duration::from_millis(250);
 /// Errands taken up before what came of them is carried out.
 const GATHER: usize = 64;
 
+/// How often the free space is looked at.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// What groups have handed over while there is no space: the newest of each kind. A fold or refill
+/// is the only one of its group.
+#[derive(Default)]
+struct Held(BTreeMap<(GroupId, u8), MirrorOrder>);
+
+impl Held {
+    fn keep(&mut self, group: GroupId, order: MirrorOrder) {
+        // In the order in which they are done later.
+        let kind = match &order {
+            MirrorOrder::Discard => {
+                // Whatever came before concerns what is to be forgotten.
+                self.0.retain(|(held, _), _| *held != group);
+                0
+            }
+            MirrorOrder::Fold(_) | MirrorOrder::Refill(_) => 1,
+            MirrorOrder::Settle => 2,
+            MirrorOrder::Fetch { .. } | MirrorOrder::Cancel => 3,
+        };
+        self.0.insert((group, kind), order);
+    }
+}
+
 /// Runs until told to end.
 pub fn run(parts: MirrorParts) {
-    let MirrorParts { mut mirror, dir, errands, handle, posts, net, gauge, clock } = parts;
-    let mut tick_at = Time::ZERO;
-    let mut show_at = Time::ZERO;
+    let errands = parts.errands.clone();
+    let (mut mirror, parts) = Running::new(parts);
+    let (mut tick_at, mut show_at, mut look_at) = (Time::ZERO, Time::ZERO, Time::ZERO);
+    let mut held = Held::default();
+    let mut scarce = false;
     loop {
-        let patience = if mirror.busy() { Duration::ZERO } else { TICK };
+        let patience = if !scarce && mirror.busy() { Duration::ZERO } else { TICK };
         let mut next = match errands.recv_timeout(patience) {
             Ok(errand) => Some(errand),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return,
         };
-        let now = clock.now();
+        let now = parts.clock.now();
+        if now >= look_at {
+            look_at = now + LOOK;
+            scarce = parts.look_at_space(scarce);
+        }
+        if !scarce {
+            for ((group, _), order) in std::mem::take(&mut held.0) {
+                mirror.order(group, order, now);
+            }
+        }
         let mut taken = 0;
         while let Some(errand) = next {
             match errand {
+                Errand::Order(group, order) if scarce => held.keep(group, order),
                 Errand::Order(group, order) => mirror.order(group, order, now),
                 Errand::Frame(from, group, kind, body) => {
-                    handle.frames.fetch_sub(1, Ordering::Relaxed);
-                    mirror.frame(from, group, kind, body, now);
+                    parts.handle.taken(body.len());
+                    // What is dropped is asked for again.
+                    if !scarce {
+                        mirror.frame(from, group, kind, body, now);
+                    }
                 }
                 Errand::End => return,
             }
             taken += 1;
             next = if taken < GATHER { errands.try_recv().ok() } else { None };
         }
-        let now = clock.now();
+        if scarce {
+            continue;
+        }
+        let now = parts.clock.now();
         if now >= tick_at {
             tick_at = now + TICK;
             mirror.tick(now);
         }
-        for effect in mirror.turn(now) {
+        if let Some(why) = parts.carry_out(mirror.turn(now)) {
+            let closed = mirror.close();
+            let Some(store) = parts.wait_for_space(&why, &errands, &mut held) else { return };
+            mirror = closed.open(store, parts.clock.now());
+        }
+        if now >= show_at {
+            show_at = now + SHOW;
+            parts.gauge.shown.lock().transfers = mirror.transfers().iter().map(|t| line(t, now)).collect();
+        }
+    }
+}
+
+/// What the thread has beside the mirror itself.
+struct Running {
+    dir: PathBuf,
+    engine: Engine,
+    least_free: u64,
+    /// For its free space.
+    disk: Option<RealDisk>,
+    handle: MirrorHandle,
+    posts: Vec<Arc<Post>>,
+    net: NetHandle,
+    gauge: Arc<MirrorGauge>,
+    clock: Clock,
+}
+
+impl Running {
+    fn new(parts: MirrorParts) -> (NodeMirror, Running) {
+        let MirrorParts { mirror, dir, engine, least_free, handle, posts, net, gauge, clock, .. } = parts;
+        let disk = RealDisk::open(dir.clone()).ok();
+        (mirror, Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock })
+    }
+
+    /// Whether the space is too scarce to write; said when that changes.
+    fn look_at_space(&self, before: bool) -> bool {
+        let free = self.disk.as_ref().and_then(|disk| disk.free_space().ok());
+        let Some(free) = free else { return before };
+        // A little more before it goes on, so that it does not stop at once again.
+        let scarce = free < if before { self.least_free + self.least_free / 4 } else { self.least_free };
+        if scarce != before {
+            let alarm = scarce.then(|| waits_for_space(&self.dir, &format!("{free} bytes are free")));
+            self.say_waiting(alarm);
+        }
+        scarce
+    }
+
+    fn say_waiting(&self, alarm: Option<String>) {
+        match &alarm {
+            Some(text) => tracing::error!("{text}"),
+            None => tracing::info!("there is space again: the mirror checkpoint goes on"),
+        }
+        self.gauge.shown.lock().waits = alarm;
+    }
+
+    /// Does what the mirror wants done. Says why, when it had no space for a write.
+    fn carry_out(&self, effects: Vec<MirrorEffect>) -> Option<String> {
+        let mut no_space = None;
+        for effect in effects {
             match effect {
                 MirrorEffect::Send { to, group, kind, body } => {
                     let mut batch = FrameBatch::new();
                     batch.push(group, kind, &[], &body);
                     // What cannot be sent is as good as lost, and asked for again.
-                    let _ = net.send(to, Lane::Bulk, batch);
+                    let _ = self.net.send(to, Lane::Bulk, batch);
                 }
                 MirrorEffect::Word(group, word) => {
                     if let MirrorWord::Installed(mark, state) = &word {
@@ -177,28 +321,74 @@ pub fn run(parts: MirrorParts) {
                             "a checkpoint from a peer was verified and is in force"
                         );
                     }
-                    posts[group.0 as usize % posts.len()].mail.push(Letter::Mirror(group, word));
+                    self.posts[group.0 as usize % self.posts.len()].mail.push(Letter::Mirror(group, word));
                 }
-                MirrorEffect::Alarm(text) => {
+                MirrorEffect::Alarm(group, text) => {
                     tracing::error!("{text}");
-                    gauge.alarm(text);
+                    self.gauge.shown.lock().groups.insert(group, text);
                 }
-                MirrorEffect::Failed(why) => {
-                    note_failure(&dir, &why);
-                    tracing::error!(
-                        "the mirror checkpoint failed: {why}. The process ends, because after a failed write or sync \
-                         nobody can say what is on the disk. Nothing that was acknowledged is lost. Check the disk, \
-                         then start the node again"
-                    );
-                    std::process::exit(EXIT_DISK);
+                MirrorEffect::AlarmOver(group) => {
+                    tracing::info!(group = group.0, "the mirror of the group is whole again");
+                    self.gauge.shown.lock().groups.remove(&group);
                 }
+                MirrorEffect::NoSpace(why) => no_space = Some(why),
+                MirrorEffect::Failed(why) => self.fail(&why),
             }
         }
-        if now >= show_at {
-            show_at = now + SHOW;
-            gauge.shown.lock().0 = mirror.transfers().iter().map(|t| line(t, now)).collect();
+        no_space
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        note_failure(&self.dir, why);
+        tracing::error!(
+            "the mirror checkpoint failed: {why}. The process ends, because after a failed write or sync nobody can say \
+             what is on the disk. Nothing that was acknowledged is lost. Check the disk, then start the node again"
+        );
+        std::process::exit(EXIT_DISK);
+    }
+
+    /// Waits until the store, which had no space for a write, has some and is opened anew. `None`
+    /// when the process ends.
+    fn wait_for_space(&self, why: &str, errands: &Receiver<Errand>, held: &mut Held) -> Option<MirrorStore> {
+        self.say_waiting(Some(waits_for_space(&self.dir, why)));
+        let mut look_at = self.clock.now() + LOOK;
+        loop {
+            match errands.recv_timeout(TICK) {
+                Ok(Errand::Order(group, order)) => held.keep(group, order),
+                Ok(Errand::Frame(_, _, _, body)) => self.handle.taken(body.len()),
+                Ok(Errand::End) | Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            let now = self.clock.now();
+            if now < look_at {
+                continue;
+            }
+            look_at = now + LOOK;
+            let free = self.disk.as_ref().and_then(|disk| disk.free_space().ok());
+            if free.is_some_and(|free| free < self.least_free.max(REOPEN)) {
+                continue;
+            }
+            match MirrorStore::open(&self.dir, self.engine, &Sizes::default()) {
+                Ok(store) => {
+                    self.say_waiting(None);
+                    return Some(store);
+                }
+                Err(StoreError::Io { .. } | StoreError::Locked { .. } | StoreError::NoSpace { .. }) => {}
+                Err(e) => self.fail(&e.to_string()),
+            }
         }
     }
+}
+
+/// The free space that it takes at least to open a store that had none.
+const REOPEN: u64 = 16 << 20;
+
+fn waits_for_space(dir: &Path, why: &str) -> String {
+    format!(
+        "the mirror checkpoint in {} waits for space on the disk: {why}. Nothing is lost, but the log cannot be \
+         shortened meanwhile. Make room; it goes on by itself",
+        dir.display()
+    )
 }
 
 fn line(transfer: &Transfer, now: Time) -> TransferLine {

@@ -361,12 +361,17 @@ fn live(
     };
     let mut mirror = NodeMirror::new(checkpoint::mirror::Mirror::new(store, mirror_config, clock.now()));
     mirror.settle_now(&opened.ahead, clock.now()).map_err(|e| {
-        mirror_store::note_failure(&mirror_dir, &e.to_string());
+        if !matches!(e, StoreError::NoSpace { .. }) {
+            mirror_store::note_failure(&mirror_dir, &e.to_string());
+        }
         refused(e)
     })?;
     let parts = MirrorParts {
         mirror,
         dir: mirror_dir,
+        engine,
+        // Clients are refused long before, so that what is left is for shortening the log.
+        least_free: (shared.config.limits.min_free_disk.0 / 4).min(64 << 20),
         errands,
         handle: mirror_handle.clone(),
         posts: posts.clone(),

@@ -291,6 +291,7 @@ impl Worker {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut letters = Vec::new();
         let mut dirty = Vec::new();
+        let mut reports = Vec::new();
         let mut publish_at = self.clock.now();
         let mut tick_at = publish_at;
         loop {
@@ -316,9 +317,7 @@ impl Worker {
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
                     Letter::Completions(completions) => self.complete(completions, &mut dirty),
                     Letter::Client(stream) => self.admit(stream),
-                    Letter::Report(sender) => {
-                        let _ = sender.send(self.own_report(now));
-                    }
+                    Letter::Report(sender) => reports.push(sender),
                     Letter::GoThrough { only, verify, before } => {
                         let report = self.own_report(now);
                         self.shard.borrow_mut().go_through(only, verify);
@@ -338,6 +337,11 @@ impl Worker {
                 }
             }
             self.turn(&mut dirty);
+            // Between a frame and the end of its turn a group's chosen prefix is ahead of its
+            // state: only now the two belong together, and may be compared with another node's.
+            for sender in reports.drain(..) {
+                let _ = sender.send(self.own_report(now));
+            }
             // Let the connections that became readable in the meantime fill the next turn.
             tokio::task::yield_now().await;
         }

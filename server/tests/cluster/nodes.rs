@@ -346,6 +346,9 @@ impl Cluster {
             let mut seen: BTreeMap<u32, (u32, u64, String, String)> = BTreeMap::new();
             for node in self.running() {
                 for line in self.status(node)?.groups {
+                    if line.rebuilding {
+                        return Err(format!("node {node} is rebuilding group {}", line.group));
+                    }
                     let here = (node, line.applied, line.chain, line.state_hash);
                     let there = seen.entry(line.group).or_insert_with(|| here.clone());
                     if there.1 != here.1 {

@@ -302,7 +302,8 @@ impl Judges {
     /// # Errors
     /// When a rule is broken.
     pub fn stepped(&mut self, seen: &Seen<'_>) -> Verdict {
-        if let Some(halt) = seen.group.replica.halted() {
+        // No fault of the swarm makes a state wrong: one that was given up is a defect like a halt.
+        if let Some(halt) = seen.group.replica.halted().or(seen.group.healed()) {
             return Err(format!("node {}: {halt}", seen.node));
         }
         self.rules.iter_mut().try_for_each(|rule| rule.stepped(seen, &self.ledger))
