@@ -835,7 +835,8 @@ impl Machine {
         let Life::Running(running) = &mut self.state else { return };
         let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
         let shards = running.shards.len() as u32;
-        let room = running.log.stats().disk_bytes <= 8 * self.cluster.segment_size && !scarce;
+        // Twice what is to be kept, less what the log may grow by while it is shortened.
+        let room = running.log.stats().disk_bytes <= 6 * self.cluster.segment_size && !scarce;
         let sending = if room { running.being_sent(clock) } else { Vec::new() };
         let looked = running.compactor.look(&mut running.log, scarce, clock);
         for (group, instance) in sending {
@@ -904,6 +905,8 @@ impl Machine {
             running.waiting.extend(job);
             for read in log_reads {
                 running.reader.pin(read.group, read.reader, read.from, clock);
+                // Whoever asks from another place is not sent the old one any more.
+                running.sending.insert((read.group, read.reader), (read.from, clock));
                 running.reads.push_back((index, read));
             }
             carry(send_now, &mut self.decoder, wishes);

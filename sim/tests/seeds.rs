@@ -118,13 +118,14 @@ fn a_leader_takes_its_own_accepts() {
 }
 
 /// What is synced and then rots is seen at the next start, whatever kind of rot it is; the node
-/// stays away and the others go on.
+/// goes on as another disk, learns everything and is taken in.
 #[test]
-fn a_damaged_log_is_refused_and_the_others_go_on() {
+fn a_damaged_log_is_put_aside_and_the_node_is_taken_in_again() {
     for rot in [Rot::BitFlip, Rot::LostBlock, Rot::Misplaced] {
         for place in [0, 300, 999] {
             let reports = passes(&damaged(rot, place));
-            assert!(count(&reports, "damaged logs refused") >= 8, "{rot:?} at {place}");
+            assert!(count(&reports, "nodes that went on as another disk") >= 8, "{rot:?} at {place}");
+            assert!(count(&reports, "new disks proposed as members") >= 8, "{rot:?} at {place}");
         }
     }
 }
@@ -133,11 +134,21 @@ fn damaged(rot: Rot, place: u64) -> Plan {
     story(&[(2_000, Fault::Damage { node: 0, rot, place })])
 }
 
-/// An empty disk in the place of a founder's takes no part, and the others go on.
+/// A disk that was put back from an older copy has forgotten what it promised since: it hears so
+/// from its peers before it says anything, and goes on as another one.
 #[test]
-fn an_empty_disk_stays_out() {
+fn an_older_copy_of_a_disk_is_found_out() {
+    let reports = passes(&story(&[(1_500, Fault::OldCopy { node: 0, length: ms(3_000) })]));
+    let found = count(&reports, "older copies of a disk found out");
+    assert!(found >= 4, "found out {found} times");
+}
+
+/// An empty disk in the place of a founder's learns everything and is taken in.
+#[test]
+fn an_empty_disk_is_taken_in() {
     let reports = passes(&empty_disk());
-    assert_eq!(count(&reports, "empty disks kept out"), 8);
+    assert_eq!(count(&reports, "empty disks put into machines of a born cluster"), 8);
+    assert!(count(&reports, "new disks proposed as members") >= 8);
 }
 
 fn empty_disk() -> Plan {
