@@ -1036,7 +1036,7 @@ fn start_error(refused: Refused) -> StartError {
     let text = refused.to_string();
     match refused {
         Refused::Log(OpenError::Damaged(_)) => StartError::Damaged(text),
-        Refused::Log(OpenError::NoSpace) => StartError::NoSpace,
+        Refused::Log(OpenError::NoSpace) | Refused::Mirror(StoreError::NoSpace { .. }) => StartError::NoSpace,
         _ if ["the simulated process has stopped", "os error 5"].iter().any(|e| text.contains(e)) => {
             StartError::Stopped
         }
