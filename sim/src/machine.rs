@@ -839,7 +839,8 @@ impl Machine {
         let room = running.log.stats().disk_bytes <= 6 * self.cluster.segment_size && !scarce;
         let sending = if room { running.being_sent(clock) } else { Vec::new() };
         let looked = running.compactor.look(&mut running.log, scarce, clock);
-        for (group, instance) in sending {
+        // A log that has failed tells nothing any more.
+        for (group, instance) in sending.into_iter().filter(|_| looked.is_ok()) {
             assert!(
                 running.has(group, instance),
                 "log GC has dropped instance {instance} of group {group}, which was being sent"
