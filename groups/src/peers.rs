@@ -277,7 +277,8 @@ impl Peers {
         let peer = self.peers[index].node;
         let Some(known) = beat.known else { return };
         if known.storage != self.storage {
-            if known.boot > self.boot {
+            // Two disks with one number are two that were put in at one time: one of them is too many.
+            if known.boot >= self.boot {
                 self.standing = Standing::Replaced { peer, known };
             }
         } else if (known.boot > self.boot || known.commit > self.newest.get())

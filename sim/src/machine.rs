@@ -19,7 +19,7 @@ use groups::log::{
 use groups::mirrored::{MirrorLimits, MirrorOrder};
 use groups::paxos::message::Mark;
 use groups::paxos::{Counters, LogFound, LogRead, Tuning};
-use groups::peers::{Newest, Proof, Standing};
+use groups::peers::{Memory, Newest, Proof, Standing};
 use groups::random::Random;
 use groups::time::Time;
 use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
@@ -109,6 +109,8 @@ struct Running {
     shards: Vec<Shard>,
     log: Log<SimDisk>,
     newest: Newest,
+    /// What is remembered of the peers' disks.
+    memory: Vec<(NodeId, Memory)>,
     waiting: Vec<LogJob>,
     writing: Vec<LogJob>,
     /// The log as the learner thread sees it, what it is asked, by shard, and whether it is on its way.
@@ -484,11 +486,12 @@ impl Machine {
         )?;
         self.segments = opened.log.stats().segments;
         let newest = Newest::new(opened.recovered.last_commit);
+        let remembered = memory::load(&self.node_disk.clone());
         let proof = Proof {
             storage: manifest.storage,
             newest: newest.clone(),
             needed: self.cluster.replication / 2 + 1,
-            memory: memory::load(&self.node_disk.clone()),
+            memory: remembered.clone(),
         };
         self.recovered = Some(opened.recovered);
         let clock = self.clock.at(now);
@@ -531,6 +534,7 @@ impl Machine {
             reader: opened.log.reader(),
             log: opened.log,
             newest,
+            memory: remembered,
             waiting: Vec::new(),
             writing: Vec::new(),
             reads: VecDeque::new(),
@@ -897,10 +901,12 @@ impl Machine {
             if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
                 wishes.verdict = Some(standing);
             }
-            if let Some(peers) = peers
-                && let Err(e) = self.node_disk.clone().write_small(memory::FILE, &memory::encode(&peers))
-            {
-                wishes.died = Some(e.to_string());
+            if let Some(told) = peers {
+                memory::merge(&mut running.memory, &told);
+                let bytes = memory::encode(&running.memory);
+                if let Err(e) = self.node_disk.clone().write_small(memory::FILE, &bytes) {
+                    wishes.died = Some(e.to_string());
+                }
             }
             running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
             running.waiting.extend(job);

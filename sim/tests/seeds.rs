@@ -151,6 +151,17 @@ fn an_empty_disk_is_taken_in() {
     assert!(count(&reports, "new disks proposed as members") >= 8);
 }
 
+/// A machine was given an empty disk twice in a moment. One shard of a peer had heard the first of
+/// them, the other told the second which lives it knew of: both disks counted their lives from the
+/// same number, the second was taken for a late word of the first, and never heard again.
+#[test]
+fn two_empty_disks_in_a_moment_are_told_apart() {
+    let faults: Vec<(u64, Fault)> = (0..6).map(|n| (2_000 + 130 * n, Fault::EmptyDisk { node: 0 })).collect();
+    let mut plan = story(&faults);
+    (plan.cluster.shards, plan.cluster.groups) = (2, 2);
+    passes(&plan);
+}
+
 fn empty_disk() -> Plan {
     story(&[(2_000, Fault::EmptyDisk { node: 0 })])
 }

@@ -73,6 +73,22 @@ pub fn load<D: Disk>(disk: &D) -> Vec<(NodeId, Memory)> {
     }
 }
 
+/// Adds what a shard remembers: shards hear different words, and together they remember the newest
+/// of each peer's disks and the most of it.
+pub fn merge(held: &mut Vec<(NodeId, Memory)>, told: &[(NodeId, Memory)]) {
+    for (node, news) in told {
+        match held.iter_mut().find(|(n, _)| n == node) {
+            None => held.push((*node, *news)),
+            Some((_, memory)) if memory.storage == news.storage => {
+                memory.boot = memory.boot.max(news.boot);
+                memory.commit = memory.commit.max(news.commit);
+            }
+            Some((_, memory)) if memory.boot < news.boot => *memory = *news,
+            Some(_) => {}
+        }
+    }
+}
+
 /// The newest life of `node` that is remembered; 0 for none.
 #[must_use]
 pub fn boot_of(peers: &[(NodeId, Memory)], node: NodeId) -> Boot {
@@ -82,6 +98,20 @@ pub fn boot_of(peers: &[(NodeId, Memory)], node: NodeId) -> Boot {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_remember_the_newest_disk_and_the_most_of_it() {
+        let memory = |storage: u128, boot: u64, commit: u64| Memory {
+            storage: StorageId(storage),
+            boot: Boot(boot),
+            commit: CommitId(commit),
+        };
+        let mut held = vec![(NodeId(2), memory(7, 5, 90))];
+        merge(&mut held, &[(NodeId(2), memory(7, 6, 80)), (NodeId(3), memory(1, 1, 1))]);
+        assert_eq!(held, [(NodeId(2), memory(7, 6, 90)), (NodeId(3), memory(1, 1, 1))]);
+        merge(&mut held, &[(NodeId(2), memory(8, 5, 500)), (NodeId(3), memory(4, 9, 0))]);
+        assert_eq!(held, [(NodeId(2), memory(7, 6, 90)), (NodeId(3), memory(4, 9, 0))]);
+    }
 
     #[test]
     fn what_is_remembered_survives_and_damage_is_noticed() {

@@ -352,8 +352,7 @@ impl Shard {
             records.extend(output.ready.records);
             reads.extend(output.ready.log_reads);
             effects.orders.extend(output.orders);
-            // One shard speaks for the node.
-            effects.memory = effects.memory.or(output.memory).filter(|_| self.shard == 0);
+            effects.memory = output.memory.or(effects.memory);
             batch = output.batch.or(batch);
             let mut answers = output.answers;
             answers.append(&mut self.refused);

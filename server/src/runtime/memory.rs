@@ -9,7 +9,7 @@ use groups::log::{Disk, RealDisk};
 use groups::peers::Memory;
 use parking_lot::Mutex;
 
-use crate::node::memory::{FILE, boot_of, encode};
+use crate::node::memory::{FILE, boot_of, encode, merge};
 
 /// What is remembered, and the thread that writes it down.
 #[derive(Clone, Debug)]
@@ -26,9 +26,9 @@ impl MemoryHandle {
         (MemoryHandle { peers: Arc::new(Mutex::new(peers)), changed }, receiver)
     }
 
-    /// Remembers this from now on.
-    pub fn keep(&self, peers: Vec<(NodeId, Memory)>) {
-        *self.peers.lock() = peers;
+    /// Remembers what a shard has heard from now on.
+    pub fn keep(&self, told: &[(NodeId, Memory)]) {
+        merge(&mut self.peers.lock(), told);
         // When one is waiting already, it will write this.
         let _ = self.changed.try_send(());
     }

@@ -231,7 +231,7 @@ impl Worker {
         let Effects { send_now, job, log_reads, completions, orders, memory } =
             self.shard.borrow_mut().turn(self.clock.now());
         if let Some(peers) = memory {
-            self.memory.keep(peers);
+            self.memory.keep(&peers);
         }
         let standing = self.shard.borrow().host().peers().standing();
         if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
