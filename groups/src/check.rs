@@ -168,7 +168,8 @@ impl Checks {
         *self = Checks { newest, told, ..Checks::new(InstanceId::ZERO, Time::ZERO) };
         let Some((leader, point)) = replica.leader().zip(state.points().next_back()) else { return };
         let saying = (leader, replica.promised().round, point.instance);
-        if leader != me && self.told != Some(saying) {
+        // A disk that is no member has no say.
+        if leader != me && replica.is_voter() && self.told != Some(saying) {
             self.told = Some(saying);
             let message = Message::Report(Report { point: *point });
             ready.send_now.push(Envelope { to: leader, group: replica.group(), message });

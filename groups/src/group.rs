@@ -362,7 +362,11 @@ impl Group {
         self.mirrored = Some(Mirrored::new(InstanceId::ZERO));
         (self.fetching, self.anchor_due) = (None, None);
         self.rebuilding = Some(Rebuilding { least: self.replica.mark().instance, due: Time::ZERO });
-        orders.push((group, MirrorOrder::Discard));
+        // What was folded before the memory went wrong is right, and may be the last there is: the
+        // checkpoint that comes takes its place. A state that others call wrong is wrong there too.
+        if matches!(self.healed, Some(Halt::StateDiffers { .. })) {
+            orders.push((group, MirrorOrder::Discard));
+        }
     }
 
     /// Why the state here was given up in this life, if it was.

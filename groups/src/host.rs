@@ -485,9 +485,17 @@ impl Host {
 
     /// Ends the turn of every touched group and returns what there is to do.
     pub fn turn(&mut self, now: Time) -> Output {
-        if matches!(self.peers.standing(), Standing::Lapsed { .. } | Standing::Replaced { .. }) {
+        match self.peers.standing() {
+            Standing::Proven => {}
+            Standing::Unproven => {
+                // Nothing is written either, see [`Newest::is_trusted`](crate::peers::Newest::is_trusted).
+                let (beats, answers) =
+                    (std::mem::take(&mut self.output.beats), std::mem::take(&mut self.output.answers));
+                let memory = self.peers.to_save(now);
+                return Output { beats, answers, memory, ..Output::default() };
+            }
             // Nothing of it may count any more, and nothing leaves. The driver ends this life.
-            return Output::default();
+            Standing::Lapsed { .. } | Standing::Replaced { .. } => return Output::default(),
         }
         for index in std::mem::take(&mut self.touched) {
             let member = &mut self.members[index];

@@ -15,7 +15,7 @@
 //! that lacks only what no reachable peer has ever heard of is not told apart.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
@@ -38,6 +38,8 @@ pub struct Heartbeat {
     pub sent: Time,
     /// The disk that the sender runs on.
     pub storage: StorageId,
+    /// The commit that the sender's log ended with when this life began.
+    pub opened: CommitId,
     /// The newest commit of the sender's log that is synced.
     pub commit: CommitId,
     /// What the sender remembers of the receiver.
@@ -55,8 +57,19 @@ pub struct Memory {
     pub storage: StorageId,
     /// That number.
     pub boot: Boot,
-    /// The newest commit that this disk has told of.
+    /// The commit that its log ended with when that life began.
+    pub opened: CommitId,
+    /// The newest commit that this life has told of.
     pub commit: CommitId,
+}
+
+impl Memory {
+    /// Whether `later` is a later life of the same disk, which had everything at its beginning that
+    /// this one had told of.
+    #[must_use]
+    pub fn is_before(&self, later: &Memory) -> bool {
+        self.storage == later.storage && self.boot < later.boot && self.commit <= later.opened
+    }
 }
 
 /// Whether a node may trust what its disk remembers.
@@ -85,24 +98,35 @@ pub enum Standing {
 /// The newest synced commit of a node's log: set by whoever syncs, before anybody hears of the sync;
 /// read by every shard, which all speak for one disk.
 #[derive(Clone, Debug, Default)]
-pub struct Newest(Arc<AtomicU64>);
+pub struct Newest(Arc<(AtomicU64, AtomicBool)>);
 
 impl Newest {
     /// A log that ends with `commit`.
     #[must_use]
     pub fn new(commit: CommitId) -> Newest {
-        Newest(Arc::new(AtomicU64::new(commit.0)))
+        Newest(Arc::new((AtomicU64::new(commit.0), AtomicBool::new(false))))
     }
 
     /// The log has synced up to here.
     pub fn reach(&self, commit: CommitId) {
-        self.0.fetch_max(commit.0, Ordering::AcqRel);
+        self.0.0.fetch_max(commit.0, Ordering::AcqRel);
     }
 
     /// Where the log ends.
     #[must_use]
     pub fn get(&self) -> CommitId {
-        CommitId(self.0.load(Ordering::Acquire))
+        CommitId(self.0.0.load(Ordering::Acquire))
+    }
+
+    /// Whether a shard has heard enough for the disk. Before, nothing is written to the log, not even
+    /// an empty commit: by where it ends an older copy is told from the disk.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.0.1.load(Ordering::Acquire)
+    }
+
+    fn trust(&self) {
+        self.0.1.store(true, Ordering::Release);
     }
 }
 
@@ -111,6 +135,8 @@ impl Newest {
 pub struct Proof {
     /// The disk.
     pub storage: StorageId,
+    /// The newest commit that was on it when this life began.
+    pub opened: CommitId,
     /// The newest commit on it.
     pub newest: Newest,
     /// So many nodes, this one included, must find nothing wrong with it. One asks nobody.
@@ -124,7 +150,8 @@ impl Proof {
     /// holds to be durable.
     #[must_use]
     pub fn alone(storage: StorageId) -> Proof {
-        Proof { storage, newest: Newest::default(), needed: 1, memory: Vec::new() }
+        let (opened, newest) = (CommitId(0), Newest::default());
+        Proof { storage, opened, newest, needed: 1, memory: Vec::new() }
     }
 }
 
@@ -168,6 +195,7 @@ pub struct Peers {
     timeout: Duration,
     peers: Vec<Peer>,
     storage: StorageId,
+    opened: CommitId,
     newest: Newest,
     needed: usize,
     standing: Standing,
@@ -202,7 +230,7 @@ impl Peers {
         nodes: &[NodeId],
         proof: Proof,
     ) -> Peers {
-        let Proof { storage, newest, needed, memory } = proof;
+        let Proof { storage, opened, newest, needed, memory } = proof;
         let remembered = |node: NodeId| memory.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
         let mut peers: Vec<Peer> = nodes
             .iter()
@@ -218,6 +246,9 @@ impl Peers {
             .collect();
         peers.sort_unstable_by_key(|p| p.node);
         let standing = if needed <= 1 { Standing::Proven } else { Standing::Unproven };
+        if standing == Standing::Proven {
+            newest.trust();
+        }
         Peers {
             me,
             boot,
@@ -226,6 +257,7 @@ impl Peers {
             timeout,
             peers,
             storage,
+            opened,
             newest,
             needed,
             standing,
@@ -254,14 +286,20 @@ impl Peers {
 
     /// Takes in what `from` says about its own disk; `false` when that disk was replaced.
     fn remember(&mut self, index: usize, beat: &Heartbeat) -> bool {
-        let told = Memory { storage: beat.storage, boot: beat.boot, commit: beat.commit };
+        let told =
+            Memory { storage: beat.storage, boot: beat.boot, opened: beat.opened, commit: beat.commit };
         let memory = &mut self.peers[index].memory;
         match memory {
             Some(held) if held.storage == told.storage => {
-                self.unsaved.0 |= told.boot > held.boot;
-                self.unsaved.1 |= told.commit > held.commit;
-                held.boot = held.boot.max(told.boot);
-                held.commit = held.commit.max(told.commit);
+                if held.is_before(&told) {
+                    self.unsaved.0 = true;
+                    *held = told;
+                } else if (held.boot, held.opened) == (told.boot, told.opened) {
+                    self.unsaved.1 |= told.commit > held.commit;
+                    held.commit = held.commit.max(told.commit);
+                }
+                // Anything else is an older copy: it is told what is remembered, however far it has
+                // gone on since.
             }
             Some(held) if held.boot >= told.boot => return false,
             Some(_) | None => {
@@ -270,6 +308,18 @@ impl Peers {
             }
         }
         true
+    }
+
+    /// Whether this disk has once known more than it did when this life began. Where nobody is asked,
+    /// nothing is known of it.
+    fn has_forgotten(&self, known: &Memory) -> bool {
+        let more = match known.boot.cmp(&self.boot) {
+            std::cmp::Ordering::Less => known.commit > self.opened,
+            // Two lives with one number, unless both began at the same place.
+            std::cmp::Ordering::Equal => known.opened != self.opened || known.commit > self.newest.get(),
+            std::cmp::Ordering::Greater => true,
+        };
+        more && self.needed > 1
     }
 
     /// Takes in what `from` remembers of this node.
@@ -281,15 +331,14 @@ impl Peers {
             if known.boot >= self.boot {
                 self.standing = Standing::Replaced { peer, known };
             }
-        } else if (known.boot > self.boot || known.commit > self.newest.get())
-            && !planted::is(Bug::TrustsOldMemory)
-        {
+        } else if self.has_forgotten(&known) && !planted::is(Bug::TrustsOldMemory) {
             self.standing = Standing::Lapsed { peer, known };
         } else if beat.echo_boot == self.boot {
             self.peers[index].vouches = true;
             let vouching = 1 + self.peers.iter().filter(|p| p.vouches).count();
             if self.standing == Standing::Unproven && vouching >= self.needed {
                 self.standing = Standing::Proven;
+                self.newest.trust();
             }
         }
     }
@@ -371,6 +420,7 @@ impl Peers {
             shards: self.shards,
             sent: now,
             storage: self.storage,
+            opened: self.opened,
             commit: self.newest.get(),
             known,
             echo_boot,
@@ -456,7 +506,8 @@ mod tests {
     fn on_disk(me: u32, boot: u64, disk: u32, commit: u64) -> Peers {
         let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
         let newest = Newest::new(CommitId(commit));
-        let proof = Proof { newest, needed: 2, ..Proof::alone(StorageId(disk.into())) };
+        let opened = CommitId(commit);
+        let proof = Proof { opened, newest, needed: 2, ..Proof::alone(StorageId(disk.into())) };
         Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes, proof)
     }
 
@@ -488,7 +539,8 @@ mod tests {
         // The copy was made at commit 950, in the same life.
         let mut copy = on_disk(1, 5, 10, 950);
         exchange(&mut copy, &mut b, 3);
-        let known = Memory { storage: StorageId(10), boot: Boot(5), commit: CommitId(1_000) };
+        let (opened, commit) = (CommitId(900), CommitId(1_000));
+        let known = Memory { storage: StorageId(10), boot: Boot(4), opened, commit };
         assert_eq!(copy.standing(), Standing::Lapsed { peer: NodeId(2), known });
         // And what is remembered does not fall with what the copy says.
         assert_eq!(b.to_save(at(9)), Some(vec![(NodeId(1), known)]));
@@ -498,6 +550,33 @@ mod tests {
         let mut copy = on_disk(1, 6, 10, 951);
         exchange(&mut copy, &mut later, 4);
         assert!(matches!(copy.standing(), Standing::Lapsed { .. }));
+    }
+
+    /// The story: only a peer that was away could tell the copy from the disk. Until it came back the
+    /// copy had gone on beyond what was remembered of the disk, and that was forgotten over it.
+    #[test]
+    fn a_copy_that_has_gone_on_is_found_out_all_the_same() {
+        let (mut a, mut b, mut c) = (on_disk(1, 4, 10, 900), on_disk(2, 1, 20, 5), on_disk(3, 1, 30, 5));
+        a.newest.reach(CommitId(1_000));
+        exchange(&mut a, &mut c, 1);
+        for boot in [5, 4] {
+            let mut copy = on_disk(1, boot, 10, 800);
+            exchange(&mut copy, &mut b, 2);
+            copy.newest.reach(CommitId(5_000));
+            exchange(&mut copy, &mut c, 3);
+            exchange(&mut copy, &mut c, 4);
+            assert!(matches!(copy.standing(), Standing::Lapsed { peer: NodeId(3), .. }), "life {boot}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_is_asked_nothing_is_forgotten() {
+        let mut b = on_disk(2, 1, 20, 5);
+        exchange(&mut on_disk(1, 4, 10, 900), &mut b, 1);
+        let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
+        let mut alone = Peers::new(NodeId(1), Boot(5), 0, 1, TIMEOUT, &nodes, Proof::alone(StorageId(10)));
+        exchange(&mut alone, &mut b, 2);
+        assert_eq!(alone.standing(), Standing::Proven);
     }
 
     #[test]

@@ -300,7 +300,7 @@ fn a_disk_that_was_replaced_is_not_let_back_in() {
     copy(&old, &cluster.data(3));
     let ended = cluster.try_start(3, &[]);
     assert_eq!(ended.code, Some(3), "{}", ended.said);
-    for words in ["has taken in another disk", &new, "belongs to it no more"] {
+    for words in ["have heard of another disk", &new, "belongs to it no more"] {
         assert!(ended.said.contains(words), "{words:?} is missing in {}", ended.said);
     }
     fs::remove_dir_all(cluster.data(3)).expect("the old disk is taken out");

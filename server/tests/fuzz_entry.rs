@@ -76,13 +76,15 @@ fn wire_seeds() {
     let sent = Time::from_nanos(77);
     let mut beat = vec![0];
     let (storage, commit) = (StorageId(7), CommitId(90));
-    let known = Some(Memory { storage: StorageId(8), boot: Boot(4), commit: CommitId(80) });
+    let (opened, known) = (CommitId(70), CommitId(80));
+    let known = Some(Memory { storage: StorageId(8), boot: Boot(4), opened, commit: known });
     let heartbeat = Heartbeat {
         boot: Boot(3),
         shard: 0,
         shards: 2,
         sent,
         storage,
+        opened,
         commit,
         known,
         echo_boot: Boot(4),

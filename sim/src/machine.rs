@@ -489,8 +489,9 @@ impl Machine {
         let remembered = memory::load(&self.node_disk.clone());
         let proof = Proof {
             storage: manifest.storage,
+            opened: opened.recovered.last_commit,
             newest: newest.clone(),
-            needed: self.cluster.replication / 2 + 1,
+            needed: self.cluster.nodes as usize / 2 + 1,
             memory: remembered.clone(),
         };
         self.recovered = Some(opened.recovered);
@@ -706,7 +707,8 @@ impl Machine {
                     shard.tick(clock);
                 }
                 let idle = running.writing.is_empty() && running.waiting.is_empty();
-                if idle && now.since(running.idle_since) >= SEAL_AFTER {
+                let trusted = running.newest.is_trusted();
+                if idle && trusted && now.since(running.idle_since) >= SEAL_AFTER {
                     running.idle_since = now;
                     match running.log.seal() {
                         Ok(()) | Err(CommitError::NoSpace) => {}
@@ -837,6 +839,9 @@ impl Machine {
     /// Shortens the log, or asks the groups that hold it to move on.
     fn compact(&mut self, clock: Time, wishes: &mut Wishes) {
         let Life::Running(running) = &mut self.state else { return };
+        if !running.newest.is_trusted() {
+            return;
+        }
         let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
         let shards = running.shards.len() as u32;
         // Twice what is to be kept, less what the log may grow by while it is shortened.

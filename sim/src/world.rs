@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use groups::ids::{GroupId, NodeId};
+use groups::ids::{CommitId, GroupId, NodeId};
 use groups::paxos::codec;
 use groups::peers::Standing;
 use groups::random::Random;
@@ -874,8 +874,10 @@ impl World {
         let Some(commit) = self.machines[machine].copied() else { return Ok(()) };
         let others = || self.machines.iter().filter(|m| m.node != node);
         let forgetful = others().filter(|m| m.forgetful).count();
-        let known = others().filter(|m| !m.forgetful).all(|m| m.remembers(node, storage) > commit);
-        if !known || forgetful + 1 > self.plan.cluster.replication / 2 {
+        // A log that is opened may end with one more commit, which is empty.
+        let opened = CommitId(commit.0 + 1);
+        let known = others().filter(|m| !m.forgetful).all(|m| m.remembers(node, storage) > opened);
+        if !known || forgetful + 1 > self.plan.cluster.nodes as usize / 2 {
             return Ok(());
         }
         if self.machines[machine].is_up() {

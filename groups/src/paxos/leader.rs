@@ -90,6 +90,8 @@ pub struct Leadership {
     /// `passed <= barrier`: everything up to here has been confirmed by a majority.
     passed: u64,
     handover: Option<Handover>,
+    /// This disk has learned everything: its admission is the next thing to be proposed.
+    admitting: Option<Member>,
     /// A change of members is proposed: nothing is proposed behind it, because others decide that.
     sealed: bool,
     next_handover: Time,
@@ -130,6 +132,7 @@ impl Leadership {
             barriers: VecDeque::new(),
             passed: 0,
             handover: None,
+            admitting: None,
             sealed: false,
             next_handover: now,
             since: now,
@@ -149,6 +152,7 @@ impl Replica {
         match &self.role {
             Role::Leader(l) => {
                 l.handover.is_none()
+                    && l.admitting.is_none()
                     && (!l.sealed || planted::is(Bug::ProposesPastChange))
                     && l.flights.len() < self.tuning.window
                     && (l.flights.is_empty() || l.bytes < self.tuning.window_bytes)
@@ -463,7 +467,7 @@ impl Replica {
         for node in tell {
             self.send(node, Message::Advance(Advance { ballot, mark, barrier: asked }), ready);
         }
-        self.tick_admission(now, peers, ready);
+        self.tick_admission(now, peers);
         self.tick_handover(now, peers, ready) || busy
     }
 
@@ -484,11 +488,11 @@ impl Replica {
 
     /// Takes the new disk of a member's node in, once it has learned everything: the old one
     /// cannot come back to what it knew (FAULTS, rules 18 and 31).
-    fn tick_admission(&mut self, now: Time, peers: &Peers, ready: &mut Ready) {
+    fn tick_admission(&mut self, now: Time, peers: &Peers) {
         let (group, chosen) = (self.group, self.chosen);
         let window = self.tuning.window as u64;
         let Role::Leader(leadership) = &self.role else { return };
-        if !self.can_propose() || chosen < leadership.opening {
+        if leadership.sealed || leadership.handover.is_some() || chosen < leadership.opening {
             return;
         }
         let newcomer = leadership.followers.iter().find_map(|f| {
@@ -499,7 +503,20 @@ impl Replica {
                 && peers.up_for(f.node, now) >= self.tuning.election_timeout;
             (learned && stays).then_some(Member { node: f.node, storage })
         });
-        if let Some(member) = newcomer {
+        if let Role::Leader(leadership) = &mut self.role {
+            // Commands wait meanwhile, so that a group that is never idle finds room for it.
+            leadership.admitting = newcomer;
+        }
+    }
+
+    /// Proposes the admission that is due, as soon as the window has room.
+    pub(super) fn admit(&mut self, now: Time, ready: &mut Ready) {
+        let Role::Leader(leadership) = &mut self.role else { return };
+        if leadership.handover.is_some() || leadership.flights.len() >= self.tuning.window {
+            return;
+        }
+        let group = self.group;
+        if let Some(member) = leadership.admitting.take() {
             tracing::info!(
                 group = group.0,
                 node = member.node.0,

@@ -709,6 +709,7 @@ impl Replica {
     pub fn turn(&mut self, now: Time, ready: &mut Ready) {
         if self.halted.is_none() {
             self.advance_leadership(ready);
+            self.admit(now, ready);
             self.follow_members(now, ready);
             self.flush(ready);
             self.acknowledge_values(ready);
@@ -718,6 +719,10 @@ impl Replica {
     /// The chosen prefix makes these the members.
     pub(super) fn change_members(&mut self, members: Members) {
         let voted = self.is_voter();
+        if matches!(self.role, Role::Candidate(_) | Role::Probing(_)) {
+            // What it has been promised was counted for other members, and must not be for these.
+            self.role = Role::Follower;
+        }
         self.members = members;
         self.members_changed = true;
         self.counters.changes += 1;

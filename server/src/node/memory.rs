@@ -1,7 +1,7 @@
 //! What a node remembers of its peers' disks, across its own lives.
 //!
 //! ```text
-//! magic "PELAGOPM"  count:u32  { node:u32 storage:u128 boot:u64 commit:u64 }*  crc32:u32
+//! magic "PELAGOPM"  count:u32  { node:u32 storage:u128 boot:u64 opened:u64 commit:u64 }*  crc32:u32
 //! ```
 //! All numbers little-endian; the checksum covers everything before it; the file is replaced
 //! atomically. It is written when a peer has a new life or another disk, and now and then while
@@ -17,7 +17,7 @@ use groups::peers::Memory;
 pub const FILE: &str = "PEERS";
 
 const MAGIC: &[u8; 8] = b"PELAGOPM";
-const ENTRY: usize = 4 + 16 + 8 + 8;
+const ENTRY: usize = 4 + 16 + 8 + 8 + 8;
 /// Far more nodes than a cluster has.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -31,6 +31,7 @@ pub fn encode(peers: &[(NodeId, Memory)]) -> Vec<u8> {
         out.put_u32_le(node.0);
         out.put_u128_le(memory.storage.0);
         out.put_u64_le(memory.boot.0);
+        out.put_u64_le(memory.opened.0);
         out.put_u64_le(memory.commit.0);
     }
     let crc = crc32fast::hash(&out);
@@ -53,7 +54,8 @@ pub fn decode(bytes: &[u8]) -> Option<Vec<(NodeId, Memory)>> {
     let mut entry = || {
         let node = NodeId(rest.get_u32_le());
         let storage = StorageId(rest.get_u128_le());
-        (node, Memory { storage, boot: Boot(rest.get_u64_le()), commit: CommitId(rest.get_u64_le()) })
+        let (boot, opened) = (Boot(rest.get_u64_le()), CommitId(rest.get_u64_le()));
+        (node, Memory { storage, boot, opened, commit: CommitId(rest.get_u64_le()) })
     };
     Some((0..count).map(|_| entry()).collect())
 }
@@ -80,8 +82,11 @@ pub fn merge(held: &mut Vec<(NodeId, Memory)>, told: &[(NodeId, Memory)]) {
         match held.iter_mut().find(|(n, _)| n == node) {
             None => held.push((*node, *news)),
             Some((_, memory)) if memory.storage == news.storage => {
-                memory.boot = memory.boot.max(news.boot);
-                memory.commit = memory.commit.max(news.commit);
+                if memory.is_before(news) {
+                    *memory = *news;
+                } else if (memory.boot, memory.opened) == (news.boot, news.opened) {
+                    memory.commit = memory.commit.max(news.commit);
+                }
             }
             Some((_, memory)) if memory.boot < news.boot => *memory = *news,
             Some(_) => {}
@@ -104,18 +109,29 @@ mod tests {
         let memory = |storage: u128, boot: u64, commit: u64| Memory {
             storage: StorageId(storage),
             boot: Boot(boot),
+            opened: CommitId(boot * 20),
             commit: CommitId(commit),
         };
-        let mut held = vec![(NodeId(2), memory(7, 5, 90))];
-        merge(&mut held, &[(NodeId(2), memory(7, 6, 80)), (NodeId(3), memory(1, 1, 1))]);
-        assert_eq!(held, [(NodeId(2), memory(7, 6, 90)), (NodeId(3), memory(1, 1, 1))]);
-        merge(&mut held, &[(NodeId(2), memory(8, 5, 500)), (NodeId(3), memory(4, 9, 0))]);
-        assert_eq!(held, [(NodeId(2), memory(7, 6, 90)), (NodeId(3), memory(4, 9, 0))]);
+        let mut held = vec![(NodeId(2), memory(7, 5, 110))];
+        merge(&mut held, &[(NodeId(2), memory(7, 5, 90)), (NodeId(3), memory(1, 1, 30))]);
+        assert_eq!(held, [(NodeId(2), memory(7, 5, 110)), (NodeId(3), memory(1, 1, 30))]);
+        merge(&mut held, &[(NodeId(2), memory(7, 6, 120)), (NodeId(3), memory(4, 9, 180))]);
+        assert_eq!(held, [(NodeId(2), memory(7, 6, 120)), (NodeId(3), memory(4, 9, 180))]);
+        // Another disk with a lower number, and an older copy of this one with a higher.
+        merge(&mut held, &[(NodeId(2), memory(8, 5, 500)), (NodeId(3), memory(4, 9, 170))]);
+        let copy = Memory { opened: CommitId(100), ..memory(7, 8, 900) };
+        merge(&mut held, &[(NodeId(2), copy)]);
+        assert_eq!(held, [(NodeId(2), memory(7, 6, 120)), (NodeId(3), memory(4, 9, 180))]);
     }
 
     #[test]
     fn what_is_remembered_survives_and_damage_is_noticed() {
-        let memory = |n: u64| Memory { storage: StorageId(n.into()), boot: Boot(n), commit: CommitId(n * 9) };
+        let memory = |n: u64| Memory {
+            storage: StorageId(n.into()),
+            boot: Boot(n),
+            opened: CommitId(n * 8),
+            commit: CommitId(n * 9),
+        };
         let peers = vec![(NodeId(2), memory(7)), (NodeId(3), memory(8))];
         let bytes = encode(&peers);
         assert_eq!(decode(&bytes), Some(peers.clone()));

@@ -55,7 +55,7 @@ pub enum Refused {
     LogLost(String),
     /// Peers remember more of this disk than it does: it was put back from an older copy.
     #[error(
-        "node {peer} remembers commit {known} of this disk, which has {own} itself: the data directory was put back from an older copy. It must not vote with what it has forgotten"
+        "node {peer} remembers a later life of this disk, up to commit {known}, than the disk itself, which had {own} at its start: the data directory was put back from an older copy. It must not vote with what it has forgotten"
     )]
     Lapsed {
         /// Who.
@@ -77,7 +77,7 @@ pub enum Refused {
     },
     /// The node has been given another disk since.
     #[error(
-        "the cluster has taken in another disk ({by}) for this node, so this data directory belongs to it no more. Nothing was changed. Start the node with the directory of that disk, or with an empty one"
+        "peers have heard of another disk ({by}) for this node since, so the cluster takes in that one, and this data directory belongs to it no more. Nothing in the log was changed. Start the node with the directory of that disk, or with an empty one"
     )]
     Replaced {
         /// That disk.

@@ -1,8 +1,8 @@
 //! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
 //!
 //! ```text
-//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 storage:u128 commit:u64
-//!                     knows:u8 [storage:u128 boot:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 storage:u128 opened:u64 commit:u64
+//!                     knows:u8 [storage:u128 boot:u64 opened:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
 //! kind 2  submit      stamp { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
 //! kind 3  answer      stamp { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
 //!         stamp       from_boot:u64 to_boot:u64 shard:u32 sequence:u64
@@ -37,11 +37,13 @@ pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
     out.put_u32_le(beat.shards);
     out.put_u64_le(beat.sent.nanos());
     out.put_u128_le(beat.storage.0);
+    out.put_u64_le(beat.opened.0);
     out.put_u64_le(beat.commit.0);
     out.put_u8(u8::from(beat.known.is_some()));
     if let Some(known) = &beat.known {
         out.put_u128_le(known.storage.0);
         out.put_u64_le(known.boot.0);
+        out.put_u64_le(known.opened.0);
         out.put_u64_le(known.commit.0);
     }
     out.put_u64_le(beat.echo_boot.0);
@@ -59,11 +61,13 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
     let shards = body.try_get_u32_le().ok()?;
     let sent = Time::from_nanos(body.try_get_u64_le().ok()?);
     let storage = StorageId(body.try_get_u128_le().ok()?);
+    let opened = CommitId(body.try_get_u64_le().ok()?);
     let commit = CommitId(body.try_get_u64_le().ok()?);
     let known = if flag(body.try_get_u8().ok()?)? {
         let storage = StorageId(body.try_get_u128_le().ok()?);
         let boot = Boot(body.try_get_u64_le().ok()?);
-        Some(Memory { storage, boot, commit: CommitId(body.try_get_u64_le().ok()?) })
+        let opened = CommitId(body.try_get_u64_le().ok()?);
+        Some(Memory { storage, boot, opened, commit: CommitId(body.try_get_u64_le().ok()?) })
     } else {
         None
     };
@@ -73,7 +77,7 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
         return None;
     }
     let echoes = (0..count).map(|_| Time::from_nanos(body.get_u64_le())).collect();
-    Some(Heartbeat { boot, shard, shards, sent, storage, commit, known, echo_boot, echoes })
+    Some(Heartbeat { boot, shard, shards, sent, storage, opened, commit, known, echo_boot, echoes })
 }
 
 /// What a body of submissions or answers begins with: it makes every such frame count once.

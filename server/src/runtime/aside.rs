@@ -27,7 +27,6 @@ pub fn is_left_behind(directory: &Path) -> io::Result<bool> {
     }
     for name in [ASIDE, LOG, MIRROR, memory::FILE] {
         if directory.join(name).try_exists()? {
-            everything(directory)?;
             return Ok(true);
         }
     }
@@ -42,18 +41,18 @@ pub fn log(directory: &Path) -> io::Result<String> {
     put(directory, &[LOG])
 }
 
-/// Puts the mirror aside.
+/// Puts the log and the mirror aside. Returns what to tell an operator.
 ///
 /// # Errors
-/// When the file system fails.
-pub fn mirror(directory: &Path) -> io::Result<String> {
-    put(directory, &[MIRROR])
+/// As [`log`].
+pub fn log_and_mirror(directory: &Path) -> io::Result<String> {
+    put(directory, &[MIRROR, LOG])
 }
 
 /// Puts everything aside. Returns what to tell an operator.
 ///
 /// # Errors
-/// When the file system fails; then it is tried again at the next start.
+/// As [`log`].
 pub fn everything(directory: &Path) -> io::Result<String> {
     // The manifest last: as long as it is there, the next start leads here again.
     put(directory, &[LOG, MIRROR, memory::FILE, manifest::FILE])
@@ -61,15 +60,24 @@ pub fn everything(directory: &Path) -> io::Result<String> {
 
 fn put(directory: &Path, names: &[&str]) -> io::Result<String> {
     let aside = directory.join(ASIDE);
-    let there: Vec<&&str> = names.iter().filter(|name| directory.join(name).exists()).collect();
-    // An earlier one goes only when another takes its place: disk use stays bounded.
-    let fresh = there.iter().any(|name| aside.join(name).exists());
-    if fresh {
-        fs::remove_dir_all(&aside)?;
-    }
     fs::create_dir_all(&aside)?;
-    for name in there {
-        fs::rename(directory.join(name), aside.join(name))?;
+    for name in names {
+        let (from, to) = (directory.join(name), aside.join(name));
+        if !from.try_exists()? {
+            continue;
+        }
+        if from.is_dir() && is_empty(&from)? {
+            // A start that died on the way has left this: it takes no older one's place.
+            fs::remove_dir_all(&from)?;
+            continue;
+        }
+        // An earlier one of this name goes only when another takes its place: disk use stays bounded.
+        if to.is_dir() {
+            fs::remove_dir_all(&to)?;
+        } else if to.try_exists()? {
+            fs::remove_file(&to)?;
+        }
+        fs::rename(&from, &to)?;
     }
     sync_dir(&aside)?;
     sync_dir(directory)?;
@@ -80,6 +88,17 @@ fn put(directory: &Path, names: &[&str]) -> io::Result<String> {
     ))
 }
 
+/// Whether a folder holds nothing but empty files, such as a lock.
+fn is_empty(folder: &Path) -> io::Result<bool> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() || entry.metadata()?.len() > 0 {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,19 +106,38 @@ mod tests {
     #[test]
     fn what_is_put_aside_is_there_and_the_next_takes_its_place() {
         let dir = std::env::temp_dir().join(format!("pelago-aside-{}", std::process::id()));
-        fs::create_dir_all(dir.join(LOG)).unwrap();
+        let log_of = |words: &str| {
+            fs::create_dir_all(dir.join(LOG)).unwrap();
+            fs::write(dir.join(LOG).join("segment"), words).unwrap();
+        };
+        let kept = || fs::read_to_string(dir.join(ASIDE).join(LOG).join("segment")).unwrap();
+        log_of("first");
         assert!(is_left_behind(&dir).unwrap(), "a log without a manifest");
-        assert!(dir.join(ASIDE).join(LOG).exists() && !dir.join(LOG).exists());
+        assert!(dir.join(LOG).exists(), "looking moves nothing");
+        everything(&dir).unwrap();
+        assert!(kept() == "first" && !dir.join(LOG).exists());
         assert!(is_left_behind(&dir).unwrap(), "it is not taken for an empty one later");
+
+        // A start that dies between the steps leaves an empty log behind.
         fs::write(dir.join(manifest::FILE), "damaged").unwrap();
         assert!(!is_left_behind(&dir).unwrap());
         fs::create_dir_all(dir.join(LOG)).unwrap();
-        fs::write(dir.join(LOG).join("second"), "").unwrap();
+        fs::write(dir.join(LOG).join("LOCK"), "").unwrap();
         log(&dir).unwrap();
-        assert!(dir.join(ASIDE).join(LOG).join("second").exists());
+        assert_eq!(kept(), "first", "the only copy of the old log stays");
+
+        log_of("second");
+        fs::create_dir_all(dir.join(MIRROR)).unwrap();
+        fs::write(dir.join(MIRROR).join("table"), "state").unwrap();
+        log_and_mirror(&dir).unwrap();
+        assert_eq!(kept(), "second");
+        assert!(
+            dir.join(ASIDE).join(MIRROR).join("table").exists(),
+            "the mirror was put there in the same step"
+        );
         let told = everything(&dir).unwrap();
         assert!(told.contains("aside") && dir.join(ASIDE).join(manifest::FILE).exists());
-        assert!(dir.join(ASIDE).join(LOG).exists(), "what has another name stays");
+        assert_eq!(kept(), "second", "what has another name stays");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -203,6 +203,9 @@ impl Logger {
     }
 
     fn seal(&mut self) {
+        if !self.newest.is_trusted() {
+            return;
+        }
         match self.log.seal() {
             Ok(()) | Err(CommitError::NoSpace) => {}
             Err(e) => fatal(&e),
@@ -211,6 +214,9 @@ impl Logger {
 
     /// Drops segments that nobody needs, and asks the groups that need the oldest one to move on.
     fn compact(&mut self) {
+        if !self.newest.is_trusted() {
+            return;
+        }
         let scarce = self.gauge.no_space.load(Ordering::Relaxed);
         match self.compactor.look(&mut self.log, scarce, self.clock.now()) {
             Ok(demands) => {

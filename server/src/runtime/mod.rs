@@ -33,8 +33,8 @@ use std::time::Duration;
 use checkpoint::store::StoreError;
 use groups::group::Limits as GroupLimits;
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{GroupId, NodeId, StorageId};
-use groups::log::{Durability as LogDurability, LogOptions, RealDisk};
+use groups::ids::{CommitId, GroupId, NodeId, StorageId};
+use groups::log::{Disk, Durability as LogDurability, LogOptions, RealDisk};
 use groups::mirrored::MirrorLimits;
 use groups::paxos::Tuning;
 use groups::peers::{Memory, Newest, Proof, Standing};
@@ -171,8 +171,18 @@ fn live(
     };
     let mut disk = RealDisk::open(&directory).map_err(io("open the data directory"))?;
     let mut lost = aside::is_left_behind(&directory).map_err(io("list the data directory"))?;
-    if lost && replication < 3 {
-        return Err(data(Refused::NotOurs("parts of a node's data".to_owned())));
+    if lost {
+        // Nothing is moved that another process uses, or that nobody could give back.
+        if replication < 3 {
+            return Err(data(Refused::NotOurs("parts of a node's data".to_owned())));
+        }
+        if !disk.lock().map_err(io("lock the data directory"))? {
+            return Err(data(Refused::InUse));
+        }
+        let told = aside::everything(&directory).map_err(io("move the directory aside"))?;
+        let note = format!("the node's manifest ({}) is missing. {told}", crate::node::manifest::FILE);
+        tracing::error!("{note}");
+        notes.push(note);
     }
     let mut manifest = match open_manifest(&mut disk, &role, StorageId(random_id()?), lost) {
         Err(why) if why.is_amnesia(replication) => {
@@ -312,6 +322,8 @@ fn live(
     let posts: Vec<Arc<Post>> =
         wakes.iter().map(|wake| Arc::new(Post { mail: Mailbox::new(Arc::clone(wake)) })).collect();
     let newest = Newest::new(opened.recovered.last_commit);
+    // This life ends: whatever waits for space waits no more.
+    let ending = Arc::new(AtomicBool::new(false));
     let (log_sender, log_tasks) = crossbeam_channel::unbounded();
     let parts = LoggerParts {
         tasks: log_tasks,
@@ -319,7 +331,7 @@ fn live(
         net: net.clone(),
         gauge,
         min_free: shared.config.limits.min_free_disk.0,
-        stop: Arc::clone(stop),
+        stop: Arc::clone(&ending),
         compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
         clock,
         newest: newest.clone(),
@@ -384,7 +396,7 @@ fn live(
         posts[(group.0 % shards) as usize].mail.push(Letter::Mirror(group, MirrorWord::Settled(point)));
     }
     let mut workers = Vec::new();
-    let proof = proof(&shared, &manifest, newest, memory.all());
+    let proof = proof(&shared, &manifest, opened.recovered.last_commit, newest, memory.all());
     for ((index, seats), wake) in (0..shards).zip(seats).zip(wakes) {
         let config = shard_config(&shared, index, shards, proof.clone())?;
         let parts = WorkerParts {
@@ -415,6 +427,7 @@ fn live(
         "serving"
     );
     accept(&listener, &posts, &shared, stop);
+    ending.store(true, Ordering::Relaxed);
 
     tracing::info!("ending");
     scrub_gauge.end();
@@ -437,11 +450,7 @@ fn live(
     drop((memory, switchboard));
     let _ = memory_thread.join();
     let why = match shared.verdict.get() {
-        Some(Verdict::Outlived(group, why)) => {
-            // The mirror may have taken in what is wrong.
-            aside::mirror(&directory).map_err(io("move the mirror aside"))?;
-            Refused::Outlived { group: *group, why: why.clone() }
-        }
+        Some(Verdict::Outlived(group, why)) => Refused::Outlived { group: *group, why: why.clone() },
         Some(Verdict::Disk(Standing::Lapsed { peer, known })) => {
             Refused::Lapsed { peer: *peer, known: known.commit, own: opened.recovered.last_commit }
         }
@@ -465,8 +474,13 @@ fn renew(
     why: &Refused,
 ) -> Result<String, Refused> {
     let io = |doing| move |source| Refused::Io { doing, source };
-    // In this order: a manifest that knows of a log which is gone leads here again.
-    let told = aside::log(directory).map_err(io("move the log aside"))?;
+    // In this order: a manifest that knows of a log which is gone leads here again. A mirror may have
+    // taken in what made its group halt.
+    let told = match why {
+        Refused::Outlived { .. } => aside::log_and_mirror(directory),
+        _ => aside::log(directory),
+    };
+    let told = told.map_err(io("move the log aside"))?;
     let storage = random_id().map_err(|e| Refused::Io {
         doing: "draw a new storage id",
         source: std::io::Error::other(e.to_string()),
@@ -480,12 +494,19 @@ fn renew(
 
 /// What peers must vouch for before this node takes part: with syncs that are none, nothing that it
 /// has lost can be told from what it never had.
-fn proof(shared: &Shared, manifest: &Manifest, newest: Newest, memory: Vec<(NodeId, Memory)>) -> Proof {
+fn proof(
+    shared: &Shared,
+    manifest: &Manifest,
+    opened: CommitId,
+    newest: Newest,
+    memory: Vec<(NodeId, Memory)>,
+) -> Proof {
     if shared.config.storage.durability == Durability::None {
         return Proof { memory, ..Proof::alone(manifest.storage) };
     }
-    let needed = shared.layout.replication() / 2 + 1;
-    Proof { storage: manifest.storage, newest, needed, memory }
+    // As many as must tell a new disk of its cluster: one of them has heard of either.
+    let needed = shared.layout.nodes().len() / 2 + 1;
+    Proof { storage: manifest.storage, opened, newest, needed, memory }
 }
 
 fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Result<ShardConfig, ServeError> {

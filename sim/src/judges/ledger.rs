@@ -258,7 +258,9 @@ impl GroupLedger {
     fn look_up(&self, instance: InstanceId) -> Option<(Ballot, Bytes)> {
         let members = self.members();
         let mut chosen = self.votes.get(&instance)?.iter().filter(|v| v.is_quorum(members));
-        chosen.next().map(|v| (v.ballot, v.value.clone()))
+        let first = chosen.next()?;
+        assert!(chosen.all(|v| v.value == first.value), "two values are chosen in instance {instance}");
+        Some((first.ballot, first.value.clone()))
     }
 
     /// The end of the chosen prefix.

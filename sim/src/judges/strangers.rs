@@ -17,6 +17,10 @@ pub struct Strangers {
 
 impl Judge for Strangers {
     fn sent(&mut self, sent: &Sent<'_>, _ledger: &Ledger) -> Verdict {
+        if self.gone.contains(&sent.storage) {
+            let name = sent.message.name();
+            return Err(format!("node {} has lost its memory and sends a {name}", sent.from));
+        }
         let voter = match sent.message {
             Message::Promise(m) => m.voter,
             Message::Accepted(m) => m.voter,
@@ -26,9 +30,6 @@ impl Judge for Strangers {
         let (from, name) = (sent.from, sent.message.name());
         if voter != sent.storage {
             return Err(format!("node {from} sends a {name} for a disk that it does not run on"));
-        }
-        if self.gone.contains(&voter) {
-            return Err(format!("node {from} has lost its memory and sends a {name}"));
         }
         Ok(())
     }
