@@ -194,6 +194,7 @@ impl Replica {
             // accept that this replica writes.
             ready.records.push(Record::Promise { group: self.group, ballot });
         }
+        self.leader_spoke = now;
         if ballot.node != self.me && self.leader != Some(ballot.node) {
             self.leader = Some(ballot.node);
             self.leader_since = now;

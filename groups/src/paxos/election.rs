@@ -90,13 +90,21 @@ impl Replica {
     ) -> bool {
         match &mut self.role {
             Role::Follower => {
-                if let Some(leader) = self.leader {
+                let patience = self.tuning.election_timeout * 2;
+                let forsaken = !self.is_voter() && now.since(self.leader_spoke) >= patience;
+                if let Some(leader) = self.leader.filter(|_| !forsaken) {
                     if self.has_live_leader(now, peers) {
                         // Looked at again until words pass in both directions; what changes after
                         // that is noticed by the peers.
-                        return !peers.reachable(leader, self.group, now);
+                        return !peers.reachable(leader, self.group, now) || !self.is_voter();
                     }
                     self.leader_lost(leader, now, peers, random);
+                } else if forsaken && self.leader.take().is_some() {
+                    // A leader speaks to a disk that is no member until it is one. This one was made to follow
+                    // by a late word, and knew no ballot that would have told it so; and who was the leader
+                    // then may follow this node by another.
+                    self.election_due = now + self.tuning.election_timeout;
+                    self.disown(ready);
                 } else if now >= self.election_due && self.may_lead() {
                     self.probe(now, peers, random, ready);
                 } else if now >= self.election_due {

@@ -303,6 +303,8 @@ pub struct Replica {
     pub(super) leader: Option<NodeId>,
     /// Since when it follows that one.
     pub(super) leader_since: Time,
+    /// When a leader last spoke to this replica, of whatever ballot it follows.
+    pub(super) leader_spoke: Time,
     /// When a follower without a leader begins to probe.
     pub(super) election_due: Time,
     pub(super) learning: Option<Learning>,
@@ -391,6 +393,7 @@ impl Replica {
             role: Role::Follower,
             leader: None,
             leader_since: now,
+            leader_spoke: now,
             election_due: now + wait,
             learning: None,
             session: 0,
