@@ -5,10 +5,9 @@ mod cluster;
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
 use std::time::Duration;
 
-use cluster::{Cluster, Load, Plan, Recipe, Reply, turn, until, within};
+use cluster::{Cluster, Load, Plan, Recipe, Reply, copy, turn, until, within};
 use server::node::memory;
 use server::status::NodeStatus;
 
@@ -63,19 +62,6 @@ fn wait_voter(cluster: &Cluster, node: u32) -> Duration {
     });
     cluster.wait_whole(LONG);
     took
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
 }
 
 /// What one client of a node is told for writes and reads while nobody may answer.

@@ -7,10 +7,10 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use cluster::{Cluster, Ended, Recipe, Reply, Snapshot, turn};
+use cluster::{Cluster, Ended, Recipe, Reply, Snapshot, copy, turn};
 
 const LONG: Duration = Duration::from_secs(10);
 
@@ -115,19 +115,6 @@ fn a_foreign_data_directory_is_refused_unchanged() {
 
     before.assert_unchanged(&data);
     assert_intact(&mut cluster);
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).expect("a directory");
-    for entry in fs::read_dir(from).expect("a directory") {
-        let entry = entry.expect("an entry");
-        let target = to.join(entry.file_name());
-        if entry.path().is_dir() {
-            copy(&entry.path(), &target);
-        } else {
-            fs::copy(entry.path(), target).expect("a copy");
-        }
-    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod ports;
 mod wait;
 mod wire;
 
-pub use directory::{Snapshot, TestDir};
+pub use directory::{Snapshot, TestDir, copy};
 pub use load::{Harvest, Load, Plan, classify};
 pub use nodes::{Cluster, Ended, Recipe, Turn, turn};
 pub use ports::Ports;
