@@ -1048,6 +1048,8 @@ fn start_error(refused: Refused) -> StartError {
     let text = refused.to_string();
     match refused {
         Refused::Log(OpenError::Damaged(_)) => StartError::Damaged(text),
+        // Its disk failed while it was opened: a new start sees what is there.
+        Refused::Mirror(StoreError::Poisoned { .. }) => StartError::Stopped,
         Refused::Log(OpenError::NoSpace) | Refused::Mirror(StoreError::NoSpace { .. }) => StartError::NoSpace,
         _ if ["the simulated process has stopped", "os error 5"].iter().any(|e| text.contains(e)) => {
             StartError::Stopped
