@@ -157,6 +157,9 @@ pub struct LogStatus {
     /// What came of reading the sealed segments again.
     #[serde(default)]
     pub scrub: ScrubStatus,
+    /// What keeps the log from being shortened, if anything does.
+    #[serde(default)]
+    pub held: Option<HeldLine>,
 }
 
 /// The scrub of the log: sealed segments are read again while the node serves.
@@ -176,7 +179,7 @@ pub struct ScrubStatus {
     pub asked: u64,
     /// The newest asking that a whole pass has come after.
     pub answered: u64,
-    /// Damage that is there now.
+    /// Damage that is there now, and what was healed since the last pass.
     pub findings: Vec<FindingLine>,
 }
 
@@ -191,6 +194,28 @@ pub struct FindingLine {
     pub why: String,
     /// Groups that are known to be concerned; none: it cannot be told.
     pub groups: Vec<u32>,
+    /// The file was dropped since, and nothing was lost with it.
+    #[serde(default)]
+    pub healed: bool,
+}
+
+/// What keeps the log from being shortened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldLine {
+    /// The oldest segment, which should go.
+    pub segment: String,
+    /// A group that needs it, and how many do in all; none: it is being sent to a peer.
+    pub group: Option<u32>,
+    /// The newest instance that the group needs it for.
+    pub instance: u64,
+    /// The groups that need it (1 024 at most are counted).
+    pub groups: u64,
+    /// For how long it has been asked for, seconds.
+    pub for_s: f64,
+    /// Whether the log has outgrown `log_keep_bytes`, the disk runs short, or the segment is damaged.
+    pub urgent: bool,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What a node answers to `ADMIN CHECKPOINT` and `ADMIN VERIFY`: where it stood when it began.

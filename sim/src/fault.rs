@@ -77,6 +77,9 @@ pub enum Fault {
     /// The process is killed, its log is damaged at `place` (a thousandth of its records), and
     /// it is started again: it must go on as another disk, or refuse where nobody could take it in.
     Damage { node: Node, rot: Rot, place: u64 },
+    /// A bit of a sealed segment of a running node's log is another, at `place` (a thousandth of
+    /// the sealed records), and the scrub finds it: the node must get rid of the segment by itself.
+    SealedRot { node: Node, place: u64 },
     /// The process dies behind the next `operations` operations of its mirror's engine.
     MirrorMidway { node: Node, operations: u64 },
     /// A bit of the mirror is another; it is noticed when the mirror is read.
@@ -123,6 +126,7 @@ pub enum Kind {
     BitFlip,
     LostBlock,
     Misplaced,
+    SealedRot,
     MirrorMidway,
     MirrorRot,
     MirrorLost,
@@ -174,6 +178,7 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::BitFlip, "bits flipped", 2),
     kind(Kind::LostBlock, "blocks lost", 2),
     kind(Kind::Misplaced, "blocks misplaced", 2),
+    kind(Kind::SealedRot, "bits flipped in a sealed segment while running", 3),
     kind(Kind::MirrorMidway, "deaths armed in the middle of the mirror's operations", 6),
     kind(Kind::MirrorRot, "bits flipped in a mirror", 4),
     kind(Kind::MirrorLost, "mirrors lost", 4),
@@ -213,6 +218,7 @@ impl Fault {
             Fault::Damage { rot: Rot::BitFlip, .. } => Kind::BitFlip,
             Fault::Damage { rot: Rot::LostBlock, .. } => Kind::LostBlock,
             Fault::Damage { rot: Rot::Misplaced, .. } => Kind::Misplaced,
+            Fault::SealedRot { .. } => Kind::SealedRot,
             Fault::MirrorMidway { .. } => Kind::MirrorMidway,
             Fault::MirrorRot { .. } => Kind::MirrorRot,
             Fault::MirrorLost { .. } => Kind::MirrorLost,
@@ -227,9 +233,10 @@ impl Fault {
     #[must_use]
     pub fn ends(&self) -> Option<Node> {
         match self {
-            Fault::Damage { node, .. } | Fault::EmptyDisk { node } | Fault::OldCopy { node, .. } => {
-                Some(*node)
-            }
+            Fault::Damage { node, .. }
+            | Fault::SealedRot { node, .. }
+            | Fault::EmptyDisk { node }
+            | Fault::OldCopy { node, .. } => Some(*node),
             _ => None,
         }
     }
@@ -353,6 +360,7 @@ impl Fault {
             Kind::BitFlip => Fault::Damage { node, rot: Rot::BitFlip, place },
             Kind::LostBlock => Fault::Damage { node, rot: Rot::LostBlock, place },
             Kind::Misplaced => Fault::Damage { node, rot: Rot::Misplaced, place },
+            Kind::SealedRot => Fault::SealedRot { node, place },
             Kind::MirrorMidway => Fault::MirrorMidway { node, operations: random.below(12) },
             Kind::MirrorRot => Fault::MirrorRot { node, place: random.next_u64(), bit: random.next_u64() },
             Kind::MirrorLost => Fault::MirrorLost { node },
@@ -457,6 +465,9 @@ impl fmt::Display for Fault {
             }
             Fault::Damage { node, rot, place } => {
                 write!(f, "node {} is killed and its log damaged ({rot:?} at {place}/1000)", node + 1)
+            }
+            Fault::SealedRot { node, place } => {
+                write!(f, "a bit flips in a sealed segment of node {} (at {place}/1000)", node + 1)
             }
             Fault::MirrorMidway { node, operations } => {
                 write!(f, "node {} dies behind the next {operations} operations of its mirror", node + 1)

@@ -14,7 +14,7 @@ use groups::host::{HostConfig, MirrorWord};
 use groups::ids::{Boot, CommitId, GroupId, InstanceId, NodeId, StorageId};
 use groups::log::{
     AppendError, At, CommitError, Disk, DiskImage, Durability, Log, LogOptions, LogReader, OpenError,
-    ReadError, Record, Recovered, SimDisk, inspect,
+    ReadError, Record, Recovered, SegmentSeq, SimDisk, inspect, scrub_segment, sealed_segments,
 };
 use groups::mirrored::{MirrorLimits, MirrorOrder};
 use groups::paxos::message::Mark;
@@ -175,6 +175,10 @@ pub struct Machine {
     pub gone: bool,
     /// Its log was damaged behind its back.
     pub damaged: bool,
+    /// The sealed segment that was damaged while it ran.
+    rotten: Option<SegmentSeq>,
+    /// Such segments that it has got rid of by itself.
+    healed: u64,
     /// An older copy of its log was put back behind its back.
     pub untrusted: bool,
     /// It was given an empty disk: what it remembered of its peers is gone.
@@ -216,6 +220,8 @@ impl Machine {
             life: 0,
             gone: false,
             damaged: false,
+            rotten: None,
+            healed: 0,
             untrusted: false,
             forgetful: false,
             storage: StorageId(0),
@@ -404,7 +410,7 @@ impl Machine {
         manifest.renew(StorageId(u128::from(self.random.next_u64()) << 64 | 2));
         manifest.store(&self.node_disk.clone())?;
         (self.storage, self.boot) = (manifest.storage, manifest.boot);
-        (self.damaged, self.untrusted) = (false, false);
+        (self.damaged, self.untrusted, self.rotten) = (false, false, None);
         Ok(())
     }
 
@@ -485,6 +491,8 @@ impl Machine {
             loaded.states,
         )?;
         self.segments = opened.log.stats().segments;
+        // It may have died between the drop and the word of it.
+        self.look_whether_healed(opened.log.first_segment());
         let newest = Newest::new(opened.recovered.last_commit);
         let remembered = memory::load(&self.node_disk.clone());
         let proof = Proof {
@@ -845,9 +853,12 @@ impl Machine {
         let scarce = self.log_disk.free_space().is_ok_and(|free| free < 2 * self.cluster.segment_size);
         let shards = running.shards.len() as u32;
         // Twice what is to be kept, less what the log may grow by while it is shortened.
-        let room = running.log.stats().disk_bytes <= 6 * self.cluster.segment_size && !scarce;
+        let room = running.log.stats().disk_bytes <= 6 * self.cluster.segment_size
+            && !scarce
+            && self.rotten.is_none();
         let sending = if room { running.being_sent(clock) } else { Vec::new() };
         let looked = running.compactor.look(&mut running.log, scarce, clock);
+        let first = running.log.first_segment();
         // A log that has failed tells nothing any more.
         for (group, instance) in sending.into_iter().filter(|_| looked.is_ok()) {
             assert!(
@@ -855,6 +866,8 @@ impl Machine {
                 "log GC has dropped instance {instance} of group {group}, which was being sent"
             );
         }
+        self.look_whether_healed(first);
+        let Life::Running(running) = &mut self.state else { return };
         match looked {
             Ok(demands) => {
                 for (group, demand) in demands {
@@ -994,13 +1007,52 @@ impl Machine {
         self.damaged
     }
 
+    /// Flips a bit in a sealed segment of the running log, and the scrub finds it. `false` when
+    /// there is none, or the log is damaged already.
+    pub fn rot_sealed(&mut self, place: u64) -> bool {
+        let Life::Running(running) = &mut self.state else { return false };
+        if self.damaged || !running.newest.is_trusted() {
+            return false;
+        }
+        let disk = self.log_disk.clone();
+        let mut records: Vec<At> = Vec::new();
+        if inspect(&disk, Some(self.storage), &mut |at, _| records.push(at)).is_err() {
+            return false;
+        }
+        let Ok(sealed) = sealed_segments(&disk, self.storage) else { return false };
+        records.retain(|at| sealed.contains(&at.segment));
+        let Some(at) = records.get(records.len() * place as usize / 1000) else { return false };
+        let bit = self.random.below(u64::from(at.length) * 8);
+        if !disk.flip_bit(&at.segment.file_name(), u64::from(at.offset) + bit / 8, (bit % 8) as u8) {
+            return false;
+        }
+        let found = scrub_segment(&disk, self.storage, at.segment, &mut |_| {});
+        assert!(matches!(found, Err(OpenError::Damaged(_))), "the scrub overlooks a flipped bit: {found:?}");
+        (self.damaged, self.rotten) = (true, Some(at.segment));
+        running.compactor.condemn(at.segment);
+        true
+    }
+
+    /// What rotted is gone when the log begins behind it.
+    fn look_whether_healed(&mut self, first: SegmentSeq) {
+        if self.rotten.is_some_and(|rotten| rotten < first) {
+            (self.rotten, self.damaged) = (None, false);
+            self.healed += 1;
+        }
+    }
+
+    /// Rotten segments that this machine has dropped by itself since this was asked.
+    pub fn take_healed(&mut self) -> u64 {
+        std::mem::take(&mut self.healed)
+    }
+
     /// Puts empty disks into the stopped machine.
     pub fn exchange_disks(&mut self) {
         assert!(!self.is_up(), "disks are exchanged in a stopped machine");
         self.node_disk = SimDisk::new(self.random.next_u64());
         self.log_disk = SimDisk::new(self.random.next_u64());
         self.lose_mirror();
-        (self.damaged, self.untrusted, self.forgetful) = (false, false, true);
+        (self.damaged, self.untrusted, self.forgetful, self.rotten) = (false, false, true, None);
     }
 
     /// Whether its disk says that the cluster is born.

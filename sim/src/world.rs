@@ -676,6 +676,8 @@ impl World {
         self.coverage.events(coverage::Event::Dropped, self.machines[machine].dropped());
         self.coverage.events(coverage::Event::SealedRead, self.machines[machine].sealed_values());
         self.coverage.events(coverage::Event::Pinned, self.machines[machine].pinned());
+        let healed = self.machines[machine].take_healed();
+        self.coverage.events(coverage::Event::Healed, healed);
         self.judges.ended(node, life);
         self.machines[machine].stop(power);
         for client in 0..self.clients.len() {
@@ -786,6 +788,11 @@ impl World {
                 }
                 self.machines[node].damage(rot, place);
                 self.start(node)?;
+            }
+            Fault::SealedRot { node, place } => {
+                if self.machines[node].rot_sealed(place) {
+                    self.coverage.event(coverage::Event::Rotted);
+                }
             }
             Fault::MirrorMidway { node, operations } => {
                 let engine = self.machines[node].engine();

@@ -59,6 +59,12 @@ impl<D: Disk> Log<D> {
         self.shelf.lock().is_being_sent(self.segments[0].seq, now)
     }
 
+    /// The oldest segment: everything before it was dropped.
+    #[must_use]
+    pub fn first_segment(&self) -> SegmentSeq {
+        self.segments[0].seq
+    }
+
     /// Drops the oldest segment. `false`, and nothing happens, if a group needs it or it is the
     /// one that is written.
     ///

@@ -32,7 +32,6 @@ use crate::protocol::{
     Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo,
     Session, Shortage, Version,
 };
-use crate::runtime::learner::LearnerGauge;
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::scrub::ScrubGauge;
@@ -73,8 +72,6 @@ pub struct Shared {
     pub mirror: Arc<MirrorGauge>,
     /// The scrub of the log.
     pub scrub: Arc<ScrubGauge>,
-    /// What the learner thread has met.
-    pub learner: Arc<LearnerGauge>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.

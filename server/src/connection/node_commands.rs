@@ -4,18 +4,20 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use groups::ids::{GroupId, NodeId, Slot};
 use groups::paxos::Session;
 
 use super::Shared;
 use crate::config::Durability;
+use crate::node::compaction::Held;
 use crate::node::shard::GroupStatus;
 use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
+use crate::runtime::scrub::alarm;
 use crate::runtime::worker::{ShardReport, Worker};
 use crate::status::{
-    Begun, FollowerLine, GroupLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
+    Begun, FollowerLine, GroupLine, HeldLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
 };
 
 /// Answers a node command.
@@ -152,14 +154,8 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         Shortage::Memory => "memory".to_owned(),
     });
     alarms.extend(shared.mirror.alarms());
-    alarms.extend(shared.scrub.alarms());
-    let damaged = shared.learner.damaged.load(Ordering::Relaxed);
-    if damaged > 0 {
-        alarms.push(format!(
-            "{damaged} reads of the log for peers met a damaged record; nothing of it was sent. Stop this \
-             node and run: pelago log verify"
-        ));
-    }
+    let scrub = shared.scrub.status();
+    alarms.extend(scrub.findings.iter().filter(|finding| !finding.healed).map(alarm));
     let learning =
         groups.iter().flat_map(|g| g.learning.iter().map(|(s, elapsed)| learning_line(g, s, *elapsed)));
     let learning = learning.collect();
@@ -167,6 +163,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         alarms.push(format!("writes are refused here ({why})"));
     }
     let (log, times) = shared.gauge.stats();
+    let held = shared.gauge.held().map(|(held, since)| held_line(&held, since, &groups));
     let quantile = |q: usize| times.get((times.len() * q / 100).min(times.len().saturating_sub(1)));
     NodeStatus {
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -189,7 +186,8 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             commit_p99_us: quantile(99).copied().unwrap_or(0).into(),
             free_bytes: shared.gauge.free(),
             dropped_segments: log.dropped_segments,
-            scrub: shared.scrub.status(),
+            scrub,
+            held,
         },
         transfers: shared.mirror.transfers(),
         learning,
@@ -197,6 +195,30 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
         read_only,
         alarms,
+    }
+}
+
+/// What keeps the log from being shortened, with the reason that the group itself gives.
+fn held_line(held: &Held, since: Duration, groups: &[&GroupStatus]) -> HeldLine {
+    let why = match held.by {
+        None => "a peer that is behind is being sent values from it".to_owned(),
+        Some((group, _)) => match groups.iter().find(|g| g.group == group) {
+            None => "its group has no seat here any more".to_owned(),
+            Some(g) => match (&g.halted, g.held_back) {
+                (Some(_), _) => "the group has halted here".to_owned(),
+                (None, Some(why)) => why.to_string(),
+                (None, None) => "the group is moving on".to_owned(),
+            },
+        },
+    };
+    HeldLine {
+        segment: held.segment.file_name(),
+        group: held.by.map(|(group, _)| group.0),
+        instance: held.by.map_or(0, |(_, instance)| instance.0),
+        groups: held.groups as u64,
+        for_s: since.as_secs_f64(),
+        urgent: held.urgent,
+        why,
     }
 }
 
@@ -297,6 +319,23 @@ fn summary(status: &NodeStatus) -> String {
             scrub.findings.len()
         ),
     };
+    if let Some(held) = &status.log.held {
+        let who = match held.group {
+            Some(group) if held.groups > 1 => format!("group {group} and {} others", held.groups - 1),
+            Some(group) => format!("group {group}"),
+            None => "a transfer".to_owned(),
+        };
+        let _ = writeln!(
+            text,
+            "log: {who} {} {} for {:.1} s (instance {}): {}{}",
+            if held.groups > 1 { "hold" } else { "holds" },
+            held.segment,
+            held.for_s,
+            held.instance,
+            held.why,
+            if held.urgent { "; urgent" } else { "" }
+        );
+    }
     for t in &status.transfers {
         let way = if t.incoming { "from" } else { "to" };
         let rate = t.bytes as f64 / t.elapsed_s.max(0.001) / 1e6;

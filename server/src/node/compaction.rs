@@ -5,11 +5,15 @@
 //! an anchor. That costs reading the mirror once, so it is not begun before some log has come
 //! together; and while there is room, values are kept for learners that are slow. A segment from
 //! which a peer is being sent values stays while that gets on, up to twice the room for the log.
+//!
+//! A sealed segment in which rot was found goes at once, and all before it: what it held is in
+//! memory here, and once the groups have moved on, in their mirrors and anchors. So the damage is
+//! healed by this node itself, before a restart would meet it.
 
 use std::time::Duration;
 
-use groups::ids::GroupId;
-use groups::log::{CommitError, Disk, Log};
+use groups::ids::{GroupId, InstanceId};
+use groups::log::{CommitError, Disk, Log, SegmentSeq};
 use groups::mirrored::Demand;
 use groups::planted::{self, Bug};
 use groups::time::Time;
@@ -38,25 +42,54 @@ const MOST: usize = 1024;
 /// How often groups that have not moved are asked again.
 const AGAIN: Duration = Duration::from_millis(250);
 
+/// Why the log is shortened, and who must move on before its oldest segment can go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The oldest segment.
+    pub segment: SegmentSeq,
+    /// A group that needs it, with the newest instance that it needs it for; or none: it is being
+    /// sent to a peer.
+    pub by: Option<(GroupId, InstanceId)>,
+    /// How many groups need it, at most as many as are asked at a time.
+    pub groups: usize,
+    /// Since when that segment has been asked for.
+    pub since: Time,
+    /// Whether nothing is kept for slow learners any more.
+    pub urgent: bool,
+}
+
 /// Shortens a log. One for each log, beside it.
 #[derive(Debug)]
 pub struct Compactor {
     limits: CompactionLimits,
     next: Time,
     kept_for_readers: u64,
+    held: Option<Held>,
+    rotten: Option<SegmentSeq>,
 }
 
 impl Compactor {
     /// A compactor that has not looked yet.
     #[must_use]
     pub fn new(limits: CompactionLimits) -> Compactor {
-        Compactor { limits, next: Time::ZERO, kept_for_readers: 0 }
+        Compactor { limits, next: Time::ZERO, kept_for_readers: 0, held: None, rotten: None }
     }
 
     /// How often a segment was kept because it was being sent to a peer.
     #[must_use]
     pub fn kept_for_readers(&self) -> u64 {
         self.kept_for_readers
+    }
+
+    /// What holds the log back; `None` while there is no reason to shorten it.
+    #[must_use]
+    pub fn held(&self) -> Option<&Held> {
+        self.held.as_ref()
+    }
+
+    /// Rot was found in the sealed segment `segment`: it shall go.
+    pub fn condemn(&mut self, segment: SegmentSeq) {
+        self.rotten = self.rotten.max(Some(segment));
     }
 
     /// Drops what nobody needs, and says what to ask of whom for the rest. `scarce`: the disk is
@@ -75,15 +108,18 @@ impl Compactor {
         }
         self.next = now + AGAIN;
         while let Some(pinned) = log.pins(MOST) {
-            if pinned.log_bytes <= self.limits.start_bytes && !scarce {
+            let rotten = self.rotten.is_some_and(|newest| pinned.segment <= newest);
+            if pinned.log_bytes <= self.limits.start_bytes && !scarce && !rotten {
                 break;
             }
+            let urgent = scarce || rotten || pinned.log_bytes > self.limits.keep_bytes;
             if pinned.groups.is_empty() {
                 // What is being sent stays while it gets on and there is room for it.
-                let room = !scarce && pinned.log_bytes <= self.limits.keep_bytes.saturating_mul(2);
+                let room = !scarce && !rotten && pinned.log_bytes <= self.limits.keep_bytes.saturating_mul(2);
                 if room && log.is_being_sent(now) && !planted::is(Bug::GcIgnoresReaders) {
                     self.kept_for_readers += 1;
-                    break;
+                    self.hold(pinned.segment, None, 0, urgent, now);
+                    return Ok(Vec::new());
                 }
                 match log.drop_oldest() {
                     Ok(true) => continue,
@@ -91,10 +127,30 @@ impl Compactor {
                     Err(e) => return Err(e),
                 }
             }
-            let urgent = scarce || pinned.log_bytes > self.limits.keep_bytes;
+            let first = pinned.groups.iter().min_by_key(|pin| (pin.instance, pin.group));
+            self.hold(
+                pinned.segment,
+                first.map(|pin| (pin.group, pin.instance)),
+                pinned.groups.len(),
+                urgent,
+                now,
+            );
             let demands = pinned.groups.iter();
             return Ok(demands.map(|pin| (pin.group, Demand { through: pin.instance, urgent })).collect());
         }
+        self.held = None;
         Ok(Vec::new())
+    }
+
+    fn hold(
+        &mut self,
+        segment: SegmentSeq,
+        by: Option<(GroupId, InstanceId)>,
+        groups: usize,
+        urgent: bool,
+        now: Time,
+    ) {
+        let since = self.held.as_ref().filter(|held| held.segment == segment).map_or(now, |held| held.since);
+        self.held = Some(Held { segment, by, groups, since, urgent });
     }
 }

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
@@ -16,6 +15,7 @@ use groups::paxos::{LogFound, LogRead};
 use netio::{Lane, NetHandle};
 
 use super::clock::Clock;
+use super::scrub::ScrubGauge;
 use super::worker::{Letter, Post};
 
 /// What the learner thread is asked.
@@ -32,13 +32,6 @@ const QUEUED: usize = 8 << 20;
 /// How often it is looked whether a long queue has become shorter.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// What others may know of the thread at any time.
-#[derive(Debug, Default)]
-pub struct LearnerGauge {
-    /// Reads that met a damaged record.
-    pub damaged: AtomicU64,
-}
-
 /// What the thread is made of.
 pub struct LearnerParts {
     /// The log, for reading.
@@ -51,8 +44,8 @@ pub struct LearnerParts {
     pub posts: Vec<Arc<Post>>,
     /// The network.
     pub net: NetHandle,
-    /// Where it shows how it is.
-    pub gauge: Arc<LearnerGauge>,
+    /// Where damage is reported.
+    pub scrub: Arc<ScrubGauge>,
     /// The clock.
     pub clock: Clock,
 }
@@ -101,7 +94,9 @@ fn serve(parts: &mut LearnerParts, shard: u32, read: LogRead) {
         Ok(found) => found,
         Err(ReadError::Poisoned) => return,
         Err(e) => {
-            parts.gauge.damaged.fetch_add(1, Ordering::Relaxed);
+            if let ReadError::Damaged(damage) = &e {
+                parts.scrub.found(damage);
+            }
             tracing::error!(
                 group = read.group.0,
                 peer = read.reader.0,

@@ -12,8 +12,9 @@ use netio::NetHandle;
 use parking_lot::Mutex;
 
 use super::clock::Clock;
+use super::scrub::ScrubGauge;
 use super::worker::{Letter, Post};
-use crate::node::compaction::Compactor;
+use crate::node::compaction::{Compactor, Held};
 use crate::node::shard::LogJob;
 
 /// What the log thread is asked.
@@ -28,6 +29,7 @@ pub enum Task {
 #[derive(Debug, Default)]
 pub struct LogGauge {
     stats: Mutex<(LogStats, Vec<u32>)>,
+    held: Mutex<Option<(Held, Duration)>>,
     free: AtomicU64,
     /// Less space is left than the limit, or a commit waits for space.
     pub no_space: AtomicBool,
@@ -40,6 +42,12 @@ impl LogGauge {
         let (stats, mut times) = self.stats.lock().clone();
         times.sort_unstable();
         (stats, times)
+    }
+
+    /// What keeps the log from being shortened, and for how long it has.
+    #[must_use]
+    pub fn held(&self) -> Option<(Held, Duration)> {
+        self.held.lock().clone()
     }
 
     /// Bytes that the file system has left.
@@ -72,6 +80,7 @@ pub struct Logger {
     compactor: Compactor,
     clock: Clock,
     newest: Newest,
+    scrub: Arc<ScrubGauge>,
 }
 
 /// What a logger is made of beside its log.
@@ -94,13 +103,15 @@ pub struct LoggerParts {
     pub clock: Clock,
     /// Where it says how far the log is synced.
     pub newest: Newest,
+    /// Where it hears of damage in the log.
+    pub scrub: Arc<ScrubGauge>,
 }
 
 impl Logger {
     /// A logger over an open log.
     #[must_use]
     pub fn new(log: Log<RealDisk>, parts: LoggerParts) -> Logger {
-        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock, newest } = parts;
+        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock, newest, scrub } = parts;
         Logger {
             log,
             tasks,
@@ -113,6 +124,7 @@ impl Logger {
             compactor,
             clock,
             newest,
+            scrub,
         }
     }
 
@@ -218,8 +230,18 @@ impl Logger {
             return;
         }
         let scarce = self.gauge.no_space.load(Ordering::Relaxed);
-        match self.compactor.look(&mut self.log, scarce, self.clock.now()) {
+        let rotten = self.scrub.rotten();
+        if let Some(segment) = rotten {
+            self.compactor.condemn(segment);
+        }
+        let now = self.clock.now();
+        match self.compactor.look(&mut self.log, scarce, now) {
             Ok(demands) => {
+                if rotten.is_some() {
+                    self.scrub.dropped_before(self.log.first_segment());
+                }
+                let held = self.compactor.held();
+                *self.gauge.held.lock() = held.map(|held| (held.clone(), now.since(held.since)));
                 for (group, demand) in demands {
                     let shard = group.0 as usize % self.posts.len();
                     self.posts[shard].mail.push(Letter::Compact(group, demand));

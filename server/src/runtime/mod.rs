@@ -52,7 +52,7 @@ use crate::node::open::{Refused, Role, open_log, open_manifest};
 use crate::node::requests::Patience;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
-use learner::{LearnerGauge, LearnerParts, Lesson};
+use learner::{LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Mailbox;
 use memory::MemoryHandle;
@@ -307,7 +307,6 @@ fn live(
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
         scrub: Arc::clone(&scrub_gauge),
-        learner: Arc::new(LearnerGauge::default()),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         no_memory: AtomicBool::new(false),
@@ -335,6 +334,7 @@ fn live(
         compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
         clock,
         newest: newest.clone(),
+        scrub: Arc::clone(&scrub_gauge),
     };
     let (lesson_sender, lessons) = crossbeam_channel::unbounded();
     let learner_parts = LearnerParts {
@@ -343,7 +343,7 @@ fn live(
         me: node,
         posts: posts.clone(),
         net: net.clone(),
-        gauge: Arc::clone(&shared.learner),
+        scrub: Arc::clone(&scrub_gauge),
         clock,
     };
     let logger = Logger::new(opened.log, parts);

@@ -1,9 +1,12 @@
 //! The scrub's thread: reads the sealed segments of the log again and again, slowly, so that rot
 //! is found while the other replicas are there to heal it, and not by the next start.
 //!
-//! It opens the files by itself and shares nothing with the log's thread. A finding is shown in
-//! `STATUS` and logged once; the node serves on, because it reads from memory and votes with what
-//! it knows. When log GC drops the segment, the finding goes with it.
+//! It opens the files by itself and shares nothing with the log's thread but its findings, which
+//! are shown in `STATUS` and logged once. The node serves on, because it reads from memory and
+//! votes with what it knows; and it heals: the log's thread has the groups move on and drops the
+//! segment ([`Compactor::condemn`](crate::node::compaction::Compactor::condemn)). A finding that
+//! is healed is shown until the next pass is over. Damage that a read for a peer meets is reported
+//! here too.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -29,10 +32,19 @@ const PASS: u64 = 1800;
 /// commits.
 const ASKED_RATE: u64 = 256 << 20;
 
+#[derive(Debug)]
+struct Finding {
+    damage: Damage,
+    /// The segment was dropped since.
+    healed: bool,
+    /// The passes that had come to their end when it was found.
+    pass: u64,
+}
+
 #[derive(Debug, Default)]
 struct State {
     status: ScrubStatus,
-    findings: BTreeMap<SegmentSeq, Damage>,
+    findings: BTreeMap<SegmentSeq, Finding>,
     end: bool,
 }
 
@@ -71,26 +83,51 @@ impl ScrubGauge {
     #[must_use]
     pub fn status(&self) -> ScrubStatus {
         let state = self.state.lock();
-        let findings = state.findings.values().map(|damage| FindingLine {
+        let findings = state.findings.values().map(|finding| self.line(&finding.damage, finding.healed));
+        ScrubStatus { findings: findings.collect(), ..state.status.clone() }
+    }
+
+    /// The newest sealed segment that is damaged and still there: this node would refuse to start
+    /// on it.
+    #[must_use]
+    pub fn rotten(&self) -> Option<SegmentSeq> {
+        let state = self.state.lock();
+        state.findings.iter().rev().find(|(_, finding)| !finding.healed).map(|(seq, _)| *seq)
+    }
+
+    /// The log begins with `first` now: what was damaged before it is gone.
+    pub fn dropped_before(&self, first: SegmentSeq) {
+        let mut state = self.state.lock();
+        for (seq, finding) in state.findings.range_mut(..first).filter(|(_, finding)| !finding.healed) {
+            finding.healed = true;
+            tracing::warn!(
+                "the damage in {seq} at byte {} is healed: the segment was dropped, what it held is in the mirror \
+                 checkpoints and in later segments",
+                finding.damage.offset
+            );
+        }
+    }
+
+    /// Damage in a sealed segment, whoever met it: shown at once, and logged the first time.
+    pub fn found(&self, damage: &Damage) {
+        let Some(seq) = SegmentSeq::from_file_name(&damage.file) else { return };
+        let mut state = self.state.lock();
+        let pass = state.status.passes;
+        let known = state.findings.get(&seq).map(|finding| &finding.damage);
+        if known != Some(damage) {
+            tracing::error!("{}", alarm(&self.line(damage, false)));
+            state.findings.insert(seq, Finding { damage: damage.clone(), healed: false, pass });
+        }
+    }
+
+    fn line(&self, damage: &Damage, healed: bool) -> FindingLine {
+        FindingLine {
             file: self.dir.join(&damage.file).display().to_string(),
             offset: damage.offset,
             why: damage.why.clone(),
             groups: damage.groups.iter().map(|g| g.0).collect(),
-        });
-        ScrubStatus { findings: findings.collect(), ..state.status.clone() }
-    }
-
-    /// Damage in a sealed segment of the log, the oldest first: this node would refuse to start
-    /// on it.
-    #[must_use]
-    pub fn damaged(&self) -> Option<Damage> {
-        self.state.lock().findings.values().next().cloned()
-    }
-
-    /// What an operator should know.
-    #[must_use]
-    pub fn alarms(&self) -> Vec<String> {
-        self.status().findings.iter().map(alarm).collect()
+            healed,
+        }
     }
 
     /// Waits until `until`, or until somebody asks or ends; says whether to end.
@@ -121,12 +158,24 @@ pub fn alarm(finding: &FindingLine) -> String {
             format!("groups {}", ids.join(", "))
         }
     };
-    format!(
-        "the log of this node is damaged: {} at byte {}: {} ({groups}). The node serves on from memory and nothing \
-         acknowledged is lost, but it would refuse to start on this log. Keep the other nodes up, check the disk, and \
-         rebuild this node from them; `pelago log verify` shows the damage once the node is stopped",
-        finding.file, finding.offset, finding.why
-    )
+    let place = format!(
+        "the log of this node {} damaged: {} at byte {}: {} ({groups}).",
+        if finding.healed { "was" } else { "is" },
+        finding.file,
+        finding.offset,
+        finding.why
+    );
+    match finding.healed {
+        true => format!(
+            "{place} It is healed: the segment was dropped, what it held is in the mirror checkpoints and in later \
+             segments. Check the disk"
+        ),
+        false => format!(
+            "{place} The node serves on from memory, nothing acknowledged is lost, and the segment is dropped as \
+             soon as mirror checkpoints hold what it held; until then the node would refuse to start on this log. \
+             Keep the other nodes up and check the disk"
+        ),
+    }
 }
 
 /// Keeps a rate.
@@ -202,7 +251,7 @@ fn pass(
     };
     let mut pace = Pace::new(rate);
     let (mut read, mut sound) = (0, 0);
-    let mut found = BTreeMap::new();
+    let before = gauge.state.lock().status.passes;
     for seq in segments {
         // Only what comes from the disk itself says how the disk is.
         let _ = disk.forget(&seq.file_name());
@@ -217,20 +266,19 @@ fn pass(
             }
             Ok(Scrubbed::Gone) => {}
             Err(OpenError::Damaged(damage)) => {
-                note(gauge, seq, &damage);
-                found.insert(seq, damage);
+                // A damaged manifest is told of by whoever opens the log.
+                gauge.found(&Damage { file: seq.file_name(), ..damage });
                 read += 1;
             }
             Err(e) => {
                 let why = format!("it cannot be read: {e}");
-                let damage = Damage { file: seq.file_name(), offset: 0, why, groups: Vec::new() };
-                note(gauge, seq, &damage);
-                found.insert(seq, damage);
+                gauge.found(&Damage { file: seq.file_name(), offset: 0, why, groups: Vec::new() });
             }
         }
     }
     let mut state = gauge.state.lock();
-    state.findings = found;
+    // What was healed before this pass has been shown for long enough.
+    state.findings.retain(|_, finding| !finding.healed || finding.pass >= before);
     let status = &mut state.status;
     status.passes += 1;
     status.answered = asked;
@@ -239,20 +287,6 @@ fn pass(
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
     status.last_pass_took_s = began.elapsed().as_secs_f64();
     true
-}
-
-/// Shows a finding at once, and logs it the first time.
-fn note(gauge: &ScrubGauge, seq: SegmentSeq, damage: &Damage) {
-    let known = gauge.state.lock().findings.insert(seq, damage.clone());
-    if known.as_ref() != Some(damage) {
-        let finding = FindingLine {
-            file: gauge.dir.join(&damage.file).display().to_string(),
-            offset: damage.offset,
-            why: damage.why.clone(),
-            groups: damage.groups.iter().map(|g| g.0).collect(),
-        };
-        tracing::error!("{}", alarm(&finding));
-    }
 }
 
 /// Whatever else wants the processor goes first.

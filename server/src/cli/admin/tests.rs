@@ -87,6 +87,7 @@ fn damage_and_halts_and_new_alarms_are_named() {
         offset: 4711,
         why: "a payload that does not match its checksum".into(),
         groups: vec![1],
+        healed: false,
     };
     now.nodes[1].alarms.push(crate::runtime::scrub::alarm(&finding));
     now.nodes[1].log.scrub.findings.push(finding);
