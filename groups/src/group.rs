@@ -13,6 +13,7 @@ use crate::kv::{Command, Outcome, Point, Scanned, State, Ticket};
 use crate::mirrored::{Demand, HeldBack, MirrorLimits, MirrorOrder, Mirrored};
 use crate::paxos::message::{Entry, Mark};
 use crate::paxos::{Halt, LogFound, LogRead, Members, Ready, Replica, Tuning};
+use crate::peers::Peers;
 use crate::planted::{self, Bug};
 use crate::replay::{Replay, Replayed};
 use crate::time::Time;
@@ -127,7 +128,8 @@ pub struct Group {
     /// Reads behind a barrier, in the order of the barriers.
     waiting: VecDeque<(u64, Vec<WaitingRead>)>,
     waiting_count: usize,
-    /// Reads whose barrier has passed and whose own client's write has not been applied yet.
+    /// Reads whose barrier has passed or that need none, and whose own client's write has not been
+    /// applied yet.
     deferred: Vec<WaitingRead>,
     mirrored: Option<Mirrored>,
     /// While the state is behind what the replica knows to be chosen.
@@ -273,6 +275,7 @@ impl Group {
     pub fn turn(
         &mut self,
         now: Time,
+        peers: &Peers,
         ready: &mut Ready,
         answers: &mut Vec<Answer>,
         orders: &mut Vec<(GroupId, MirrorOrder)>,
@@ -285,7 +288,7 @@ impl Group {
             // Nobody knows whether they are right; they are asked for again.
             answers.truncate(before);
         }
-        self.serve(now, ready, answers);
+        self.serve(now, peers, ready, answers);
         self.heal(now, orders);
         if self.replica.halted().is_none() {
             self.rebuild(now, ready, orders);
@@ -293,12 +296,12 @@ impl Group {
         }
     }
 
-    fn serve(&mut self, now: Time, ready: &mut Ready, answers: &mut Vec<Answer>) {
+    fn serve(&mut self, now: Time, peers: &Peers, ready: &mut Ready, answers: &mut Vec<Answer>) {
         if self.is_disputed() {
             self.bounce(&Reply::Halted, answers);
         } else if self.replica.is_leader() {
             self.propose(now, ready);
-            self.begin_reads(now, ready);
+            self.begin_reads(now, peers, ready);
             self.replica.turn(now, ready);
             self.apply(answers);
             self.answer_reads(now, answers);
@@ -645,9 +648,16 @@ impl Group {
         }
     }
 
-    fn begin_reads(&mut self, now: Time, ready: &mut Ready) {
+    /// With a lease, nobody need be asked whether this leadership still stands; else a majority is,
+    /// once for all reads of this turn. `now` was read after they came.
+    fn begin_reads(&mut self, now: Time, peers: &Peers, ready: &mut Ready) {
         if self.reads.is_empty() {
             return;
+        }
+        if self.replica.leased_until(peers).is_some_and(|until| now < until) {
+            self.waiting_count += self.reads.len();
+            self.replica.counters.leased += self.reads.len() as u64;
+            return self.deferred.append(&mut self.reads);
         }
         if let Some(number) = self.replica.begin_barrier(now, ready) {
             let reads = std::mem::take(&mut self.reads);
@@ -657,7 +667,8 @@ impl Group {
     }
 
     /// A read is answered from the state as it is now, once a majority has confirmed the
-    /// leadership after the read came, and an entry of this leadership is applied.
+    /// leadership after the read came, or was bound to it then, and an entry of this leadership is
+    /// applied.
     fn answer_reads(&mut self, now: Time, answers: &mut Vec<Answer>) {
         if self.rebuilding.is_some() {
             return;

@@ -130,6 +130,13 @@ const LEAST_COST: u64 = 4 << 10;
 /// Bytes that a tick goes through at most, and does when somebody waits for it.
 const RESCAN_BYTES: u64 = 256 << 10;
 
+/// Leaders that were left are told of before the next word of any group.
+fn leave(peers: &mut Peers, ready: &mut Ready) {
+    for node in ready.left.drain(..) {
+        peers.leave(node);
+    }
+}
+
 const NONE: u32 = u32::MAX;
 
 /// However many groups learn, each may have so many bytes of values under way.
@@ -253,6 +260,7 @@ impl Host {
         }
         let replica = &mut self.members[index].group.replica;
         replica.step(from, message, now, &self.peers, &mut self.random, &mut self.output.ready);
+        leave(&mut self.peers, &mut self.output.ready);
         self.touch(index);
     }
 
@@ -264,6 +272,7 @@ impl Host {
             Heard::Restarted => {
                 for index in 0..self.members.len() {
                     let replica = &mut self.members[index].group.replica;
+                    replica.peer_restarted(from);
                     if replica.leader() == Some(from) {
                         replica.leader_lost(from, now, &self.peers, &mut self.random);
                         self.touch(index);
@@ -471,6 +480,7 @@ impl Host {
                 self.learners += 1;
             }
             let busy = member.group.replica.tick(now, &self.peers, &mut self.random, ready);
+            leave(&mut self.peers, ready);
             member.active = busy || member.group.is_waiting();
             if member.active {
                 still.push(index);
@@ -501,7 +511,8 @@ impl Host {
             let member = &mut self.members[index];
             member.touched = false;
             let Output { ready, answers, orders, .. } = &mut self.output;
-            member.group.turn(now, ready, answers, orders);
+            member.group.turn(now, &self.peers, ready, answers, orders);
+            leave(&mut self.peers, ready);
         }
         let mut output = std::mem::take(&mut self.output);
         output.memory = self.peers.to_save(now);

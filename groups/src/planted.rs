@@ -53,6 +53,18 @@ pub enum Bug {
     ReadWithoutBarrier,
     /// A follower confirms a leader that it has promised to depose.
     BarrierIgnoresPromise,
+    /// The leader's lease begins when the answer comes.
+    LeaseFromReply,
+    /// A new life honours no lease that the one before may have granted.
+    LeaseForgottenAtRestart,
+    /// Acceptors promise whatever they have granted.
+    LeaseBindsNobody,
+    /// A follower's grant counts in groups whose leader it has left.
+    LeaseOutlivesPromise,
+    /// A leader that hands over keeps its lease.
+    LeaseKeptOnTransfer,
+    /// A leader holds a lease whoever grants it.
+    LeaseOfOne,
     /// A read does not wait for the own client's write before it.
     ReadOvertakesWrite,
     /// One failed condition fails the rest of its batch.
@@ -123,7 +135,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 54] = [
+    pub const ALL: [Bug; 60] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -147,6 +159,12 @@ impl Bug {
         Bug::ReadBeforeOpening,
         Bug::ReadWithoutBarrier,
         Bug::BarrierIgnoresPromise,
+        Bug::LeaseFromReply,
+        Bug::LeaseForgottenAtRestart,
+        Bug::LeaseBindsNobody,
+        Bug::LeaseOutlivesPromise,
+        Bug::LeaseKeptOnTransfer,
+        Bug::LeaseOfOne,
         Bug::ReadOvertakesWrite,
         Bug::BatchFailsTogether,
         Bug::NodeInApply,

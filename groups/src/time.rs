@@ -13,6 +13,9 @@ impl Time {
     /// The start of the clock.
     pub const ZERO: Time = Time(0);
 
+    /// Later than any other.
+    pub const MAX: Time = Time(u64::MAX);
+
     /// The point `nanos` nanoseconds after the clock's start.
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Time {

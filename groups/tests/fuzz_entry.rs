@@ -13,6 +13,7 @@ use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
     Reject, Report, Then, Transfer, Values,
 };
+use groups::peers::Tenure;
 use support::Entry;
 
 const PAXOS: Entry = Entry { name: "paxos_message", run: fuzz::paxos_message, base: 4096, times: 32 };
@@ -65,9 +66,9 @@ fn messages() -> Vec<Message> {
     };
     let entries = vec![entry(9, b"a"), entry(10, b""), entry(11, b"a longer value")];
     vec![
-        Message::Probe(Probe { attempt: 1, chosen }),
-        Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot }),
-        Message::Prepare(Prepare { ballot, from, transfer: false }),
+        Message::Probe(Probe { attempt: 1, chosen, renounced: ballot }),
+        Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot, renounced: ballot }),
+        Message::Prepare(Prepare { ballot, from, consent: ballot }),
         Message::Promise(Promise {
             ballot,
             voter,
@@ -81,7 +82,7 @@ fn messages() -> Vec<Message> {
         Message::Accepted(Accepted { ballot, voter, first: from, last: instance, chosen }),
         Message::Reject(Reject { refused: Ballot::ZERO, promised: ballot }),
         Message::Advance(Advance { ballot, mark, barrier: 4 }),
-        Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier: 4 }),
+        Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier: 4, tenure: Tenure(9) }),
         Message::Learn(Learn { session: 1 << 32 | 1, from, credit: 1 << 20 }),
         Message::Values(Values { session: 1 << 32 | 1, first: instance, then: Then::More, entries }),
         Message::Values(Values { session: 2, first: instance, then: Then::End, entries: Vec::new() }),

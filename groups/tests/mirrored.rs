@@ -102,7 +102,7 @@ impl Alone {
         let now = at(self.now);
         loop {
             let mut orders = Vec::new();
-            self.group.turn(now, &mut ready, &mut Vec::new(), &mut orders);
+            self.group.turn(now, &self.peers, &mut ready, &mut Vec::new(), &mut orders);
             self.orders.extend(orders.into_iter().map(|(_, order)| order));
             self.records.append(&mut ready.records);
             let own = std::mem::take(&mut ready.send_after_sync);
@@ -290,7 +290,7 @@ fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
     let mark = Mark { instance: InstanceId(3), chain: sum };
     let copy = state.image(sum).into_state().expect("a state");
     follower.install(mark, copy, at(3), &mut ready);
-    follower.turn(at(3), &mut ready, &mut Vec::new(), &mut Vec::new());
+    follower.turn(at(3), &peers, &mut ready, &mut Vec::new(), &mut Vec::new());
     assert_eq!(follower.replica.mark(), Mark { instance: InstanceId(3), chain: sum });
     assert_eq!(follower.replica.promised(), ballot, "rule 25");
     assert_eq!(follower.replica.open().keys().copied().collect::<Vec<_>>(), [InstanceId(5)]);

@@ -11,6 +11,7 @@ use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
     Promise, Reject, Report, Then, Transfer, Values,
 };
+use groups::peers::Tenure;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -57,19 +58,19 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
     };
     vec![
         (
-            Message::Probe(Probe { attempt: 0x1122_3344_5566_7788, chosen: i(9) }),
+            Message::Probe(Probe { attempt: 0x1122_3344_5566_7788, chosen: i(9), renounced: low }),
             16,
-            "8877665544332211 0900000000000000",
+            "8877665544332211 0900000000000000 0100000000000000 02000000",
         ),
         (
-            Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot }),
+            Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot, renounced: low }),
             17,
-            "0100000000000000 01 0807060504030201 0d0c0b0a",
+            "0100000000000000 01 0807060504030201 0d0c0b0a 0100000000000000 02000000",
         ),
         (
-            Message::Prepare(Prepare { ballot: low, from: i(4), transfer: true }),
+            Message::Prepare(Prepare { ballot: low, from: i(4), consent: ballot }),
             18,
-            "0100000000000000 02000000 0400000000000000 01",
+            "0100000000000000 02000000 0400000000000000 0807060504030201 0d0c0b0a",
         ),
         (
             Message::Promise(Promise {
@@ -107,9 +108,16 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000",
         ),
         (
-            Message::AdvanceReply(AdvanceReply { ballot: low, voter, chosen: i(3), barrier: 6 }),
+            Message::AdvanceReply(AdvanceReply {
+                ballot: low,
+                voter,
+                chosen: i(3),
+                barrier: 6,
+                tenure: Tenure(7),
+            }),
             24,
-            "0100000000000000 02000000 0f0e0d0c0b0a0908 0706050403020100 0300000000000000 0600000000000000",
+            "0100000000000000 02000000 0f0e0d0c0b0a0908 0706050403020100 0300000000000000 0600000000000000 \
+             0700000000000000",
         ),
         (
             Message::Learn(Learn { session: 7, from: i(3), credit: 0x0102 }),
@@ -194,11 +202,10 @@ fn counts_and_lengths_that_cannot_be_allocate_nothing() {
 
 #[test]
 fn a_flag_is_zero_or_one() {
-    for (kind, at, len) in [(17, 8, 21), (18, 20, 21)] {
-        let mut body = vec![0; len];
-        body[at] = 2;
-        assert_eq!(decode(kind, body.into()), Err(DecodeError::Impossible { kind }));
-    }
+    // The grant in the answer to a probe.
+    let mut body = vec![0; 33];
+    body[8] = 2;
+    assert_eq!(decode(17, body.into()), Err(DecodeError::Impossible { kind: 17 }));
 }
 
 #[test]
@@ -243,12 +250,21 @@ fn then() -> impl Strategy<Value = Then> {
 
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        (any::<u64>(), instance()).prop_map(|(attempt, chosen)| Message::Probe(Probe { attempt, chosen })),
-        (any::<u64>(), any::<bool>(), ballot()).prop_map(|(attempt, granted, promised)| {
-            Message::ProbeReply(ProbeReply { attempt, granted, promised })
-        }),
-        (ballot(), instance(), any::<bool>())
-            .prop_map(|(ballot, from, transfer)| Message::Prepare(Prepare { ballot, from, transfer })),
+        (any::<u64>(), instance(), ballot()).prop_map(|(attempt, chosen, renounced)| Message::Probe(Probe {
+            attempt,
+            chosen,
+            renounced
+        })),
+        (any::<u64>(), any::<bool>(), ballot(), ballot()).prop_map(
+            |(attempt, granted, promised, renounced)| {
+                Message::ProbeReply(ProbeReply { attempt, granted, promised, renounced })
+            }
+        ),
+        (ballot(), instance(), ballot()).prop_map(|(ballot, from, consent)| Message::Prepare(Prepare {
+            ballot,
+            from,
+            consent
+        })),
         (ballot(), voter(), (instance(), instance()), any::<u32>(), any::<u32>(), entries()).prop_map(
             |(ballot, voter, (changed, chosen), part, parts, entries)| {
                 Message::Promise(Promise { ballot, voter, changed, chosen, part, parts, entries })
@@ -268,9 +284,11 @@ fn message() -> impl Strategy<Value = Message> {
             mark,
             barrier
         })),
-        (ballot(), voter(), instance(), any::<u64>()).prop_map(|(ballot, voter, chosen, barrier)| {
-            Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier })
-        }),
+        (ballot(), voter(), instance(), any::<u64>(), any::<u64>()).prop_map(
+            |(ballot, voter, chosen, barrier, tenure)| {
+                Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier, tenure: Tenure(tenure) })
+            }
+        ),
         (any::<u64>(), instance(), any::<u32>()).prop_map(|(session, from, credit)| Message::Learn(Learn {
             session,
             from,

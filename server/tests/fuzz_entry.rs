@@ -89,6 +89,8 @@ fn wire_seeds() {
         known,
         echo_boot: Boot(4),
         echoes,
+        tenure: groups::peers::Tenure(5),
+        grants: vec![Time::from_nanos(3)],
     };
     wire::encode_heartbeat(&heartbeat, &mut beat);
     let mut submissions = vec![1];

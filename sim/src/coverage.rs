@@ -122,6 +122,8 @@ impl Coverage {
         sum.resumed += c.resumed;
         sum.reopened += c.reopened;
         sum.sticky += c.sticky;
+        sum.bound += c.bound;
+        sum.leased += c.leased;
         sum.too_far += c.too_far;
         sum.installed += c.installed;
         sum.changes += c.changes;
@@ -159,6 +161,8 @@ impl Coverage {
             ("learning sessions resumed with another peer", c.resumed),
             ("learning sessions opened anew behind a lost chunk", c.reopened),
             ("prepares ignored for a live leader", c.sticky),
+            ("prepares ignored for a lease", c.bound),
+            ("reads answered on a lease", c.leased),
             ("accepts refused as too far ahead", c.too_far),
             ("new disks proposed as members", c.admissions),
             ("changes of members chosen, over all replicas", c.changes),

@@ -136,6 +136,9 @@ pub enum Kind {
     OldCopy,
 }
 
+/// How far a clock may be off, in millionths, where leases count on it.
+pub const DRIFT: u64 = 20_000;
+
 /// What is known of a kind.
 #[derive(Debug)]
 pub struct KindOf {
@@ -268,6 +271,21 @@ impl Fault {
             | Fault::OldCopy { length, .. }
             | Fault::NoSpace { length, .. } => Some(*length),
             _ => None,
+        }
+    }
+
+    /// The same with clocks that drift no further than [`DRIFT`].
+    #[must_use]
+    pub fn with_true_clocks(self) -> Fault {
+        let true_to = |rate: u64| rate.clamp(1_000_000 - DRIFT, 1_000_000 + DRIFT);
+        match self {
+            Fault::Drift { node, millionths, length } => {
+                Fault::Drift { node, millionths: true_to(millionths), length }
+            }
+            Fault::Eclipse { node, millionths, length } => {
+                Fault::Eclipse { node, millionths: true_to(millionths), length }
+            }
+            fault => fault,
         }
     }
 

@@ -35,6 +35,7 @@ use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
 use server::node::wire;
 
 use crate::fault::Rot;
+use crate::judges::leases::Holder;
 
 /// The cluster that a run simulates.
 #[derive(Clone, Debug)]
@@ -49,7 +50,13 @@ pub struct Cluster {
     pub shards: u32,
     /// Bytes of one segment of the log.
     pub segment_size: u64,
+    /// Leaders answer reads on leases.
+    pub leases: bool,
 }
+
+/// See [`Tuning`]: as a server sets it by default.
+const LEASE: Duration = Duration::from_millis(300);
+const OWN_LEASE: Duration = Duration::from_millis(288);
 
 /// Frames on their way to one peer. They were encoded as for a socket, and decoded again: once,
 /// for the judges and the receiver alike.
@@ -324,6 +331,22 @@ impl Machine {
         self.recovered.take()
     }
 
+    /// The leaders here and whom they take for bound to them at `now`.
+    pub fn holders(&self, now: Time) -> Vec<Holder> {
+        let clock = self.clock.at(now);
+        let mut holders = Vec::new();
+        for shard in self.shards() {
+            let host = shard.host();
+            for replica in host.groups().map(|group| &group.replica).filter(|replica| replica.is_leader()) {
+                let bound = replica.bound_followers(host.peers()).into_iter();
+                let bound = bound.filter(|(_, until)| clock < *until).map(|(node, _)| node).collect();
+                let (group, ballot) = (replica.group(), replica.promised());
+                holders.push(Holder { node: self.node, group, ballot, bound });
+            }
+        }
+        holders
+    }
+
     /// Segments that the log has begun beyond its first, in this life.
     #[must_use]
     pub fn rotations(&self) -> u64 {
@@ -575,6 +598,8 @@ impl Machine {
             recent: 16,
             chunk_bytes: 600,
             learn_bytes: 3_000,
+            lease: if self.cluster.leases { LEASE } else { Duration::ZERO },
+            own_lease: if self.cluster.leases { OWN_LEASE } else { Duration::ZERO },
             ..Tuning::default()
         };
         let mirror = MirrorLimits { fold_keys: 4, fold_entries: 60, keep_entries: 10 };

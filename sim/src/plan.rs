@@ -55,8 +55,11 @@ impl Plan {
         let replication = if nodes == 5 && random.below(2) == 0 { 3 } else { nodes as usize };
         let beyond_repair = random.below(24) == 0;
         let turmoil = Duration::from_millis(2_000 + random.below(12_000));
+        // With leases, clocks stay within what those allow for; without, they may do anything.
+        let leases = random.below(3) > 0;
         let cluster = Cluster {
             nodes,
+            leases,
             groups: 1 + random.below(4) as u32,
             replication,
             shards: 1 + random.below(2) as u32,
@@ -116,6 +119,7 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
         for (kind, weight) in &drawn {
             if pick < *weight {
                 if let Some(fault) = Fault::random(*kind, nodes, random) {
+                    let fault = if cluster.leases { fault.with_true_clocks() } else { fault };
                     let lost = |node: usize, gone: &[usize], spoiled: &[usize]| {
                         let all: BTreeSet<usize> =
                             gone.iter().chain(spoiled).copied().chain([node]).collect();
@@ -137,6 +141,18 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
                         }
                         None => true,
                     };
+                    if let Fault::Eclipse { node, .. } = fault
+                        && random.below(2) == 0
+                    {
+                        // What it hears last is old.
+                        let by = Duration::from_millis(200 + random.below(150));
+                        let length = by + Duration::from_millis(60);
+                        for from in (0..nodes).filter(|from| *from != node) {
+                            let fault = Fault::SlowLink { from, to: node, by, length };
+                            planned.push(Planned { number: planned.len() + 1, at, fault });
+                        }
+                        at += length;
+                    }
                     if spared {
                         planned.push(Planned { number: planned.len() + 1, at, fault });
                     }

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use groups::ids::{CommitId, GroupId, NodeId};
-use groups::paxos::codec;
+use groups::paxos::{Replica, codec};
 use groups::peers::Standing;
 use groups::random::Random;
 use groups::time::Time;
@@ -22,7 +22,7 @@ use crate::clients::{Answered, Client, Keys};
 use crate::coverage::{self, Coverage};
 use crate::fault::Fault;
 use crate::history::{self, History};
-use crate::judges::{Judges, ReadOrder, Seen, Sent};
+use crate::judges::{Judges, ReadOrder, Seen, Sent, leases};
 use crate::machine::{Machine, StartError, Wishes};
 use crate::network::{Direction, Effect, Fate, Network};
 pub use crate::plan::Plan;
@@ -631,6 +631,23 @@ impl World {
         for group in self.machines[machine].groups().filter(|_| !untrusted) {
             self.judges.stepped(&Seen { node, life, storage, group })?;
         }
+        self.judge_leases()?;
+        Ok(())
+    }
+
+    /// Whoever is counted on is bound.
+    fn judge_leases(&self) -> Result<(), String> {
+        if !self.plan.cluster.leases {
+            return Ok(());
+        }
+        let now = self.schedule.now();
+        for holder in self.machines.iter().flat_map(|machine| machine.holders(now)) {
+            leases::judge(&holder, |node| {
+                let machine = &self.machines[node.0 as usize - 1];
+                let mut groups = machine.groups().map(|group| &group.replica);
+                groups.find(|replica| replica.group() == holder.group).map(Replica::promised)
+            })?;
+        }
         Ok(())
     }
 
@@ -1014,7 +1031,7 @@ fn describe(frame: &Frame) -> Option<String> {
                 let rest = match &message {
                     M::Probe(m) => format!("chosen {}", m.chosen),
                     M::ProbeReply(m) => format!("granted {}, promised {}", m.granted, m.promised),
-                    M::Prepare(m) => format!("{} from {}, transfer {}", m.ballot, m.from, m.transfer),
+                    M::Prepare(m) => format!("{} from {}, consent {}", m.ballot, m.from, m.consent),
                     M::Promise(m) => format!(
                         "{} chosen {}, part {} of {}, reports {:?}",
                         m.ballot,

@@ -26,7 +26,14 @@ fn story(faults: &[(u64, Fault)]) -> Plan {
     Plan {
         seed: 1,
         salt: 0,
-        cluster: Cluster { nodes: 3, groups: 1, replication: 3, shards: 1, segment_size: 64 << 10 },
+        cluster: Cluster {
+            nodes: 3,
+            groups: 1,
+            replication: 3,
+            shards: 1,
+            segment_size: 64 << 10,
+            leases: true,
+        },
         clients: 4,
         keys: 8,
         value_bytes: 0,

@@ -45,12 +45,17 @@ impl Replica {
             return self.reject(from, m.ballot, ready);
         }
         if m.ballot > self.promised {
+            if self.is_bound(from, m.consent, now, peers) {
+                self.counters.bound += 1;
+                return self.ask_holder(ready);
+            }
             // A live leader is not deposed by a node that does not hear it.
-            if !m.transfer && self.has_live_leader(now, peers) && self.leader != Some(from) {
+            let asked = m.consent > Ballot::ZERO && m.consent >= self.promised;
+            if !asked && self.has_live_leader(now, peers) && self.leader != Some(from) {
                 self.counters.sticky += 1;
                 return;
             }
-            self.raise_promise(m.ballot, now, random);
+            self.raise_promise(m.ballot, now, random, ready);
             ready.records.push(Record::Promise { group: self.group, ballot: m.ballot });
         }
         self.report(from, m.ballot, ready);
@@ -169,9 +174,14 @@ impl Replica {
 
     /// Raises the promise in memory; the caller sees to the record. A leader or candidate of a
     /// lower ballot is one no more.
-    pub(super) fn raise_promise(&mut self, ballot: Ballot, now: Time, random: &mut Random) {
-        assert!(ballot > self.promised, "a promise only rises");
-        self.promised = ballot;
+    pub(super) fn raise_promise(
+        &mut self,
+        ballot: Ballot,
+        now: Time,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) {
+        self.move_promise(ballot, ready);
         if planted::is(Bug::AcceptedForgotten) {
             self.open.clear();
             self.open_bytes = 0;
@@ -189,7 +199,7 @@ impl Replica {
     /// Follows the leader that speaks at `ballot >= promised`.
     pub(super) fn follow(&mut self, ballot: Ballot, now: Time, random: &mut Random, ready: &mut Ready) {
         if ballot > self.promised {
-            self.raise_promise(ballot, now, random);
+            self.raise_promise(ballot, now, random, ready);
             // An accept's own record would imply it, but not every word of a leader is an
             // accept that this replica writes.
             ready.records.push(Record::Promise { group: self.group, ballot });

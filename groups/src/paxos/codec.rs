@@ -13,6 +13,7 @@ use super::message::{
 };
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
+use crate::peers::Tenure;
 
 /// Frame kinds from this one on belong to Paxos messages.
 pub const FIRST_KIND: u8 = 16;
@@ -74,18 +75,20 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         Message::Probe(m) => {
             head.put_u64_le(m.attempt);
             head.put_u64_le(m.chosen.0);
+            put_ballot(head, m.renounced);
             (PROBE, Bytes::new())
         }
         Message::ProbeReply(m) => {
             head.put_u64_le(m.attempt);
             head.put_u8(u8::from(m.granted));
             put_ballot(head, m.promised);
+            put_ballot(head, m.renounced);
             (PROBE_REPLY, Bytes::new())
         }
         Message::Prepare(m) => {
             put_ballot(head, m.ballot);
             head.put_u64_le(m.from.0);
-            head.put_u8(u8::from(m.transfer));
+            put_ballot(head, m.consent);
             (PREPARE, Bytes::new())
         }
         Message::Promise(m) => {
@@ -128,6 +131,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             head.put_u128_le(m.voter.0);
             head.put_u64_le(m.chosen.0);
             head.put_u64_le(m.barrier);
+            head.put_u64_le(m.tenure.0);
             (ADVANCE_REPLY, Bytes::new())
         }
         Message::Learn(m) => {
@@ -168,12 +172,15 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
 pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
     let mut r = Reader { kind, body };
     let message = match kind {
-        PROBE => Message::Probe(Probe { attempt: r.u64()?, chosen: r.instance()? }),
-        PROBE_REPLY => {
-            Message::ProbeReply(ProbeReply { attempt: r.u64()?, granted: r.flag()?, promised: r.ballot()? })
-        }
+        PROBE => Message::Probe(Probe { attempt: r.u64()?, chosen: r.instance()?, renounced: r.ballot()? }),
+        PROBE_REPLY => Message::ProbeReply(ProbeReply {
+            attempt: r.u64()?,
+            granted: r.flag()?,
+            promised: r.ballot()?,
+            renounced: r.ballot()?,
+        }),
         PREPARE => {
-            Message::Prepare(Prepare { ballot: r.ballot()?, from: r.instance()?, transfer: r.flag()? })
+            Message::Prepare(Prepare { ballot: r.ballot()?, from: r.instance()?, consent: r.ballot()? })
         }
         PROMISE => Message::Promise(Promise {
             ballot: r.ballot()?,
@@ -204,6 +211,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
             voter: r.storage()?,
             chosen: r.instance()?,
             barrier: r.u64()?,
+            tenure: Tenure(r.u64()?),
         }),
         LEARN => Message::Learn(Learn { session: r.u64()?, from: r.instance()?, credit: r.u32()? }),
         VALUES => Message::Values(Values {

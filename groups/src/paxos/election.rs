@@ -32,7 +32,7 @@ pub struct Probing {
 #[derive(Debug)]
 pub struct Candidacy {
     pub(super) ballot: Ballot,
-    transfer: bool,
+    consent: Ballot,
     promised: Votes,
     /// Parts of promises that are not complete yet, by member.
     parts: BTreeMap<NodeId, Parts>,
@@ -126,8 +126,8 @@ impl Replica {
                     self.schedule_election(now, peers, random);
                 } else if now.since(candidacy.sent) >= self.tuning.retry {
                     candidacy.sent = now;
-                    let (ballot, transfer) = (candidacy.ballot, candidacy.transfer);
-                    self.send_prepares(ballot, transfer, ready);
+                    let (ballot, consent) = (candidacy.ballot, candidacy.consent);
+                    self.send_prepares(ballot, consent, ready);
                 }
             }
             Role::Leader(_) => {}
@@ -149,19 +149,20 @@ impl Replica {
         }
         self.counters.probes += 1;
         if planted::is(Bug::NoProbe) {
-            return self.campaign(self.promised, false, now, ready);
+            return self.campaign(self.promised, Ballot::ZERO, now, ready);
         }
         let attempt = random.next_u64();
         let mut granted = Votes::default();
         granted.add(&self.members, self.me);
         self.role = Role::Probing(Probing { attempt, granted, highest: self.promised, begun: now });
         for node in self.others() {
-            self.send(node, Message::Probe(Probe { attempt, chosen: self.chosen }), ready);
+            self.send_probe(node, attempt, ready);
         }
-        self.end_probe(now, ready);
+        self.end_probe(now, peers, random, ready);
     }
 
     pub(super) fn on_probe(&mut self, from: NodeId, m: &Probe, now: Time, peers: &Peers, ready: &mut Ready) {
+        self.release(from, m.renounced);
         if self.leader == Some(from) {
             // Whoever looks for a leader is none.
             self.leader = None;
@@ -173,7 +174,8 @@ impl Replica {
         // before it has learned everything.
         let behind = m.chosen.plus(self.tuning.ahead as u64) < self.chosen;
         let granted = !self.has_live_leader(now, peers) && !behind && self.is_voter();
-        let reply = ProbeReply { attempt: m.attempt, granted, promised: self.promised };
+        let (promised, renounced) = (self.promised, self.renounced());
+        let reply = ProbeReply { attempt: m.attempt, granted, promised, renounced };
         self.send(from, Message::ProbeReply(reply), ready);
         if !self.is_voter() && m.chosen > self.chosen {
             // It may have been admitted and not know it yet. Then the candidate needs its vote.
@@ -182,22 +184,45 @@ impl Replica {
         }
     }
 
-    pub(super) fn on_probe_reply(&mut self, from: NodeId, m: &ProbeReply, now: Time, ready: &mut Ready) {
+    pub(super) fn on_probe_reply(
+        &mut self,
+        from: NodeId,
+        m: &ProbeReply,
+        now: Time,
+        peers: &Peers,
+        random: &mut Random,
+        ready: &mut Ready,
+    ) {
+        self.release(from, m.renounced);
         let plausible = self.plausible(m.promised) || m.promised == Ballot::ZERO;
+        if plausible {
+            self.seen = self.seen.max(m.promised);
+        }
         let Role::Probing(probing) = &mut self.role else { return };
         if probing.attempt != m.attempt || !m.granted || !plausible {
             return;
         }
         probing.granted.add(&self.members, from);
         probing.highest = probing.highest.max(m.promised);
-        self.end_probe(now, ready);
+        self.end_probe(now, peers, random, ready);
     }
 
-    fn end_probe(&mut self, now: Time, ready: &mut Ready) {
+    /// Asks whether a leader is missed; the attempt 0 asks nothing and says that there is none here.
+    pub(super) fn send_probe(&self, to: NodeId, attempt: u64, ready: &mut Ready) {
+        let probe = Probe { attempt, chosen: self.chosen, renounced: self.renounced() };
+        self.send(to, Message::Probe(probe), ready);
+    }
+
+    fn end_probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {
         let Role::Probing(probing) = &self.role else { return };
         if probing.granted.is_quorum(&self.members) {
             let highest = probing.highest;
-            self.campaign(highest, false, now, ready);
+            if self.is_bound(self.me, Ballot::ZERO, now, peers) {
+                // It runs out soon: a leader that is missed is not granted another one.
+                self.role = Role::Follower;
+                return self.schedule_election(now, peers, random);
+            }
+            self.campaign(highest, Ballot::ZERO, now, ready);
         }
     }
 
@@ -214,16 +239,17 @@ impl Replica {
             && matches!(self.role, Role::Follower)
             && self.may_lead()
         {
-            self.campaign(self.promised, true, now, ready);
+            self.campaign(self.promised, m.ballot, now, ready);
         }
     }
 
     /// Raises the ballot above `highest` and begins phase 1. The ballot is on the own disk
-    /// before anybody hears of it: it is never used twice, whatever happens.
-    pub(super) fn campaign(&mut self, highest: Ballot, transfer: bool, now: Time, ready: &mut Ready) {
+    /// before anybody hears of it: it is never used twice, whatever happens. With the consent of the
+    /// leader at that ballot, or no lease of anybody's binds this replica.
+    pub(super) fn campaign(&mut self, highest: Ballot, consent: Ballot, now: Time, ready: &mut Ready) {
         self.counters.candidacies += 1;
         let ballot = Ballot { round: highest.max(self.promised).max(self.seen).round + 1, node: self.me };
-        self.promised = ballot;
+        self.move_promise(ballot, ready);
         self.leader = None;
         self.acks = None;
         if !planted::is(Bug::BallotNotPersisted) {
@@ -231,7 +257,7 @@ impl Replica {
         }
         self.role = Role::Candidate(Candidacy {
             ballot,
-            transfer,
+            consent,
             promised: Votes::default(),
             parts: BTreeMap::new(),
             reported: BTreeMap::new(),
@@ -239,12 +265,12 @@ impl Replica {
             begun: now,
             sent: now,
         });
-        self.send_prepares(ballot, transfer, ready);
+        self.send_prepares(ballot, consent, ready);
         self.report(self.me, ballot, ready);
     }
 
-    fn send_prepares(&self, ballot: Ballot, transfer: bool, ready: &mut Ready) {
-        let prepare = Prepare { ballot, from: self.chosen.next(), transfer };
+    fn send_prepares(&self, ballot: Ballot, consent: Ballot, ready: &mut Ready) {
+        let prepare = Prepare { ballot, from: self.chosen.next(), consent };
         for node in self.others() {
             self.send_after_sync(node, Message::Prepare(prepare.clone()), ready);
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::lease::NO_TENURE;
 use super::message::{self, Accept, Advance, AdvanceReply, Message, Transfer};
 use super::quorum::{Members, Votes};
 use super::ready::Ready;
@@ -11,7 +12,7 @@ use super::replica::{Replica, Role};
 use crate::ids::{Ballot, InstanceId, Member, NodeId, StorageId};
 use crate::kv::value::members;
 use crate::log::Record;
-use crate::peers::Peers;
+use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
 use crate::random::Random;
 use crate::time::Time;
@@ -33,6 +34,8 @@ struct Progress {
     voter: Option<StorageId>,
     /// It has spoken to this leadership; `chosen` is the end of its chosen prefix.
     confirmed: bool,
+    /// Its tenure when it last confirmed this ballot.
+    tenure: Tenure,
     chosen: InstanceId,
     /// When it was last told anything.
     told: Time,
@@ -46,7 +49,7 @@ impl Progress {
     fn confirm(&mut self, voter: StorageId, chosen: InstanceId) {
         if self.voter != Some(voter) {
             // Another disk knows nothing of what the one before it had.
-            (self.voter, self.chosen) = (Some(voter), InstanceId::ZERO);
+            (self.voter, self.chosen, self.tenure) = (Some(voter), InstanceId::ZERO, NO_TENURE);
         }
         if !self.confirmed || chosen > self.chosen {
             self.vain = 0;
@@ -90,6 +93,8 @@ pub struct Leadership {
     /// `passed <= barrier`: everything up to here has been confirmed by a majority.
     passed: u64,
     handover: Option<Handover>,
+    /// Another node was asked to take over at this ballot, and may do so however late: no lease counts.
+    renounced: bool,
     /// This disk has learned everything: its admission is the next thing to be proposed.
     admitting: Option<Member>,
     /// A change of members is proposed: nothing is proposed behind it, because others decide that.
@@ -116,6 +121,7 @@ impl Leadership {
                 node,
                 voter: None,
                 confirmed: false,
+                tenure: NO_TENURE,
                 chosen: InstanceId::ZERO,
                 told: Time::ZERO,
                 vain: 0,
@@ -132,6 +138,7 @@ impl Leadership {
             barriers: VecDeque::new(),
             passed: 0,
             handover: None,
+            renounced: false,
             admitting: None,
             sealed: false,
             next_handover: now,
@@ -142,6 +149,18 @@ impl Leadership {
 
     fn follower(&mut self, node: NodeId) -> Option<&mut Progress> {
         self.followers.iter_mut().find(|f| f.node == node)
+    }
+
+    pub(super) fn has_renounced(&self) -> bool {
+        self.renounced && !planted::is(Bug::LeaseKeptOnTransfer)
+    }
+
+    /// Members that have confirmed this ballot, and in which tenure they last did.
+    pub(super) fn confirmations(&self, members: &Members) -> impl Iterator<Item = (NodeId, Tenure)> {
+        self.followers
+            .iter()
+            .filter(|f| f.tenure > NO_TENURE && f.voter.is_some_and(|voter| members.counts(f.node, voter)))
+            .map(|f| (f.node, f.tenure))
     }
 }
 
@@ -316,6 +335,7 @@ impl Replica {
         from: NodeId,
         m: &Advance,
         now: Time,
+        peers: &Peers,
         random: &mut Random,
         ready: &mut Ready,
     ) {
@@ -325,7 +345,8 @@ impl Replica {
         if m.ballot < self.promised {
             if planted::is(Bug::BarrierIgnoresPromise) {
                 let (voter, chosen) = (self.storage, self.chosen);
-                let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier };
+                let tenure = peers.tenure(from);
+                let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier, tenure };
                 return self.send(from, Message::AdvanceReply(reply), ready);
             }
             return self.reject(from, m.ballot, ready);
@@ -334,7 +355,8 @@ impl Replica {
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {
             let (voter, chosen) = (self.storage, self.shown());
-            let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier };
+            let tenure = peers.tenure(from);
+            let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier, tenure };
             self.send(from, Message::AdvanceReply(reply), ready);
         }
     }
@@ -346,6 +368,7 @@ impl Replica {
         }
         if let Some(follower) = leadership.follower(from) {
             follower.confirm(m.voter, m.chosen);
+            follower.tenure = follower.tenure.max(m.tenure);
         }
         if !self.members.counts(from, m.voter) {
             return;
@@ -410,7 +433,7 @@ impl Replica {
                 leadership.learned = (chosen, now);
             } else if now.since(leadership.learned.1) >= self.tuning.election_timeout * 2 {
                 self.learning = None;
-                self.campaign(self.promised, true, now, ready);
+                self.campaign(self.promised, self.promised, now, ready);
                 return true;
             }
         }
@@ -540,6 +563,10 @@ impl Replica {
                 // It did not take over: serve on, and do not pause for it again soon.
                 leadership.handover = None;
                 leadership.next_handover = now + settle * 2;
+                if leadership.renounced {
+                    // At another ballot, so that leases count again: the late word is for this one.
+                    self.campaign(self.promised, self.promised, now, ready);
+                }
                 return true;
             }
             let (to, sent) = (handover.to, handover.sent);
@@ -549,6 +576,7 @@ impl Replica {
                 if has_all {
                     let ballot = leadership.ballot;
                     handover.sent = true;
+                    leadership.renounced = true;
                     self.counters.transfers += 1;
                     self.send(to, Message::Transfer(Transfer { ballot }), ready);
                 }

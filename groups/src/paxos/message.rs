@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
+use crate::peers::Tenure;
 
 /// How far the sender's chosen prefix reaches, and the chained checksum of every value in it.
 /// Two replicas with equal instances and different chains have diverged.
@@ -37,6 +38,9 @@ pub struct Probe {
     pub attempt: u64,
     /// The end of the candidate's chosen prefix.
     pub chosen: InstanceId,
+    /// The sender leads at no ballot up to this one, and never will again: no lease of its binds
+    /// anybody to them.
+    pub renounced: Ballot,
 }
 
 /// The answer to a [`Probe`].
@@ -48,6 +52,8 @@ pub struct ProbeReply {
     pub granted: bool,
     /// The highest ballot promised here; the candidate goes above it.
     pub promised: Ballot,
+    /// As in [`Probe`]; zero when the sender leads or stands for election.
+    pub renounced: Ballot,
 }
 
 /// Phase 1a over the open range: one for all instances from `from` on.
@@ -57,8 +63,9 @@ pub struct Prepare {
     pub ballot: Ballot,
     /// The candidate's first instance that it does not know to be chosen.
     pub from: InstanceId,
-    /// The live leader asked for this: stickiness to it does not apply.
-    pub transfer: bool,
+    /// The leader at this ballot asked for this and has given up its lease for good: neither that
+    /// lease nor loyalty to that leader stands in the way. Zero: nobody asked.
+    pub consent: Ballot,
 }
 
 /// Phase 1b: leaves only once the promise is on the disk. Split into parts that fit a frame; a
@@ -143,6 +150,8 @@ pub struct AdvanceReply {
     pub chosen: InstanceId,
     /// The barrier it answers.
     pub barrier: u64,
+    /// How often groups of the sender's shard had left a leader on the receiver by then.
+    pub tenure: Tenure,
 }
 
 /// Asks for chosen values: opens a session, acknowledges, grants credit, or ends the session, and

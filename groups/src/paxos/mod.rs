@@ -22,6 +22,7 @@
 //! - election: who becomes a candidate, and when; adoption and filling of gaps.
 //! - leader: pipelined phase 2, read barriers (the read index of Raft, Ongaro section 6.4),
 //!   stepping aside.
+//! - lease: what binds an acceptor for a while, and lets a leader answer reads alone.
 //! - teacher: sessions that push chosen values to followers that are behind.
 //! - learner: watermarks, fetching what was missed, chained checksums ("Paxos Made Live",
 //!   section 5.1 on disk corruption, for the idea of checking replicas against each other).
@@ -31,6 +32,7 @@ pub mod codec;
 mod election;
 mod leader;
 mod learner;
+mod lease;
 pub mod message;
 pub mod quorum;
 pub mod ready;

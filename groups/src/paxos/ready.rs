@@ -69,6 +69,9 @@ pub struct Ready {
     pub send_after_sync: Vec<Envelope>,
     /// Served from the log, off the hot path.
     pub log_reads: Vec<LogRead>,
+    /// Nodes whose leaders a group has left. To be told to [`Peers::leave`](crate::peers::Peers::leave)
+    /// before the next word of any group.
+    pub left: Vec<NodeId>,
 }
 
 impl Ready {
@@ -79,5 +82,6 @@ impl Ready {
             && self.records.is_empty()
             && self.send_after_sync.is_empty()
             && self.log_reads.is_empty()
+            && self.left.is_empty()
     }
 }

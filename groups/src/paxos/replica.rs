@@ -52,6 +52,11 @@ pub struct Tuning {
     pub forget: Duration,
     /// A better placed node must have been up this long before it is handed the leadership.
     pub settle: Duration,
+    /// For how long an acceptor that hears its leader promises nothing to anybody else, on its own
+    /// clock. Shorter than `election_timeout`; zero for no leases.
+    pub lease: Duration,
+    /// For how long a leader counts on that, on its own clock: less by what both clocks may drift.
+    pub own_lease: Duration,
 }
 
 impl Tuning {
@@ -76,6 +81,8 @@ impl Default for Tuning {
             learn_bytes: 4 << 20,
             forget: Duration::from_secs(3),
             settle: Duration::from_secs(1),
+            lease: Duration::ZERO,
+            own_lease: Duration::ZERO,
         }
     }
 }
@@ -147,6 +154,10 @@ pub struct Counters {
     pub reopened: u64,
     /// Prepares ignored because a live leader is known.
     pub sticky: u64,
+    /// Prepares ignored because a lease forbids to answer.
+    pub bound: u64,
+    /// Reads answered on a lease, without asking anybody.
+    pub leased: u64,
     /// Checkpoints of peers taken in.
     pub installed: u64,
     /// Accepts not voted for because they lay too far ahead.
@@ -279,6 +290,10 @@ pub struct Replica {
     /// Members from the best placed leader to the worst.
     pub(super) preference: Vec<NodeId>,
     pub(super) tuning: Arc<Tuning>,
+    /// When this life began: what the one before had granted is not known.
+    pub(super) born: Time,
+    /// The promise whose node has said that it leads with it no more.
+    pub(super) released: Ballot,
 
     /// The promise that covers all instances. Rises only through phase 1 and 2 messages, never
     /// by learning a value. `ballot of every open entry <= promised`.
@@ -389,6 +404,8 @@ impl Replica {
             recent: Recent::new(recovered.chosen, &tuning),
             credit: tuning.first_credit(),
             tuning,
+            born: now,
+            released: Ballot::ZERO,
             delivery: VecDeque::new(),
             role: Role::Follower,
             leader: None,
@@ -657,13 +674,13 @@ impl Replica {
         }
         match message {
             Message::Probe(m) => self.on_probe(from, &m, now, peers, ready),
-            Message::ProbeReply(m) => self.on_probe_reply(from, &m, now, ready),
+            Message::ProbeReply(m) => self.on_probe_reply(from, &m, now, peers, random, ready),
             Message::Prepare(m) => self.on_prepare(from, &m, now, peers, random, ready),
             Message::Promise(m) => self.on_promise(from, m, now, random, ready),
             Message::Accept(m) => self.on_accept(from, m, now, random, ready),
             Message::Accepted(m) => self.on_accepted(from, &m, now),
             Message::Reject(m) => self.on_reject(&m, now, random),
-            Message::Advance(m) => self.on_advance(from, &m, now, random, ready),
+            Message::Advance(m) => self.on_advance(from, &m, now, peers, random, ready),
             Message::AdvanceReply(m) => self.on_advance_reply(from, &m),
             Message::Learn(m) => self.on_learn(from, &m, now, ready),
             Message::Values(m) => self.on_values(from, m, now, ready),
@@ -703,8 +720,7 @@ impl Replica {
     /// Tells everybody that this replica looks for a leader and is none; no answer is counted.
     pub(super) fn disown(&self, ready: &mut Ready) {
         for node in self.others() {
-            let probe = super::message::Probe { attempt: 0, chosen: self.chosen };
-            self.send(node, Message::Probe(probe), ready);
+            self.send_probe(node, 0, ready);
         }
     }
 
@@ -751,7 +767,7 @@ impl Replica {
         match self.role {
             Role::Leader(_) if planted::is(Bug::NoNewPhaseOne) => self.unseal(),
             Role::Leader(_) if self.is_voter() && !self.stateless => {
-                self.campaign(self.promised, true, now, ready);
+                self.campaign(self.promised, self.promised, now, ready);
             }
             Role::Leader(_) | Role::Candidate(_) | Role::Probing(_) => {
                 self.role = Role::Follower;

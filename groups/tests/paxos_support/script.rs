@@ -34,7 +34,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use groups::group::Submission;
-use groups::ids::{Boot, InstanceId, NodeId};
+use groups::ids::{Ballot, Boot, InstanceId, NodeId};
 use groups::kv::Ticket;
 use groups::paxos::message::{
     Accept, Accepted, Advance, Entry, Learn, Mark, Message, Prepare, Promise, Reject, Then, Transfer, Values,
@@ -301,7 +301,8 @@ fn forge(words: &[&str], sender: u32, world: &World) -> Message {
     };
     match *kind {
         "Prepare" => {
-            Message::Prepare(Prepare { ballot, from: at("from"), transfer: words.contains(&"transfer") })
+            let consent = option("consent").map_or(Ballot::ZERO, text::parse_ballot);
+            Message::Prepare(Prepare { ballot, from: at("from"), consent })
         }
         "Accept" => {
             let value = text::parse_value(values[0], instance.0);

@@ -106,7 +106,12 @@ pub fn message(message: &Message) -> String {
             format!("{}, promised {}", if m.granted { "yes" } else { "no" }, m.promised)
         }
         Message::Prepare(m) => {
-            format!("{} from #{}{}", m.ballot, m.from, if m.transfer { ", transfer" } else { "" })
+            format!(
+                "{} from #{}{}",
+                m.ballot,
+                m.from,
+                if m.consent > Ballot::ZERO { format!(", consent {}", m.consent) } else { String::new() }
+            )
         }
         Message::Promise(m) => {
             let part =

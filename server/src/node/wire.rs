@@ -15,7 +15,7 @@ use bytes::{Buf, BufMut, Bytes};
 use groups::group::{Answer, Reply, Submission};
 use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
 use groups::kv::{Outcome, Ticket};
-use groups::peers::{Heartbeat, MAX_SHARDS, Memory};
+use groups::peers::{Heartbeat, MAX_SHARDS, Memory, Tenure};
 use groups::time::Time;
 
 /// A heartbeat between shards.
@@ -51,6 +51,11 @@ pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
     for echo in &beat.echoes {
         out.put_u64_le(echo.nanos());
     }
+    out.put_u64_le(beat.tenure.0);
+    out.put_u32_le(beat.grants.len() as u32);
+    for from in &beat.grants {
+        out.put_u64_le(from.nanos());
+    }
 }
 
 /// Decodes a heartbeat; `None` when the bytes are no heartbeat.
@@ -72,12 +77,33 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
         None
     };
     let echo_boot = Boot(body.try_get_u64_le().ok()?);
+    let echoes = take_times(&mut body)?;
+    let tenure = Tenure(body.try_get_u64_le().ok()?);
+    let grants = take_times(&mut body)?;
+    let beat = Heartbeat {
+        boot,
+        shard,
+        shards,
+        sent,
+        storage,
+        opened,
+        commit,
+        known,
+        echo_boot,
+        echoes,
+        tenure,
+        grants,
+    };
+    body.is_empty().then_some(beat)
+}
+
+/// A stamp for each shard.
+fn take_times(body: &mut Bytes) -> Option<Vec<Time>> {
     let count = body.try_get_u32_le().ok()?;
-    if count > MAX_SHARDS || body.len() != count as usize * 8 {
+    if count > MAX_SHARDS || body.len() < count as usize * 8 {
         return None;
     }
-    let echoes = (0..count).map(|_| Time::from_nanos(body.get_u64_le())).collect();
-    Some(Heartbeat { boot, shard, shards, sent, storage, opened, commit, known, echo_boot, echoes })
+    Some((0..count).map(|_| Time::from_nanos(body.get_u64_le())).collect())
 }
 
 /// What a body of submissions or answers begins with: it makes every such frame count once.

@@ -1,26 +1,33 @@
 //! The only clock of the process that the node's logic sees.
 
-use std::time::Instant;
-
 use groups::time::Time;
+use rustix::time::{ClockId, clock_gettime};
 
-/// A monotonic clock that starts with the process.
+/// A monotonic clock that starts with the process. It goes on while the machine sleeps: a leader
+/// that wakes must not take its lease for younger than it is (FAULTS, rule 14), and neither a user
+/// nor a time server can set it.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
-    start: Instant,
+    start: u64,
 }
 
 impl Clock {
     /// A clock that starts now, a second past zero, so that zero is always in the past.
     #[must_use]
     pub fn start() -> Clock {
-        Clock { start: Instant::now() }
+        Clock { start: since_boot() }
     }
 
     /// Now.
     #[must_use]
     pub fn now(&self) -> Time {
-        let nanos = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX / 2);
-        Time::from_nanos(nanos + 1_000_000_000)
+        Time::from_nanos(since_boot().saturating_sub(self.start) + 1_000_000_000)
     }
+}
+
+/// Nanoseconds since the machine was started.
+fn since_boot() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    // Neither is negative on this clock.
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
 }

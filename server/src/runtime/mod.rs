@@ -42,7 +42,7 @@ use groups::random::Random;
 use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
-use crate::config::{Address, Config, Durability, Node};
+use crate::config::{Address, Config, Durability, Node, Share};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::layout::Layout;
@@ -509,6 +509,10 @@ fn proof(
     Proof { storage: manifest.storage, opened, newest, needed, memory }
 }
 
+/// How long a leader counts on a lease of `lease`: both clocks may be off by the drift.
+fn own_lease(lease: Duration, drift: Share) -> Duration {
+    lease.saturating_sub(drift.of(lease) * 2)
+}
 fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Result<ShardConfig, ServeError> {
     let config = &shared.config;
     let inflight = config.limits.max_inflight_bytes.as_usize() / shards as usize;
@@ -527,6 +531,8 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
                 learn_bytes: Tuning::default().learn_bytes / shards as usize,
+                lease: config.paxos.lease,
+                own_lease: own_lease(config.paxos.lease, config.paxos.max_clock_drift),
                 ..Tuning::default()
             },
             limits: GroupLimits {

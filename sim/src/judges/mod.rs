@@ -19,6 +19,7 @@ mod durable_first;
 mod equal_state;
 mod in_order;
 mod last_words;
+pub mod leases;
 mod ledger;
 mod members;
 mod memory;

@@ -13,10 +13,17 @@
 //! "older copy of the disk put back"). So a node takes no part in Paxos before enough peers have
 //! answered it, and stops the moment one says so later. That is as much as can be known: a copy
 //! that lacks only what no reachable peer has ever heard of is not told apart.
+//!
+//! And they carry leases: see `lease.rs`.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod lease;
+mod memory;
+
 use std::time::Duration;
+
+pub use lease::Tenure;
+use lease::{Granted, Held};
+pub use memory::{Memory, Newest, Proof, Standing};
 
 use crate::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
 use crate::planted::{self, Bug};
@@ -48,111 +55,11 @@ pub struct Heartbeat {
     pub echo_boot: Boot,
     /// For each shard of the receiver, the `sent` of its newest heartbeat heard here.
     pub echoes: Vec<Time>,
-}
-
-/// What is remembered of a peer's disk, across lives of both.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Memory {
-    /// The disk with the highest boot number heard of.
-    pub storage: StorageId,
-    /// That number.
-    pub boot: Boot,
-    /// The commit that its log ended with when that life began.
-    pub opened: CommitId,
-    /// The newest commit that this life has told of.
-    pub commit: CommitId,
-}
-
-impl Memory {
-    /// Whether `later` is a later life of the same disk, which had everything at its beginning that
-    /// this one had told of.
-    #[must_use]
-    pub fn is_before(&self, later: &Memory) -> bool {
-        self.storage == later.storage && self.boot < later.boot && self.commit <= later.opened
-    }
-}
-
-/// Whether a node may trust what its disk remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// Too few peers have answered yet: it says nothing that belongs to Paxos.
-    Unproven,
-    /// Enough peers remember no more of it than it does itself.
-    Proven,
-    /// A peer remembers more: the disk is an older copy of itself.
-    Lapsed {
-        /// Who.
-        peer: NodeId,
-        /// What it remembers.
-        known: Memory,
-    },
-    /// The node has been given another disk since.
-    Replaced {
-        /// Who says so.
-        peer: NodeId,
-        /// What it remembers.
-        known: Memory,
-    },
-}
-
-/// The newest synced commit of a node's log: set by whoever syncs, before anybody hears of the sync;
-/// read by every shard, which all speak for one disk.
-#[derive(Clone, Debug, Default)]
-pub struct Newest(Arc<(AtomicU64, AtomicBool)>);
-
-impl Newest {
-    /// A log that ends with `commit`.
-    #[must_use]
-    pub fn new(commit: CommitId) -> Newest {
-        Newest(Arc::new((AtomicU64::new(commit.0), AtomicBool::new(false))))
-    }
-
-    /// The log has synced up to here.
-    pub fn reach(&self, commit: CommitId) {
-        self.0.0.fetch_max(commit.0, Ordering::AcqRel);
-    }
-
-    /// Where the log ends.
-    #[must_use]
-    pub fn get(&self) -> CommitId {
-        CommitId(self.0.0.load(Ordering::Acquire))
-    }
-
-    /// Whether a shard has heard enough for the disk. Before, nothing is written to the log, not even
-    /// an empty commit: by where it ends an older copy is told from the disk.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.0.1.load(Ordering::Acquire)
-    }
-
-    fn trust(&self) {
-        self.0.1.store(true, Ordering::Release);
-    }
-}
-
-/// This node's own end of the proof.
-#[derive(Clone, Debug)]
-pub struct Proof {
-    /// The disk.
-    pub storage: StorageId,
-    /// The newest commit that was on it when this life began.
-    pub opened: CommitId,
-    /// The newest commit on it.
-    pub newest: Newest,
-    /// So many nodes, this one included, must find nothing wrong with it. One asks nobody.
-    pub needed: usize,
-    /// What is remembered of the peers from earlier lives.
-    pub memory: Vec<(NodeId, Memory)>,
-}
-
-impl Proof {
-    /// A node that needs nobody's word: a cluster of one, or a disk that promises nothing of what it
-    /// holds to be durable.
-    #[must_use]
-    pub fn alone(storage: StorageId) -> Proof {
-        let (opened, newest) = (CommitId(0), Newest::default());
-        Proof { storage, opened, newest, needed: 1, memory: Vec::new() }
-    }
+    /// How often this shard has left a leader on the receiver, see [`Tenure`].
+    pub tenure: Tenure,
+    /// For each shard of the receiver, the `sent` of the newest heartbeat from which on this shard
+    /// grants it a lease; zero for none.
+    pub grants: Vec<Time>,
 }
 
 /// How often the progress of the peers' commits is worth writing down.
@@ -167,6 +74,10 @@ struct Pulse {
     stamp: Time,
     /// When this node sent the newest heartbeat that this shard of the peer has echoed.
     acknowledged: Option<Time>,
+    /// The lease that this node grants to it.
+    granted: Option<Granted>,
+    /// The lease that it grants to this node.
+    held: Option<Held>,
     /// What [`Peers::changed`] last reported: alive and reachable.
     reported: (bool, bool),
 }
@@ -182,6 +93,10 @@ struct Peer {
     memory: Option<Memory>,
     /// It has heard this life and remembers nothing against it.
     vouches: bool,
+    /// How often a group here has left a leader on it, in this life.
+    left: u64,
+    /// When the newest heartbeat that granted a lease to an earlier life of it was heard.
+    before: Option<Time>,
 }
 
 /// The peers as one shard sees them.
@@ -242,6 +157,8 @@ impl Peers {
                 pulses: Vec::new(),
                 memory: remembered(node),
                 vouches: false,
+                left: 0,
+                before: None,
             })
             .collect();
         peers.sort_unstable_by_key(|p| p.node);
@@ -383,6 +300,8 @@ impl Peers {
         if beat.boot > peer.boot || peer.pulses.len() != beat.shards as usize {
             peer.boot = beat.boot;
             peer.up_since = None;
+            let granted = peer.pulses.iter().filter_map(Pulse::granted_at).max();
+            peer.before = peer.before.max(granted);
             peer.pulses = vec![Pulse::default(); beat.shards as usize];
         }
         let pulse = &mut peer.pulses[beat.shard as usize];
@@ -397,6 +316,10 @@ impl Peers {
         {
             pulse.acknowledged = pulse.acknowledged.max(Some(echo));
         }
+        if beat.echo_boot == my_boot {
+            pulse.hold(beat, my_shard, now);
+        }
+        pulse.grant(beat.sent, now, timeout);
         if silent || peer.up_since.is_none() {
             peer.up_since = Some(now);
         }
@@ -410,9 +333,9 @@ impl Peers {
     /// The heartbeat to send to `to` now.
     #[must_use]
     pub fn beat(&self, to: NodeId, now: Time) -> Heartbeat {
-        let (known, echo_boot, echoes) = match self.peer(to) {
-            Some(peer) => (peer.memory, peer.boot, peer.pulses.iter().map(|p| p.stamp).collect()),
-            None => (None, Boot(0), Vec::new()),
+        let (known, echo_boot, pulses) = match self.peer(to) {
+            Some(peer) => (peer.memory, peer.boot, &peer.pulses[..]),
+            None => (None, Boot(0), &[][..]),
         };
         Heartbeat {
             boot: self.boot,
@@ -424,7 +347,12 @@ impl Peers {
             commit: self.newest.get(),
             known,
             echo_boot,
-            echoes,
+            echoes: pulses.iter().map(|p| p.stamp).collect(),
+            tenure: self.tenure(to),
+            grants: match self.is_exhausted(to) {
+                true => Vec::new(),
+                false => pulses.iter().map(Pulse::granted_from).collect(),
+            },
         }
     }
 

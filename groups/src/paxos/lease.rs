@@ -1,0 +1,107 @@
+//! Leases: what binds an acceptor to its leader for a while, and when a leader may answer reads
+//! alone. How grants travel, and why they are safe together with what is here, is the head of
+//! `groups/src/peers/lease.rs`.
+
+use super::ready::Ready;
+use super::replica::{Replica, Role};
+use crate::ids::{Ballot, NodeId};
+use crate::peers::{Peers, Tenure};
+use crate::planted::{self, Bug};
+use crate::time::Time;
+
+impl Replica {
+    /// Whether a lease forbids to promise a higher ballot to `candidate` now. `consent` is the
+    /// ballot of a leader that has given up its lease for this, zero for none.
+    pub(super) fn is_bound(&self, candidate: NodeId, consent: Ballot, now: Time, peers: &Peers) -> bool {
+        let lease = self.tuning.lease;
+        if now < self.born + lease && !planted::is(Bug::LeaseForgottenAtRestart) {
+            // The life before may have granted one, to a leader whose ballot it had not written
+            // down yet: nobody's consent is known to be that leader's.
+            return true;
+        }
+        let holder = self.promised.node;
+        if holder == candidate || holder == self.me || planted::is(Bug::LeaseBindsNobody) {
+            return false;
+        }
+        // Whoever led at this ballot or a lower one has no majority that is bound to it any more,
+        // or has consented itself.
+        self.promised > consent
+            && (peers.granted_before(holder, lease, now)
+                || (self.released != self.promised && peers.grants(holder, self.group, lease, now)))
+    }
+
+    /// The highest ballot such that this replica leads at none up to it, and never will again; zero
+    /// when it leads, or may lead soon.
+    pub(super) fn renounced(&self) -> Ballot {
+        match self.role {
+            // The next candidacy goes above both.
+            Role::Follower | Role::Probing(_) => self.promised.max(self.seen),
+            Role::Candidate(_) | Role::Leader(_) => Ballot::ZERO,
+        }
+    }
+
+    /// `from` leads at no ballot up to this one, and holds no lease with any of them.
+    pub(super) fn release(&mut self, from: NodeId, renounced: Ballot) {
+        if self.promised.node == from && self.promised <= renounced {
+            self.released = self.promised;
+        }
+    }
+
+    /// `node` is in a new life, which leads at no ballot of an earlier one.
+    pub fn peer_restarted(&mut self, node: NodeId) {
+        if self.promised.node == node {
+            self.released = self.promised;
+        }
+    }
+
+    /// A lease forbade a promise. Whoever holds it may lead no more and not know that anybody is bound.
+    pub(super) fn ask_holder(&self, ready: &mut Ready) {
+        let holder = self.promised.node;
+        if holder != self.me && self.leader != Some(holder) && self.members.contains(holder) {
+            self.send_probe(holder, 0, ready);
+        }
+    }
+
+    /// Moves the promise to a higher ballot, in memory. Leaving a leader of another node counts.
+    pub(super) fn move_promise(&mut self, ballot: Ballot, ready: &mut Ready) {
+        assert!(ballot > self.promised, "a promise only rises");
+        let holder = self.promised.node;
+        if self.promised > Ballot::ZERO && holder != self.me && holder != ballot.node {
+            ready.left.push(holder);
+        }
+        self.promised = ballot;
+    }
+
+    /// Until when this leader may answer reads alone: a majority is bound to it until then, itself
+    /// included. `None` when none is, or when this replica does not lead.
+    #[must_use]
+    pub fn leased_until(&self, peers: &Peers) -> Option<Time> {
+        if planted::is(Bug::LeaseOfOne) && self.is_leader() {
+            return Some(Time::MAX);
+        }
+        let mut ends: Vec<Time> = self.bound_followers(peers).into_iter().map(|(_, until)| until).collect();
+        if self.is_leader() && self.is_voter() {
+            ends.push(Time::MAX);
+        }
+        ends.sort_unstable_by(|a, b| b.cmp(a));
+        ends.get(self.members.majority() - 1).copied()
+    }
+
+    /// The followers that this leader takes for bound to it, and until when, on its own clock.
+    #[must_use]
+    pub fn bound_followers(&self, peers: &Peers) -> Vec<(NodeId, Time)> {
+        let Role::Leader(leadership) = &self.role else { return Vec::new() };
+        if leadership.has_renounced() {
+            return Vec::new();
+        }
+        let granted = |(node, tenure): (NodeId, Tenure)| {
+            let (from, newest) = peers.granted_by(node, self.group)?;
+            let speaks = tenure >= newest || planted::is(Bug::LeaseOutlivesPromise);
+            speaks.then(|| (node, from + self.tuning.own_lease))
+        };
+        leadership.confirmations(&self.members).filter_map(granted).collect()
+    }
+}
+
+/// The tenure in which nobody has confirmed anything.
+pub(super) const NO_TENURE: Tenure = Tenure(0);
