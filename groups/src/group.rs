@@ -648,6 +648,35 @@ impl Group {
         }
     }
 
+    /// Answers a read from the state here if it is not further behind than `bound`, and that can be
+    /// proven: by an own lease, or by a word of the leader. `None` where it cannot; then the leader is
+    /// asked, so that later ones can.
+    pub fn read_stale(
+        &mut self,
+        command: &Command,
+        bound: Duration,
+        now: Time,
+        peers: &Peers,
+        ready: &mut Ready,
+    ) -> Option<Outcome> {
+        if self.rebuilding.is_some() || self.replica.halted().is_some() || self.is_disputed() {
+            return None;
+        }
+        let applied = self.state.applied();
+        let proven = if self.replica.is_leader() {
+            self.replica.opening().is_some_and(|opening| applied >= opening)
+                && self.replica.leased_until(peers).is_some_and(|until| now < until)
+        } else {
+            let (at, instance) = self.replica.fresh();
+            let fresh = at > Time::ZERO && now.since(at) <= bound || planted::is(Bug::StaleWithoutBound);
+            if now.since(at) * 2 >= bound {
+                self.replica.ask_fresh(now, ready);
+            }
+            fresh && applied >= instance
+        };
+        proven.then(|| self.state.read(command))
+    }
+
     /// With a lease, nobody need be asked whether this leadership still stands; else a majority is,
     /// once for all reads of this turn. `now` was read after they came.
     fn begin_reads(&mut self, now: Time, peers: &Peers, ready: &mut Ready) {

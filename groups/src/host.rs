@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
 use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
-use crate::kv::{Scanned, State};
+use crate::kv::{Command, Outcome, Scanned, State};
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
 use crate::paxos::{Envelope, LogFound, LogRead, Message, Ready, Tuning};
@@ -433,6 +433,20 @@ impl Host {
                 });
             }
         }
+    }
+
+    /// Answers a read from the state here, if that is proven to be no further behind than `bound`.
+    pub fn read_stale(
+        &mut self,
+        group: GroupId,
+        command: &Command,
+        bound: Duration,
+        now: Time,
+    ) -> Option<Outcome> {
+        let index = self.seat(group).filter(|_| self.peers.standing() == Standing::Proven)?;
+        self.touch(index);
+        let Output { ready, .. } = &mut self.output;
+        self.members[index].group.read_stale(command, bound, now, &self.peers, ready)
     }
 
     /// Lets time pass; to be called every few milliseconds.

@@ -65,6 +65,8 @@ pub enum Bug {
     LeaseKeptOnTransfer,
     /// A leader holds a lease whoever grants it.
     LeaseOfOne,
+    /// A read that may be old is answered however old it is.
+    StaleWithoutBound,
     /// A read does not wait for the own client's write before it.
     ReadOvertakesWrite,
     /// One failed condition fails the rest of its batch.
@@ -135,7 +137,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 60] = [
+    pub const ALL: [Bug; 61] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -165,6 +167,7 @@ impl Bug {
         Bug::LeaseOutlivesPromise,
         Bug::LeaseKeptOnTransfer,
         Bug::LeaseOfOne,
+        Bug::StaleWithoutBound,
         Bug::ReadOvertakesWrite,
         Bug::BatchFailsTogether,
         Bug::NodeInApply,

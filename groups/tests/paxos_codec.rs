@@ -103,9 +103,9 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0807060504030201 0d0c0b0a",
         ),
         (
-            Message::Advance(Advance { ballot: low, mark, barrier: 6 }),
+            Message::Advance(Advance { ballot: low, mark, barrier: 6, asked: Time::from_nanos(8) }),
             23,
-            "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000",
+            "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000 0800000000000000",
         ),
         (
             Message::AdvanceReply(AdvanceReply {
@@ -279,11 +279,10 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (ballot(), ballot()).prop_map(|(refused, promised)| Message::Reject(Reject { refused, promised })),
-        (ballot(), mark(), any::<u64>()).prop_map(|(ballot, mark, barrier)| Message::Advance(Advance {
-            ballot,
-            mark,
-            barrier
-        })),
+        (ballot(), mark(), any::<u64>(), any::<u64>()).prop_map(|(ballot, mark, barrier, asked)| {
+            Message::Advance(Advance { ballot, mark, barrier, asked: Time::from_nanos(asked) })
+        }),
+        any::<u64>().prop_map(|sent| Message::Ask(Ask { sent: Time::from_nanos(sent) })),
         (ballot(), voter(), instance(), any::<u64>(), any::<u64>()).prop_map(
             |(ballot, voter, chosen, barrier, tenure)| {
                 Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier, tenure: Tenure(tenure) })

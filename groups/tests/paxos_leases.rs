@@ -6,9 +6,10 @@ mod paxos_support;
 use std::time::Duration;
 
 use groups::ids::{Ballot, InstanceId, NodeId};
+use groups::kv::{Command, Outcome};
 use groups::paxos::Message;
 use groups::paxos::message::{Prepare, Probe};
-use paxos_support::{STEP, Setup, World, text};
+use paxos_support::{GROUP, STEP, Setup, World, text};
 
 const LEASE: Duration = Duration::from_millis(300);
 
@@ -151,4 +152,28 @@ fn a_lease_does_not_outlive_the_promise_that_it_stands_on() {
     let host = world.host(1);
     let bound = world.replica(1).bound_followers(host.peers());
     assert!(bound.iter().all(|(node, _)| *node != NodeId(2)), "{bound:?}");
+}
+
+#[test]
+fn a_follower_answers_what_may_be_old_once_it_can_prove_how_old() {
+    let bound = Duration::from_millis(500);
+    let get = Command::Get { key: "x".into() };
+    let mut world = led();
+    let now = world.now;
+    let ask = |world: &mut World| {
+        let now = world.now;
+        let host = world.node(2).host.as_mut().expect("up");
+        host.read_stale(GROUP, &get, bound, now)
+    };
+    assert_eq!(ask(&mut world), None, "it has heard nothing that proves anything; it asks the leader");
+    world.settle();
+    let value = Some(Outcome::Value(Some(("1".into(), 1))));
+    assert_eq!(ask(&mut world), value);
+    // Cut off, it answers as long as it may, and no longer.
+    world.isolate(2);
+    world.tick(bound - STEP);
+    assert_eq!(ask(&mut world), value);
+    world.tick(2 * STEP);
+    assert!(world.now.since(now) > bound);
+    assert_eq!(ask(&mut world), None);
 }

@@ -38,8 +38,12 @@ fn data_commands() {
         |condition, answer| Operation::Put(Put { condition, answer, ..Put::new(Bytes::from_static(b"v")) });
     let plain = put(Condition::Always, PutAnswer::Ok);
     for (line, expected) in [
-        ("GET k", one("k", Operation::Get { revision: false })),
-        ("gEt k rev", one("k", Operation::Get { revision: true })),
+        ("GET k", one("k", Operation::Get { revision: false, stale: None })),
+        ("gEt k rev", one("k", Operation::Get { revision: true, stale: None })),
+        (
+            "get k stale 250 rev",
+            one("k", Operation::Get { revision: true, stale: Some(Duration::from_millis(250)) }),
+        ),
         ("SET k v", one("k", plain.clone())),
         ("put k v", one("k", plain.clone())),
         ("SET k v NX", one("k", put(Condition::Absent, PutAnswer::Ok))),
@@ -76,7 +80,7 @@ fn data_commands() {
     }
     assert_eq!(
         parse("GET "),
-        Ok(Command::Data(one("", Operation::Get { revision: false }))),
+        Ok(Command::Data(one("", Operation::Get { revision: false, stale: None }))),
         "empty keys are keys"
     );
 }
@@ -87,7 +91,10 @@ fn many_keys_become_one_operation_each() {
         (
             "MGET a b",
             Combine::List,
-            vec![("a", Operation::Get { revision: false }), ("b", Operation::Get { revision: false })],
+            vec![
+                ("a", Operation::Get { revision: false, stale: None }),
+                ("b", Operation::Get { revision: false, stale: None }),
+            ],
         ),
         ("DEL a b", Combine::Sum, vec![("a", Operation::Delete), ("b", Operation::Delete)]),
         (
@@ -171,7 +178,9 @@ fn every_refusal_has_its_words() {
         ("SET k v EX 10", "ERR expiry is not supported yet; nothing was applied; leave EX out"),
         ("SET k v pxat 10", "ERR expiry is not supported yet; nothing was applied; leave PXAT out"),
         ("SET k v REQ a:1", "ERR REQ is not supported yet; nothing was applied; leave it out"),
-        ("GET k STALE 5", "ERR STALE is not supported yet; leave it out for a linearizable get"),
+        ("GET k STALE", "ERR value is not an integer or out of range"),
+        ("GET k STALE -5", "ERR value is not an integer or out of range"),
+        ("GET k STALE 1s", "ERR value is not an integer or out of range"),
         ("GET k v", "ERR syntax error: 'v' is not expected here; nothing was applied; usage: GET key [REV]"),
         ("INCRBY k 1.5", "ERR value is not an integer or out of range"),
         ("INCRBY k 9223372036854775808", "ERR value is not an integer or out of range"),

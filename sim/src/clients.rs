@@ -187,7 +187,11 @@ impl Client {
             }
         }
         let shows = Keys::used_for(key) == Use::Steady && matches!(action, Action::Put(_));
-        let call = self.log.invoke(&name, now.nanos(), action.clone());
+        // Some reads may be old: as if they had been asked so much earlier, by a clock that may drift.
+        let bound = 20 << self.random.below(6);
+        let stale = (read && !ordered && self.random.below(4) == 0).then(|| Duration::from_millis(bound));
+        let earlier = stale.map_or(0, |bound| (bound + bound / 20).as_nanos() as u64);
+        let call = self.log.invoke(&name, now.nanos().saturating_sub(earlier), action.clone());
         let command = command.to_bytes();
         let flight = Flight { call, action, key, group, shows, write: !read, command: command.clone() };
         self.flights.insert(number, flight);
@@ -196,6 +200,7 @@ impl Client {
             group,
             read,
             ordered,
+            stale,
             command,
         }
     }

@@ -141,6 +141,18 @@ fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mu
                         }
                         None => true,
                     };
+                    if let Fault::PartialCut { a, b, .. } = fault
+                        && let Some(node) = (0..nodes).find(|node| *node != a && *node != b)
+                        && random.below(2) == 0
+                    {
+                        // One of both misses the other and asks for votes: whoever hears both forgets.
+                        for _ in 0..2 {
+                            let at = at + Duration::from_millis(400 + random.below(500));
+                            let down = Duration::from_millis(1 + random.below(20));
+                            let fault = Fault::Kill { node, down };
+                            planned.push(Planned { number: planned.len() + 1, at, fault });
+                        }
+                    }
                     if let Fault::Eclipse { node, .. } = fault
                         && random.below(2) == 0
                     {

@@ -1029,6 +1029,7 @@ fn describe(frame: &Frame) -> Option<String> {
             Ok(message) => {
                 let name = message.name();
                 let rest = match &message {
+                    M::Ask(m) => format!("at {}", m.sent.nanos()),
                     M::Probe(m) => format!("chosen {}", m.chosen),
                     M::ProbeReply(m) => format!("granted {}, promised {}", m.granted, m.promised),
                     M::Prepare(m) => format!("{} from {}, consent {}", m.ballot, m.from, m.consent),

@@ -150,6 +150,22 @@ fn an_older_copy_of_a_disk_is_found_out() {
     assert!(found >= 4, "found out {found} times");
 }
 
+/// Story: answers to a life came late, when an older copy of the disk had begun another life with the same
+/// number. It had sent nothing yet, being unproven, and took them for answers to its own requests: a client
+/// was told of an addition that its condition had not held.
+#[test]
+fn late_answers_do_not_meet_the_requests_of_an_unproven_disk() {
+    // Both lives are short of answers: they give out the same few numbers.
+    for length in (500..1_300).step_by(50) {
+        let slow = |from| Fault::SlowLink { from, to: 1, by: ms(311), length: ms(length + 300) };
+        passes(&story(&[
+            (1_000, Fault::OldCopy { node: 1, length: ms(length) }),
+            (1_000, slow(0)),
+            (1_000, slow(2)),
+        ]));
+    }
+}
+
 /// An empty disk in the place of a founder's learns everything and is taken in.
 #[test]
 fn an_empty_disk_is_taken_in() {

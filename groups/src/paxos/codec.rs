@@ -8,12 +8,13 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::message::{
-    Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
+    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
     Promise, Reject, Report, Then, Transfer, Values,
 };
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
+use crate::time::Time;
 
 /// Frame kinds from this one on belong to Paxos messages.
 pub const FIRST_KIND: u8 = 16;
@@ -33,9 +34,10 @@ const LEARN: u8 = FIRST_KIND + 9;
 pub const VALUES: u8 = FIRST_KIND + 10;
 const TRANSFER: u8 = FIRST_KIND + 11;
 const REPORT: u8 = FIRST_KIND + 12;
+const ASK: u8 = FIRST_KIND + 13;
 
 /// Frame kinds up to this one belong to Paxos messages.
-pub const LAST_KIND: u8 = REPORT;
+pub const LAST_KIND: u8 = ASK;
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -124,6 +126,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             put_ballot(head, m.ballot);
             put_mark(head, m.mark);
             head.put_u64_le(m.barrier);
+            head.put_u64_le(m.asked.nanos());
             (ADVANCE, Bytes::new())
         }
         Message::AdvanceReply(m) => {
@@ -161,6 +164,10 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         Message::Report(m) => {
             m.point.encode(head);
             (REPORT, Bytes::new())
+        }
+        Message::Ask(m) => {
+            head.put_u64_le(m.sent.nanos());
+            (ASK, Bytes::new())
         }
     }
 }
@@ -205,7 +212,12 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
             chosen: r.instance()?,
         }),
         REJECT => Message::Reject(Reject { refused: r.ballot()?, promised: r.ballot()? }),
-        ADVANCE => Message::Advance(Advance { ballot: r.ballot()?, mark: r.mark()?, barrier: r.u64()? }),
+        ADVANCE => Message::Advance(Advance {
+            ballot: r.ballot()?,
+            mark: r.mark()?,
+            barrier: r.u64()?,
+            asked: r.time()?,
+        }),
         ADVANCE_REPLY => Message::AdvanceReply(AdvanceReply {
             ballot: r.ballot()?,
             voter: r.storage()?,
@@ -222,6 +234,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         }),
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
         REPORT => Message::Report(Report { point: r.point()? }),
+        ASK => Message::Ask(Ask { sent: r.time()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
     };
     r.end()?;
@@ -278,6 +291,10 @@ impl Reader {
             1 => Ok(true),
             _ => Err(DecodeError::Impossible { kind: self.kind }),
         }
+    }
+
+    fn time(&mut self) -> Result<Time, DecodeError> {
+        Ok(Time::from_nanos(self.u64()?))
     }
 
     fn instance(&mut self) -> Result<InstanceId, DecodeError> {

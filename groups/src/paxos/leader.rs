@@ -315,7 +315,11 @@ impl Replica {
             follower.told = now;
         }
         for node in self.others() {
-            self.send(node, Message::Advance(Advance { ballot, mark, barrier: number }), ready);
+            self.send(
+                node,
+                Message::Advance(Advance { ballot, mark, barrier: number, asked: Time::ZERO }),
+                ready,
+            );
         }
         Some(number)
     }
@@ -354,6 +358,7 @@ impl Replica {
         self.follow(m.ballot, now, random, ready);
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {
+            self.note_fresh(m, now);
             let (voter, chosen) = (self.storage, self.shown());
             let tenure = peers.tenure(from);
             let reply = AdvanceReply { ballot: m.ballot, voter, chosen, barrier: m.barrier, tenure };
@@ -488,7 +493,11 @@ impl Replica {
             self.send(node, Message::Accept(Accept { ballot, instance, mark, value }), ready);
         }
         for node in tell {
-            self.send(node, Message::Advance(Advance { ballot, mark, barrier: asked }), ready);
+            self.send(
+                node,
+                Message::Advance(Advance { ballot, mark, barrier: asked, asked: Time::ZERO }),
+                ready,
+            );
         }
         self.tick_admission(now, peers);
         self.tick_handover(now, peers, ready) || busy

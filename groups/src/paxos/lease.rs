@@ -1,13 +1,19 @@
 //! Leases: what binds an acceptor to its leader for a while, and when a leader may answer reads
-//! alone. How grants travel, and why they are safe together with what is here, is the head of
+//! alone; and what a follower can prove of how far it is behind, by a word of such a leader. How grants travel, and why they are safe together with what is here, is the head of
 //! `groups/src/peers/lease.rs`.
 
+use super::message::{Advance, Ask, Message};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
-use crate::ids::{Ballot, NodeId};
+use std::time::Duration;
+
+use crate::ids::{Ballot, InstanceId, NodeId};
 use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
 use crate::time::Time;
+
+/// A follower asks no more often than this.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 
 impl Replica {
     /// Whether a lease forbids to promise a higher ballot to `candidate` now. `consent` is the
@@ -85,6 +91,46 @@ impl Replica {
         }
         ends.sort_unstable_by(|a, b| b.cmp(a));
         ends.get(self.members.majority() - 1).copied()
+    }
+
+    /// The moment that this follower's prefix up to the returned instance is known to have caught up
+    /// with: everything acknowledged before it lies there.
+    #[must_use]
+    pub fn fresh(&self) -> (Time, InstanceId) {
+        self.fresh
+    }
+
+    /// Asks the leader how far behind this follower may be, unless it was asked a moment ago.
+    pub fn ask_fresh(&mut self, now: Time, ready: &mut Ready) {
+        if let Some(leader) = self.leader.filter(|leader| *leader != self.me)
+            && self.halted.is_none()
+            && now.since(self.asked) >= ASK_AGAIN
+        {
+            self.asked = now;
+            self.send(leader, Message::Ask(Ask { sent: now }), ready);
+        }
+    }
+
+    /// Only who has a lease knows that nobody acknowledges anything beside it. Without one the
+    /// barrier brings it, and the follower asks again.
+    pub(super) fn on_ask(&mut self, from: NodeId, m: &Ask, now: Time, peers: &Peers, ready: &mut Ready) {
+        if self.opening().is_none_or(|opening| self.chosen < opening) {
+            return;
+        }
+        if self.leased_until(peers).is_some_and(|until| now < until) {
+            let (ballot, mark) = (self.promised, self.mark());
+            let answer = Advance { ballot, mark, barrier: 0, asked: m.sent };
+            self.send(from, Message::Advance(answer), ready);
+        } else {
+            self.begin_barrier(now, ready);
+        }
+    }
+
+    /// The leader has answered.
+    pub(super) fn note_fresh(&mut self, m: &Advance, now: Time) {
+        if m.asked > self.fresh.0 && m.asked <= now {
+            self.fresh = (m.asked, m.mark.instance);
+        }
     }
 
     /// The followers that this leader takes for bound to it, and until when, on its own clock.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
+use crate::time::Time;
 
 /// How far the sender's chosen prefix reaches, and the chained checksum of every value in it.
 /// Two replicas with equal instances and different chains have diverged.
@@ -137,6 +138,17 @@ pub struct Advance {
     pub mark: Mark,
     /// Numbers the read barriers of one leadership; 0 asks for none.
     pub barrier: u64,
+    /// When the receiver asked, on its own clock: everything acknowledged before that lies in the mark.
+    /// Zero says nothing.
+    pub asked: Time,
+}
+
+/// A follower wants to know how far it may be behind, for a read that need not be the newest. It
+/// asks again when it still wants to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// When it asks, on its own clock.
+    pub sent: Time,
 }
 
 /// The answer to an [`Advance`]: nothing above its ballot is promised here.
@@ -224,6 +236,7 @@ pub enum Message {
     Values(Values),
     Transfer(Transfer),
     Report(Report),
+    Ask(Ask),
 }
 
 impl Message {
@@ -250,6 +263,7 @@ impl Message {
             Message::Values(_) => "Values",
             Message::Transfer(_) => "Transfer",
             Message::Report(_) => "Report",
+            Message::Ask(_) => "Ask",
         }
     }
 }

@@ -294,6 +294,10 @@ pub struct Replica {
     pub(super) born: Time,
     /// The promise whose node has said that it leads with it no more.
     pub(super) released: Ballot,
+    /// Everything acknowledged before that moment lies at or below that instance.
+    pub(super) fresh: (Time, InstanceId),
+    /// When the leader was last asked how far that reaches.
+    pub(super) asked: Time,
 
     /// The promise that covers all instances. Rises only through phase 1 and 2 messages, never
     /// by learning a value. `ballot of every open entry <= promised`.
@@ -406,6 +410,8 @@ impl Replica {
             tuning,
             born: now,
             released: Ballot::ZERO,
+            fresh: (Time::ZERO, InstanceId::ZERO),
+            asked: Time::ZERO,
             delivery: VecDeque::new(),
             role: Role::Follower,
             leader: None,
@@ -685,6 +691,7 @@ impl Replica {
             Message::Learn(m) => self.on_learn(from, &m, now, ready),
             Message::Values(m) => self.on_values(from, m, now, ready),
             Message::Transfer(m) => self.on_transfer(from, &m, now, ready),
+            Message::Ask(m) => self.on_ask(from, &m, now, peers, ready),
             // The group's own business, see `check.rs`.
             Message::Report(_) => {}
         }

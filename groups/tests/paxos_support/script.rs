@@ -39,6 +39,7 @@ use groups::kv::Ticket;
 use groups::paxos::message::{
     Accept, Accepted, Advance, Entry, Learn, Mark, Message, Prepare, Promise, Reject, Then, Transfer, Values,
 };
+use groups::time::Time;
 
 use super::{Detail, Setup, World, founder, text};
 
@@ -315,7 +316,9 @@ fn forge(words: &[&str], sender: u32, world: &World) -> Message {
             last: InstanceId(instances.last().copied().unwrap_or(0)),
             chosen: at("chosen"),
         }),
-        "Advance" => Message::Advance(Advance { ballot, mark: mark(), barrier: at("barrier").0 }),
+        "Advance" => {
+            Message::Advance(Advance { ballot, mark: mark(), barrier: at("barrier").0, asked: Time::ZERO })
+        }
         "Reject" => {
             let promised = text::parse_ballot(option("promised").expect("promised="));
             Message::Reject(Reject { refused: ballot, promised })

@@ -137,6 +137,7 @@ pub fn message(message: &Message) -> String {
             }
             text
         }
+        Message::Ask(_) => "how far am I behind?".to_owned(),
         Message::Learn(m) if m.credit == 0 => format!("s{}: enough", session(m.session)),
         Message::Learn(m) => format!("s{}: from #{}", session(m.session), m.from),
         Message::Values(m) => {

@@ -407,6 +407,7 @@ impl Connection {
             return Err(command);
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
+        let stale = command.stale();
         let (pieces, join) = plan(command, &shared.layout, max_value);
         let request = self.push(Slot::Waiting(join));
         for Piece { group, command } in pieces {
@@ -416,6 +417,7 @@ impl Connection {
                 group,
                 read: !write,
                 ordered,
+                stale,
                 command: command.to_bytes(),
             });
         }

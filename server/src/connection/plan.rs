@@ -75,7 +75,7 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> (Vec<Piece
 fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
     let key = one.key;
     match one.operation {
-        Operation::Get { revision } => (kv::Command::Get { key }, Shape::Value { revision }),
+        Operation::Get { revision, .. } => (kv::Command::Get { key }, Shape::Value { revision }),
         Operation::Length => (kv::Command::Length { key }, Shape::Number),
         Operation::Exists => (kv::Command::Exists { keys: vec![key] }, Shape::Number),
         Operation::Put(put) => {

@@ -36,6 +36,8 @@ pub struct Request {
     pub read: bool,
     /// For a read: its connection may have unanswered writes to this group, which come first.
     pub ordered: bool,
+    /// For a read: a state that is no further behind than this will do.
+    pub stale: Option<Duration>,
     /// The encoded [`groups::kv::Command`].
     pub command: Bytes,
 }
@@ -281,7 +283,7 @@ impl Requests {
 
     /// Takes a request, or says at once that it is too much.
     pub fn submit(&mut self, request: Request, now: Time, completions: &mut Vec<Completion>) {
-        let Request { token, group, read, ordered, command } = request;
+        let Request { token, group, read, ordered, command, .. } = request;
         let index = self.index(group);
         let cost = command.len() + REQUEST_COST;
         let queue = &mut self.queues[index];

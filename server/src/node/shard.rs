@@ -10,7 +10,7 @@ use bytes::Bytes;
 use groups::group::{Answer, Group, Reply, Seat, Submission};
 use groups::host::{Host, HostConfig, MirrorWord};
 use groups::ids::{Boot, GroupId, InstanceId, NodeId};
-use groups::kv::{Failure, Outcome, Point};
+use groups::kv::{Command, Failure, Outcome, Point};
 use groups::log::Record;
 use groups::mirrored::{Demand, HeldBack, MirrorOrder};
 use groups::paxos::{Envelope, LogFound, LogRead, Session, codec};
@@ -204,6 +204,8 @@ impl Shard {
             wire::HEARTBEAT => {
                 wire::decode_heartbeat(body).map(|beat| self.host.on_heartbeat(from, &beat, now))
             }
+            // A life that may carry the number of an earlier one has asked nothing yet, and must not speak for it.
+            wire::SUBMIT | wire::ANSWER if self.host.peers().standing() != Standing::Proven => Some(()),
             wire::SUBMIT => self.on_submissions(from, group, body, now),
             wire::ANSWER => self.on_answers(from, group, body, now),
             // What a disk that is behind could not take is not even looked at; it is sent again.
@@ -281,6 +283,15 @@ impl Shard {
 
     /// A request of a client of this node.
     pub fn submit(&mut self, request: Request, now: Time) {
+        // What its connection has written before is surely at the leader, and perhaps not here.
+        if let Some(bound) = request.stale.filter(|_| request.read && !request.ordered)
+            && let Ok(command) = Command::decode(request.command.clone())
+            && command.is_read()
+            && let Some(outcome) = self.host.read_stale(request.group, &command, bound, now)
+        {
+            let Request { token, group, .. } = request;
+            return self.completions.push(Completion { token, group, result: Ok(outcome) });
+        }
         self.requests.submit(request, now, &mut self.completions);
     }
 

@@ -1,5 +1,7 @@
 //! Commands about data, as what they ask of the state machine.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 /// A command about data. What it asks of one key is a [`KeyOperation`]; a command over many keys
@@ -54,6 +56,8 @@ pub enum Operation {
     Get {
         /// Whether to answer the revision too.
         revision: bool,
+        /// A replica that is no further behind than this may answer.
+        stale: Option<Duration>,
     },
     /// The value's length as an integer, 0 for no key.
     Length,
@@ -125,6 +129,15 @@ pub enum PutAnswer {
 }
 
 impl DataCommand {
+    /// How far behind the replica that answers may be; `None` for not at all.
+    #[must_use]
+    pub fn stale(&self) -> Option<Duration> {
+        match self {
+            DataCommand::One(KeyOperation { operation: Operation::Get { stale, .. }, .. }) => *stale,
+            _ => None,
+        }
+    }
+
     /// Whether it may change data, and so has to be proposed.
     #[must_use]
     pub fn is_write(&self) -> bool {
@@ -184,7 +197,7 @@ impl ManyKeys {
     /// The operations, one per key, in the order of the request.
     pub fn into_operations(self) -> impl Iterator<Item = KeyOperation> {
         let (keys, pairs, operation) = match self {
-            ManyKeys::Get(keys) => (keys, Vec::new(), Operation::Get { revision: false }),
+            ManyKeys::Get(keys) => (keys, Vec::new(), Operation::Get { revision: false, stale: None }),
             ManyKeys::Delete(keys) => (keys, Vec::new(), Operation::Delete),
             ManyKeys::Exists(keys) => (keys, Vec::new(), Operation::Exists),
             ManyKeys::Put(pairs) => (Vec::new(), pairs, Operation::Exists),

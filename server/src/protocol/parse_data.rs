@@ -1,5 +1,7 @@
 //! The forms of the data commands.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::command::Command;
@@ -22,19 +24,18 @@ impl Words<'_> {
 
     pub(super) fn get(self) -> Result<Command, ErrorReply> {
         self.one(|words| {
-            let mut revision = false;
+            let (mut revision, mut stale) = (false, None);
             while let Some(option) = words.bytes() {
                 match option {
                     option if option.eq_ignore_ascii_case(b"REV") => revision = true,
                     option if option.eq_ignore_ascii_case(b"STALE") => {
-                        return Err(ErrorReply::err(
-                            "STALE is not supported yet; leave it out for a linearizable get",
-                        ));
+                        let millis = words.word().and_then(number::unsigned).ok_or_else(not_an_integer)?;
+                        stale = Some(Duration::from_millis(millis));
                     }
                     option => return Err(words.unexpected(&option)),
                 }
             }
-            Ok(Operation::Get { revision })
+            Ok(Operation::Get { revision, stale })
         })
     }
 

@@ -160,7 +160,8 @@ commands! {
     /// All commands, in the order in which `HELP` shows them.
     pub static COMMANDS = [
         data {
-            "get" Get -2, READONLY | FAST, ONE, "key [REV]", "The value of a key; with REV its revision too.";
+            "get" Get -2, READONLY | FAST, ONE, "key [REV] [STALE milliseconds]",
+                "The value of a key, REV: and its revision; STALE: one that was true so long ago will do.";
             "set" Set -3, WRITE | DENYOOM, ONE,
                 "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]",
                 "Sets a key, if the condition holds; GET answers the old value, REV the new revision.";
