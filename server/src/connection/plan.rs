@@ -240,6 +240,13 @@ fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
         Failure::SessionFull | Failure::OutOfOrder => {
             ErrorReply::busy("too many commands of this node are open")
         }
+        Failure::AnswerTooLong(max) => ErrorReply::new(
+            ErrorClass::TooBig,
+            format!(
+                "max={max} the answers of the transaction could have more bytes; nothing was applied; \
+                 read fewer or shorter values in one transaction"
+            ),
+        ),
     }
 }
 
