@@ -21,6 +21,7 @@ mod serve;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -49,6 +50,7 @@ enum Command {
     Del(del::Del),
     Cas(cas::Cas),
     Incr(incr::Incr),
+    Txn(txn::Txn),
     Status(status::Status),
     Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
@@ -83,6 +85,7 @@ impl Command {
             Command::Del(command) => command.run(),
             Command::Cas(command) => command.run(),
             Command::Incr(command) => command.run(),
+            Command::Txn(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),
