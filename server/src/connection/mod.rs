@@ -206,6 +206,8 @@ enum Flow {
     Again,
     /// The request waits for earlier ones.
     Wait,
+    /// No more requests are taken before replies are written or have come.
+    Full,
     Close,
 }
 
@@ -278,6 +280,11 @@ impl Connection {
                 Flow::Wait => {
                     self.wait(false, blocked).await;
                 }
+                // What filled it was written just now: nobody is left who would say so later.
+                Flow::Full if !full => tokio::task::yield_now().await,
+                Flow::Full => {
+                    self.wait(false, blocked).await;
+                }
                 Flow::Again => tokio::task::yield_now().await,
                 Flow::NeedMore => {
                     if eof && idle {
@@ -343,8 +350,11 @@ impl Connection {
                 if state.session.is_closing() || self.out_of_step.get() {
                     return Flow::Close;
                 }
-                if state.is_full() || state.asking {
+                if state.asking {
                     return Flow::Wait;
+                }
+                if state.is_full() {
+                    return Flow::Full;
                 }
                 parser.set_authenticated(state.session.is_authenticated());
             }
