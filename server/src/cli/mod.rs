@@ -33,8 +33,10 @@ pub use exit::{Failure, print};
 /// A sharded, strongly consistent key-value server
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(help_template = "{about}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
 #[command(after_help = "\
-Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more.
+COMMAND --help says more; --version prints the version.
+Exit codes: 0 done, 1 not found or condition failed, 2 error.
 Example: pelago demo")]
 struct Cli {
     #[command(subcommand)]
