@@ -133,6 +133,10 @@ pub enum Bug {
     LogReadBeforeSync,
     /// Log GC drops what is being sent.
     GcIgnoresReaders,
+    /// Only the first write of a transaction is applied.
+    TransactionHalfApplied,
+    /// A transaction goes on although a guard does not hold.
+    GuardIgnored,
 }
 
 impl Bug {

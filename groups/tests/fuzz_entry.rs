@@ -8,7 +8,9 @@ use bytes::Bytes;
 use groups::fuzz;
 use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use groups::kv::value::{Batch, check, lead, noop};
-use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
+use groups::kv::{
+    Command, Condition, Failure, Guard, Outcome, Point, StateHash, Sum, Ticket, Transaction, Verdict, Want,
+};
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
     Reject, Report, Then, Transfer, Values,
@@ -121,6 +123,22 @@ fn commands() -> Vec<Command> {
         Command::Cas { key: key(), old: "7".into(), new: "8".into() },
         Command::Take { key: key() },
         Command::Delete { keys: keys() },
+        Command::Transaction(Transaction {
+            guards: vec![
+                Guard { key: key(), condition: Condition::Absent },
+                Guard { key: "other".into(), condition: Condition::Value("7".into()) },
+            ],
+            then: vec![put(Condition::None, Want::Revision), Command::Take { key: "other".into() }],
+            otherwise: vec![Command::Add { key: key(), delta: 1 }, Command::Get { key: key() }],
+            max: 4096,
+        }),
+        Command::Transaction(Transaction {
+            guards: vec![Guard { key: key(), condition: Condition::Revision(1) }],
+            then: vec![Command::GetMany { keys: keys() }, Command::Count],
+            otherwise: vec![],
+            max: 4096,
+        }),
+        Command::Revisions { keys: keys() },
     ]
 }
 
@@ -159,6 +177,12 @@ fn write_seeds() {
         Outcome::Values(vec![None, Some(Bytes::new()), Some("value".into())]),
         Outcome::Failed(Failure::TooLong(9)),
         Outcome::Retired,
+        Outcome::Transaction {
+            met: false,
+            outcomes: vec![Outcome::Unmet, Outcome::Value(Some(("value".into(), 2))), Outcome::Integer(3)],
+        },
+        Outcome::Revisions(vec![0, 7]),
+        Outcome::Failed(Failure::AnswerTooLong(9)),
     ];
     let encoded = |outcome: &Outcome| {
         let mut bytes = Vec::new();

@@ -5,8 +5,11 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use groups::ids::{Boot, InstanceId, NodeId};
+use groups::kv::transaction::MAX_PARTS;
 use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, lead, noop};
-use groups::kv::{Command, Condition, Failure, Outcome, Point, StateHash, Sum, Ticket, Verdict, Want};
+use groups::kv::{
+    Command, Condition, Failure, Guard, Outcome, Point, StateHash, Sum, Ticket, Transaction, Verdict, Want,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -56,6 +59,26 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         (Command::Add { key: b("k"), delta: -2 }, "14 feffffffffffffff 01000000 6b"),
         (Command::Append { key: b("k"), value: b("v"), max: 258 }, "15 02010000 01000000 6b 01000000 76"),
         (Command::Cas { key: b("k"), old: b("o"), new: b("n") }, "16 01000000 6b 01000000 6f 01000000 6e"),
+        (
+            Command::Transaction(Transaction {
+                guards: vec![Guard { key: b("g"), condition: Condition::Revision(258) }],
+                then: vec![Command::Add { key: b("k"), delta: 1 }],
+                otherwise: vec![Command::Get { key: b("k") }],
+                max: 258,
+            }),
+            "1c 02010000 01000000 01000000 67 03 0201000000000000 \
+             01000000 0e000000 14 0100000000000000 01000000 6b 01000000 06000000 01 01000000 6b",
+        ),
+        (
+            Command::Transaction(Transaction {
+                guards: vec![Guard { key: b("g"), condition: Condition::Absent }],
+                then: vec![Command::Count],
+                otherwise: vec![],
+                max: 258,
+            }),
+            "0c 02010000 01000000 01000000 67 01 01000000 01000000 04 00000000",
+        ),
+        (Command::Revisions { keys: vec![b("a")] }, "0d 01000000 01000000 61"),
     ];
     for (command, text) in golden {
         assert_eq!(hex(&command.to_bytes()), text.replace(' ', ""), "{command:?}");
@@ -79,12 +102,78 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
         (Outcome::Failed(Failure::SessionFull), "0a"),
         (Outcome::Retired, "0b"),
         (Outcome::Failed(Failure::OutOfOrder), "0c"),
+        (
+            Outcome::Transaction {
+                met: true,
+                outcomes: vec![Outcome::Done, Outcome::Value(Some((b("v"), 258)))],
+            },
+            "18 01 02000000 01000000 00 0a000000 05 0201000000000000 76",
+        ),
+        (Outcome::Failed(Failure::AnswerTooLong(258)), "19 02010000"),
+        (Outcome::Revisions(vec![258, 0]), "1a 02000000 0201000000000000 0000000000000000"),
     ];
     for (outcome, text) in golden {
         let mut bytes = Vec::new();
         outcome.encode(&mut bytes);
         assert_eq!(hex(&bytes), text.replace(' ', ""), "{outcome:?}");
         assert_eq!(Outcome::decode(bytes.into()), Some(outcome));
+    }
+}
+
+/// A transaction around a command, as bytes: whatever the command's bytes are.
+fn around(kind: u8, command: &[u8]) -> Bytes {
+    let mut out = vec![kind, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0];
+    out.extend_from_slice(&(command.len() as u32).to_le_bytes());
+    out.extend_from_slice(command);
+    out.extend_from_slice(&[0; 4]);
+    out.into()
+}
+
+/// A chain of a million transactions, each in the list of the one before, is ten megabytes. Whoever
+/// decodes it level by level runs out of stack before it is refused.
+#[test]
+fn a_transaction_holds_no_transaction_however_deep() {
+    let put = put(Condition::None, Want::Done).to_bytes();
+    assert!(Command::decode(around(28, &put)).is_ok());
+    let mut inner = put;
+    for _ in 0..3 {
+        inner = around(28, &inner);
+    }
+    assert!(Command::decode(inner).is_err());
+    let get = Command::Get { key: b("k") }.to_bytes();
+    assert!(Command::decode(around(12, &around(12, &get))).is_err());
+    let answer = Outcome::Transaction { met: true, outcomes: vec![] };
+    let mut bytes = Vec::new();
+    Outcome::Transaction { met: true, outcomes: vec![answer] }.encode(&mut bytes);
+    assert_eq!(Outcome::decode(bytes.into()), None);
+}
+
+#[test]
+fn a_transaction_is_of_the_kind_that_its_commands_are() {
+    let (get, put) = (Command::Get { key: b("k") }, put(Condition::None, Want::Done));
+    for (command, reads) in [(get, true), (put, false)] {
+        let then = Transaction { then: vec![command.clone()], ..Transaction::default() };
+        let otherwise = Transaction { otherwise: vec![command.clone()], ..Transaction::default() };
+        assert_eq!((then.is_read(), otherwise.is_read()), (reads, reads));
+        assert_eq!(Command::decode(around(12, &command.to_bytes())).is_ok(), reads);
+        assert_eq!(Command::decode(around(28, &command.to_bytes())).is_ok(), !reads);
+    }
+}
+
+#[test]
+fn a_transaction_of_too_many_parts_is_refused() {
+    let of = |guards, commands| {
+        Command::Transaction(Transaction {
+            guards: vec![Guard { key: b("g"), condition: Condition::Present }; guards],
+            then: vec![Command::Add { key: b("k"), delta: 1 }; commands],
+            otherwise: vec![],
+            max: 1,
+        })
+    };
+    for (guards, commands, fine) in
+        [(0, MAX_PARTS, true), (0, MAX_PARTS + 1, false), (MAX_PARTS, 0, true), (MAX_PARTS, 1, false)]
+    {
+        assert_eq!(Command::decode(of(guards, commands).to_bytes()).is_ok(), fine, "{guards} and {commands}");
     }
 }
 
@@ -174,9 +263,21 @@ fn want() -> impl Strategy<Value = Want> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![4 => single(), 1 => transaction().prop_map(Command::Transaction)]
+}
+
+fn transaction() -> impl Strategy<Value = Transaction> {
+    let guard = (key(), condition()).prop_map(|(key, condition)| Guard { key, condition });
+    let list = || proptest::collection::vec(single(), 0..4);
+    (proptest::collection::vec(guard, 0..4), list(), list(), any::<u32>())
+        .prop_map(|(guards, then, otherwise, max)| Transaction { guards, then, otherwise, max })
+}
+
+fn single() -> impl Strategy<Value = Command> {
     prop_oneof![
         key().prop_map(|key| Command::Get { key }),
         keys().prop_map(|keys| Command::GetMany { keys }),
+        keys().prop_map(|keys| Command::Revisions { keys }),
         keys().prop_map(|keys| Command::Exists { keys }),
         Just(Command::Count),
         key().prop_map(|key| Command::Length { key }),
@@ -196,6 +297,15 @@ fn command() -> impl Strategy<Value = Command> {
 }
 
 fn outcome() -> impl Strategy<Value = Outcome> {
+    let list = proptest::collection::vec(single_outcome(), 0..4);
+    let transaction = (any::<bool>(), list);
+    prop_oneof![
+        4 => single_outcome(),
+        1 => transaction.prop_map(|(met, outcomes)| Outcome::Transaction { met, outcomes }),
+    ]
+}
+
+fn single_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         Just(Outcome::Done),
         Just(Outcome::Unmet),
@@ -208,6 +318,8 @@ fn outcome() -> impl Strategy<Value = Outcome> {
         any::<u32>().prop_map(|max| Outcome::Failed(Failure::TooLong(max))),
         Just(Outcome::Failed(Failure::SessionFull)),
         Just(Outcome::Failed(Failure::OutOfOrder)),
+        any::<u32>().prop_map(|max| Outcome::Failed(Failure::AnswerTooLong(max))),
+        proptest::collection::vec(any::<u64>(), 0..5).prop_map(Outcome::Revisions),
         Just(Outcome::Retired),
     ]
 }
@@ -241,7 +353,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_a_command_or_an_error(kind in 0..24_u8, body in proptest::collection::vec(0..6_u8, 0..60)) {
+    fn random_bytes_are_a_command_or_an_error(kind in 0..32_u8, body in proptest::collection::vec(0..6_u8, 0..60)) {
         let bytes = Bytes::from([&[kind][..], &body[..]].concat());
         if let Ok(command) = Command::decode(bytes.clone()) {
             prop_assert_eq!(command.to_bytes(), bytes);
@@ -273,7 +385,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_an_outcome_or_none(kind in 0..14_u8, body in proptest::collection::vec(0..4_u8, 0..40)) {
+    fn random_bytes_are_an_outcome_or_none(kind in 0..30_u8, body in proptest::collection::vec(0..4_u8, 0..40)) {
         let bytes = [&[kind][..], &body[..]].concat();
         if let Some(outcome) = Outcome::decode(bytes.clone().into()) {
             let mut again = Vec::new();

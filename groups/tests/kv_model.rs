@@ -7,7 +7,7 @@ use bytes::Bytes;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::session::{Admission, MAX_OPEN, Sessions};
 use groups::kv::value::{Batch, lead, noop};
-use groups::kv::{Command, Condition, Failure, Outcome, State, Ticket, Want};
+use groups::kv::{Command, Condition, Failure, Guard, Outcome, State, Ticket, Transaction, Want};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -41,8 +41,28 @@ impl Model {
         self.items.get(key).map(|(value, revision)| (Bytes::copy_from_slice(value), *revision))
     }
 
+    fn met(&self, key: &[u8], condition: &Condition) -> bool {
+        let before = self.items.get(key);
+        match condition {
+            Condition::None => true,
+            Condition::Absent => before.is_none(),
+            Condition::Present => before.is_some(),
+            Condition::Revision(0) => before.is_none(),
+            Condition::Revision(r) => before.is_some_and(|(_, revision)| revision == r),
+            Condition::Value(v) => before.is_some_and(|(value, _)| value == v),
+        }
+    }
+
     fn run(&mut self, command: &Command) -> Outcome {
         match command {
+            Command::Revisions { keys } => {
+                Outcome::Revisions(keys.iter().map(|k| self.items.get(&k[..]).map_or(0, |i| i.1)).collect())
+            }
+            Command::Transaction(Transaction { guards, then, otherwise, .. }) => {
+                let met = guards.iter().all(|guard| self.met(&guard.key, &guard.condition));
+                let commands = if met { then } else { otherwise };
+                Outcome::Transaction { met, outcomes: commands.iter().map(|c| self.run(c)).collect() }
+            }
             Command::Get { key } => Outcome::Value(self.pair(key)),
             Command::GetMany { keys } => {
                 Outcome::Values(keys.iter().map(|k| self.value(k).map(Bytes::copy_from_slice)).collect())
@@ -54,14 +74,7 @@ impl Model {
             Command::Length { key } => Outcome::Integer(self.value(key).map_or(0, <[u8]>::len) as i64),
             Command::Put { key, value, condition, want } => {
                 let before = self.pair(key);
-                let met = match condition {
-                    Condition::None => true,
-                    Condition::Absent => before.is_none(),
-                    Condition::Present => before.is_some(),
-                    Condition::Revision(0) => before.is_none(),
-                    Condition::Revision(r) => before.as_ref().is_some_and(|(_, revision)| revision == r),
-                    Condition::Value(v) => before.as_ref().is_some_and(|(value, _)| value == v),
-                };
+                let met = self.met(key, condition);
                 if met {
                     self.set(key, value);
                 }
@@ -146,15 +159,37 @@ fn value() -> impl Strategy<Value = Bytes> {
     ]
 }
 
-fn command() -> impl Strategy<Value = Command> {
-    let keys = || proptest::collection::vec(key(), 0..4);
-    let condition = prop_oneof![
+fn condition() -> impl Strategy<Value = Condition> {
+    prop_oneof![
         Just(Condition::None),
         Just(Condition::Absent),
         Just(Condition::Present),
         (0..20_u64).prop_map(Condition::Revision),
         value().prop_map(Condition::Value),
-    ];
+    ]
+}
+
+/// A transaction that may answer so much; a third of them only read.
+fn transaction(max: impl Strategy<Value = u32>) -> impl Strategy<Value = Transaction> {
+    let guards = proptest::collection::vec((key(), condition()), 0..3);
+    let list = || {
+        let reads = single().prop_filter("a read", Command::is_read);
+        let list = || proptest::collection::vec(single(), 0..6);
+        prop_oneof![2 => list(), 1 => proptest::collection::vec(reads, 0..4)]
+    };
+    (guards, list(), list(), max).prop_map(|(guards, then, otherwise, max)| {
+        let guards = guards.into_iter().map(|(key, condition)| Guard { key, condition }).collect();
+        Transaction { guards, then, otherwise, max }
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![4 => single(), 1 => transaction(Just(u32::MAX)).prop_map(Command::Transaction)]
+}
+
+fn single() -> impl Strategy<Value = Command> {
+    let keys = || proptest::collection::vec(key(), 0..4);
+    let condition = condition();
     let want = prop_oneof![Just(Want::Done), Just(Want::Revision), Just(Want::Previous)];
     prop_oneof![
         4 => (key(), value(), condition, want)
@@ -169,6 +204,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (key(), value(), value()).prop_map(|(key, old, new)| Command::Cas { key, old, new }),
         1 => key().prop_map(|key| Command::Get { key }),
         1 => keys().prop_map(|keys| Command::GetMany { keys }),
+        1 => keys().prop_map(|keys| Command::Revisions { keys }),
         1 => keys().prop_map(|keys| Command::Exists { keys }),
         1 => Just(Command::Count),
         1 => key().prop_map(|key| Command::Length { key }),
@@ -246,6 +282,37 @@ proptest! {
         prop_assert_eq!(first, second);
         prop_assert_eq!(one.hash(), other.hash());
         prop_assert_eq!(one.revision(), other.revision());
+    }
+
+    /// What a transaction answers is bounded by what it says itself; one that could answer more
+    /// changes nothing at all.
+    #[test]
+    fn a_transaction_answers_no_more_than_it_may(
+        before in proptest::collection::vec(single(), 0..10),
+        transaction in transaction(prop_oneof![0..3_000_u32, 20_000..60_000_u32]),
+    ) {
+        let mut state = State::default();
+        for (number, command) in (1..).zip(before) {
+            apply(&mut state, batch(&[(ticket(number), command)]));
+        }
+        let max = transaction.max;
+        let (hash, revision) = (state.hash(), state.revision());
+        let answers = apply(&mut state, batch(&[(ticket(100), Command::Transaction(transaction.clone()))]));
+        match &answers[0].1 {
+            Outcome::Failed(Failure::AnswerTooLong(said)) => {
+                prop_assert_eq!((*said, state.hash(), state.revision()), (max, hash, revision));
+            }
+            outcome @ Outcome::Transaction { outcomes, .. } => {
+                let mut bytes = Vec::new();
+                outcome.encode(&mut bytes);
+                prop_assert!(outcome.size() <= max as usize, "{} of {max} bytes", outcome.size());
+                prop_assert!(bytes.len() <= outcome.size() + 5 * outcomes.len() + 64, "its size is about its bytes");
+            }
+            other => prop_assert!(false, "{other:?}"),
+        }
+        if transaction.is_read() {
+            prop_assert_eq!(state.read(&Command::Transaction(transaction)), answers[0].1.clone());
+        }
     }
 
     /// A value, a key, a revision: whatever is different shows in the hash.
@@ -360,6 +427,60 @@ fn one_failed_condition_does_not_fail_its_batch() {
         outcomes,
         [Outcome::Unmet, Outcome::Done, Outcome::Failed(Failure::Overflow), Outcome::Integer(3)]
     );
+}
+
+/// A thousand gets of one large value were a reply of gigabytes, made of a request of kilobytes.
+#[test]
+fn a_transaction_that_would_answer_too_much_fails_before_it_begins() {
+    let (key, large) = (|| Bytes::from_static(b"k"), Bytes::from(vec![b'x'; 10_000]));
+    let put = Command::Put { key: key(), value: large, condition: Condition::None, want: Want::Done };
+    let get = || Command::Get { key: key() };
+    let run = |then: Vec<Command>| {
+        let mut state = State::default();
+        let transaction = Transaction { then, max: 11_000, ..Transaction::default() };
+        let mut answers = apply(&mut state, batch(&[(ticket(1), Command::Transaction(transaction))]));
+        (answers.pop().expect("an answer").1, state.len())
+    };
+    let failed = (Outcome::Failed(Failure::AnswerTooLong(11_000)), 0);
+    assert_eq!(run(vec![put.clone(), get(), get()]), failed);
+    assert!(matches!(run(vec![put.clone(), get()]), (Outcome::Transaction { met: true, .. }, 1)));
+    // What was taken is gone, and what was overwritten is as long as it is now.
+    let take = Command::Take { key: key() };
+    let short =
+        Command::Put { key: key(), value: "v".into(), condition: Condition::None, want: Want::Previous };
+    assert!(matches!(run(vec![put.clone(), take.clone(), take, get()]), (Outcome::Transaction { .. }, 0)));
+    assert!(matches!(run(vec![put.clone(), short, get(), get()]), (Outcome::Transaction { .. }, 1)));
+    // The bound is the length that the value may come to have.
+    let append = Command::Append { key: key(), value: vec![b'y'; 2_000].into(), max: 1 << 20 };
+    assert_eq!(run(vec![put, append, get()]), failed);
+}
+
+#[test]
+fn a_command_that_fails_within_a_transaction_leaves_the_others() {
+    let mut state = State::default();
+    let (key, other) = (|| Bytes::from_static(b"k"), || Bytes::from_static(b"n"));
+    let put = |value: &'static [u8]| Command::Put {
+        key: key(),
+        value: Bytes::from_static(value),
+        condition: Condition::None,
+        want: Want::Done,
+    };
+    let then = vec![
+        put(b"text"),
+        Command::Add { key: key(), delta: 1 },
+        Command::Add { key: other(), delta: 2 },
+        Command::Get { key: other() },
+    ];
+    let transaction = Transaction { then, max: 1 << 20, ..Transaction::default() };
+    let answers = apply(&mut state, batch(&[(ticket(1), Command::Transaction(transaction))]));
+    let outcomes = vec![
+        Outcome::Done,
+        Outcome::Failed(Failure::NotAnInteger),
+        Outcome::Integer(2),
+        Outcome::Value(Some((Bytes::from_static(b"2"), 2))),
+    ];
+    assert_eq!(answers[0].1, Outcome::Transaction { met: true, outcomes });
+    assert_eq!(state.len(), 2);
 }
 
 #[test]

@@ -8,10 +8,11 @@ use groups::ids::{Ballot, InstanceId, NodeId, StorageId};
 use groups::kv::{Point, StateHash, Sum};
 use groups::paxos::codec::{DecodeError, FIRST_KIND, LAST_KIND, decode, encode};
 use groups::paxos::message::{
-    Accept, Accepted, Advance, AdvanceReply, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
+    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
     Promise, Reject, Report, Then, Transfer, Values,
 };
 use groups::peers::Tenure;
+use groups::time::Time;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 

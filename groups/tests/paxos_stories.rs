@@ -10,6 +10,7 @@ use groups::kv::Ticket;
 use groups::kv::value::{Batch, noop};
 use groups::paxos::message::{Accept, Advance, Entry, Mark, Promise};
 use groups::paxos::{Message, chain};
+use groups::time::Time;
 use paxos_support::{Setup, World, text};
 
 /// A whole promise of a node that has accepted one value.

@@ -357,3 +357,18 @@ fn five_hundred_connections() {
     cluster::until(LONG, "the places are free again", || cluster.status(1).is_ok_and(|s| s.connections <= 2));
     assert_eq!(cluster.client(1).say("GET conn-499").expect("an answer"), Reply::bulk("2"));
 }
+
+#[test]
+fn a_large_reply_does_not_leave_its_connection_asleep() {
+    // The story: a reply of megabytes filled the connection. Where the socket then took all of it in
+    // one go, nobody was left to tell the connection to read on, and the next command was not answered.
+    let cluster = Cluster::start(one_node());
+    let mut client = cluster.client(1);
+    client.call(&[b"SET".as_slice(), b"large", &vec![b'x'; 3 * MIB]]).expect("an answer");
+    for round in 0..50 {
+        let Ok(Reply::Bulk(Some(value))) = client.say("GET large") else { panic!("no value, round {round}") };
+        assert_eq!(value.len(), 3 * MIB);
+        let pong = client.say("PING").unwrap_or_else(|e| panic!("round {round}: {e}"));
+        assert_eq!(pong, Reply::Status("PONG".into()));
+    }
+}

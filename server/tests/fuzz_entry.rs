@@ -167,6 +167,7 @@ fn text_seeds() {
         cut("put 'it\\'s' \"\\x00\\n\\\"\"\r\n incrby n -5 \r\ncas k old new\r\n"),
         cut("hello 3 auth u p setname x\r\nclient setname y\nconfig get *\nhelp put\n"),
         cut("put \"unclosed\nget \"closed\"early\nnosuchcommand\nget\n"),
+        cut("watch a b\nmulti\nmultiop if a rev 5 if b value x if c absent then put a v nx rev then cas a b c else get a rev\n"),
     ]);
     REPLY.write_seeds(&[
         cut("+OK\r\n-ERR no\r\n:42\r\n$5\r\nvalue\r\n$-1\r\n*2\r\n:1\r\n*0\r\n"),

@@ -7,8 +7,9 @@ use groups::ids::{GroupId, Slot};
 use proptest::prelude::*;
 use server::protocol::table::{COMMANDS, find};
 use server::protocol::{
-    Args, Combine, Command, Condition, DataCommand, KeyOperation, ManyKeys, NodeCommand, Operation, Put,
-    PutAnswer, Reply, ServerInfo, Session, SizeLimits, Version, nearest,
+    Args, Combine, Command, Condition, DataCommand, Guard, KeyOperation, ManyKeys, NodeCommand, Operation,
+    Put, PutAnswer, Reply, ServerInfo, Session, SizeLimits, Transaction, TransactionCommand, TransactionForm,
+    Version, nearest,
 };
 
 const SIZES: SizeLimits = SizeLimits { max_key: 16, max_value: 64 };
@@ -83,6 +84,182 @@ fn data_commands() {
         Ok(Command::Data(one("", Operation::Get { revision: false, stale: None }))),
         "empty keys are keys"
     );
+}
+
+/// The guards, and the operations of both lists.
+type Parts = (Vec<Guard>, Vec<DataCommand>, Vec<DataCommand>);
+
+fn multiop(words: &[&[u8]]) -> Parts {
+    match Command::parse(&Args::from_words(words), &SIZES) {
+        Ok(Command::Data(DataCommand::Transaction(Transaction {
+            guards,
+            then,
+            otherwise,
+            form: TransactionForm::Branches,
+        }))) => (guards, then, otherwise),
+        other => panic!("{words:?}: {other:?}"),
+    }
+}
+
+fn guard(key: &'static str, condition: Condition) -> Guard {
+    Guard { key: key.into(), condition }
+}
+
+#[test]
+fn the_clauses_of_a_multiop() {
+    let say = |line: &str| multiop(&line.split(' ').map(str::as_bytes).collect::<Vec<_>>());
+    let get = |key, revision| one(key, Operation::Get { revision, stale: None });
+    let put = |condition, answer| {
+        let put = Put { condition, answer, ..Put::new(Bytes::from_static(b"v")) };
+        one("k", Operation::Put(put))
+    };
+    let (guards, then, otherwise) = say(
+        "MULTIOP IF a REV 5 if b value v IF c ABSENT IF d present THEN PUT k v IFREV 7 REV THEN get k rev ELSE GET k",
+    );
+    assert_eq!(
+        guards,
+        [
+            guard("a", Condition::Revision(5)),
+            guard("b", Condition::Value("v".into())),
+            guard("c", Condition::Absent),
+            guard("d", Condition::Present),
+        ]
+    );
+    assert_eq!(then, [put(Condition::Revision(7), PutAnswer::Revision), get("k", true)]);
+    assert_eq!(otherwise, [get("k", false)]);
+
+    for (line, operation) in [
+        ("SET k v NX GET", put(Condition::Absent, PutAnswer::Previous)),
+        ("SETNX k v", put(Condition::Absent, PutAnswer::Flag)),
+        ("GETSET k v", put(Condition::Always, PutAnswer::Previous)),
+        ("GETDEL k", one("k", Operation::GetDelete)),
+        ("DEL k", one("k", Operation::Delete)),
+        ("EXISTS k", one("k", Operation::Exists)),
+        ("STRLEN k", one("k", Operation::Length)),
+        ("INCR k", one("k", Operation::Add(1))),
+        ("DECR k", one("k", Operation::Add(-1))),
+        ("INCRBY k 5", one("k", Operation::Add(5))),
+        ("DECRBY k 5", one("k", Operation::Add(-5))),
+        ("APPEND k v", one("k", Operation::Append("v".into()))),
+        ("CAS k a b", one("k", Operation::CompareAndSwap { old: "a".into(), new: "b".into() })),
+    ] {
+        let expected = vec![operation];
+        assert_eq!(say(&format!("MULTIOP THEN {line}")), (vec![], expected.clone(), vec![]), "{line}");
+        assert_eq!(say(&format!("MULTIOP ELSE {line}")), (vec![], vec![], expected), "{line}");
+    }
+    assert_eq!(say("MULTIOP IF k PRESENT").0, [guard("k", Condition::Present)]);
+}
+
+#[test]
+fn keys_and_values_of_a_multiop_may_be_its_keywords() {
+    // What stands at the place of a key or a value is one, whatever its bytes are.
+    let (guards, then, otherwise) = multiop(&[
+        b"MULTIOP",
+        b"IF",
+        b"THEN",
+        b"VALUE",
+        b"ELSE",
+        b"THEN",
+        b"PUT",
+        b"THEN",
+        b"ELSE",
+        b"IFEQ",
+        b"THEN",
+        b"THEN",
+        b"CAS",
+        b"ELSE",
+        b"IF",
+        b"THEN",
+        b"ELSE",
+        b"APPEND",
+        b"IF",
+        b"\0\r\n THEN",
+        b"ELSE",
+        b"GET",
+        b"REV",
+    ]);
+    assert_eq!(guards, [guard("THEN", Condition::Value("ELSE".into()))]);
+    let put = Put { condition: Condition::Value("THEN".into()), ..Put::new("ELSE".into()) };
+    assert_eq!(
+        then,
+        [
+            one("THEN", Operation::Put(put)),
+            one("ELSE", Operation::CompareAndSwap { old: "IF".into(), new: "THEN".into() })
+        ]
+    );
+    assert_eq!(
+        otherwise,
+        [
+            one("IF", Operation::Append("\0\r\n THEN".into())),
+            one("REV", Operation::Get { revision: false, stale: None })
+        ]
+    );
+}
+
+#[test]
+fn a_multiop_says_what_is_wrong_with_it() {
+    for (line, why) in [
+        ("MULTIOP GET k v", "IF, THEN or ELSE is expected, not 'GET'"),
+        ("MULTIOP THEN GET k GET k", "IF, THEN or ELSE is expected, not 'GET'"),
+        ("MULTIOP THEN GET k IF k PRESENT", "every IF stands before the first THEN and ELSE"),
+        ("MULTIOP ELSE GET k THEN GET k", "every THEN stands before the first ELSE"),
+        ("MULTIOP IF k REVISION 5", "'REVISION' is no condition"),
+        ("MULTIOP IF k VALUE", "VALUE needs a value"),
+        ("MULTIOP IF k PRESENT IF k", "IF needs a key and REV, VALUE, ABSENT or PRESENT"),
+        ("MULTIOP IF k PRESENT IF", "IF needs a key"),
+        ("MULTIOP IF k PRESENT THEN", "THEN and ELSE need an operation"),
+        ("MULTIOP IF k PRESENT THEN GET", "GET needs a key"),
+        ("MULTIOP IF k PRESENT THEN PUT k", "PUT needs a value"),
+        ("MULTIOP IF k PRESENT THEN CAS k a", "CAS needs a value"),
+        ("MULTIOP THEN MGET k k", "'MGET' is no operation on one key"),
+        ("MULTIOP THEN MULTIOP THEN GET k", "'MULTIOP' is no operation on one key"),
+        ("MULTIOP THEN PUT k v NX XX", "only one of NX, XX, IFREV and IFEQ can be given"),
+        ("MULTIOP THEN DEL a b", "IF, THEN or ELSE is expected, not 'b'"),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert!(error.starts_with(&format!("ERR syntax error: {why}")), "{line}: {error}");
+        assert!(error.contains("nothing was applied; usage: MULTIOP [IF key REV"), "{line}: {error}");
+    }
+    for (line, error) in [
+        ("MULTIOP IF k REV x", "ERR value is not an integer or out of range"),
+        ("MULTIOP IF k REV -1", "ERR value is not an integer or out of range"),
+        ("MULTIOP THEN INCRBY k x", "ERR value is not an integer or out of range"),
+        ("MULTIOP THEN INCRBY k", "ERR value is not an integer or out of range"),
+    ] {
+        assert_eq!(parse(line).expect_err(line), error, "{line}");
+    }
+    let (key, value) = ("k".repeat(17), "v".repeat(65));
+    for line in [format!("MULTIOP IF {key} PRESENT"), format!("MULTIOP THEN GET {key}")] {
+        assert!(parse(&line).expect_err(&line).starts_with("TOOBIG max=16 the key"));
+    }
+    for line in [format!("MULTIOP IF k VALUE {value}"), format!("MULTIOP THEN PUT k {value}")] {
+        assert!(parse(&line).expect_err(&line).starts_with("TOOBIG max=64 the value"));
+    }
+    // More parts than the state machine takes.
+    let words = std::iter::once("MULTIOP").chain(["THEN", "INCR", "k"].into_iter().cycle().take(3 * 70_000));
+    let error = Command::parse(&Args::from_words(words), &SIZES).expect_err("too many").to_string();
+    assert!(error.contains("more than 65536 guards and operations"), "{error}");
+}
+
+#[test]
+fn transaction_commands() {
+    for (line, expected) in [
+        ("MULTI", TransactionCommand::Multi),
+        ("exec", TransactionCommand::Exec),
+        ("DISCARD", TransactionCommand::Discard),
+        ("WATCH a b", TransactionCommand::Watch(keys(&["a", "b"]))),
+        ("UNWATCH", TransactionCommand::Unwatch),
+    ] {
+        assert_eq!(parse(line), Ok(Command::Transaction(expected)), "{line}");
+    }
+    for (line, write, frees) in [
+        ("MULTIOP THEN GET k ELSE GET k", false, true),
+        ("MULTIOP THEN GET k ELSE DEL k", true, true),
+        ("MULTIOP THEN DEL k THEN PUT k v", true, false),
+        ("MULTIOP IF k REV 1 ELSE INCR k", true, false),
+    ] {
+        assert_eq!((data(line).is_write(), data(line).frees()), (write, frees), "{line}");
+    }
 }
 
 #[test]
@@ -224,10 +401,6 @@ fn every_refusal_has_its_words() {
         (
             "FOOBARBAZ a\rb c",
             "ERR unknown command 'FOOBARBAZ', with args beginning with: 'a b' 'c' ; HELP lists all commands",
-        ),
-        (
-            "MULTI",
-            "ERR unknown command 'MULTI': transactions are not supported yet; nothing was applied; HELP lists all commands",
         ),
         (
             "expire k 1",

@@ -3,6 +3,9 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::state::Item;
+use super::transaction::Transaction;
+
 /// The most keys in one command: what a request's limits allow, far below what a length can say.
 pub const MAX_KEYS: usize = 1 << 20;
 
@@ -20,6 +23,20 @@ pub enum Condition {
     Revision(u64),
     /// The key is present with this value.
     Value(Bytes),
+}
+
+impl Condition {
+    /// Whether it holds of a key with this item, or without one.
+    #[must_use]
+    pub fn holds(&self, held: Option<&Item>) -> bool {
+        match self {
+            Condition::None => true,
+            Condition::Absent => held.is_none(),
+            Condition::Present => held.is_some(),
+            Condition::Revision(revision) => held.map_or(0, |item| item.revision) == *revision,
+            Condition::Value(value) => held.is_some_and(|item| item.value == *value),
+        }
+    }
 }
 
 /// What the writer wants to hear.
@@ -44,6 +61,11 @@ pub enum Command {
     },
     /// The values of several keys, at one instant.
     GetMany {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// The revisions of several keys at one instant, 0 for an absent one.
+    Revisions {
         /// The keys.
         keys: Vec<Bytes>,
     },
@@ -111,18 +133,22 @@ pub enum Command {
         /// The value it gets.
         new: Bytes,
     },
+    /// Several commands at one instant; a read if all of them are.
+    Transaction(Transaction),
 }
 
 /// Why bytes are not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a command: {0}")]
-pub struct BadCommand(&'static str);
+pub struct BadCommand(pub(super) &'static str);
 
 const GET: u8 = 1;
 const GET_MANY: u8 = 2;
 const EXISTS: u8 = 3;
 const COUNT: u8 = 4;
 const LENGTH: u8 = 5;
+pub(super) const READ_TRANSACTION: u8 = 12;
+const REVISIONS: u8 = 13;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -130,19 +156,22 @@ const TAKE: u8 = 19;
 const ADD: u8 = 20;
 const APPEND: u8 = 21;
 const CAS: u8 = 22;
+pub(super) const TRANSACTION: u8 = 28;
 
 impl Command {
     /// Whether it leaves the state as it is.
     #[must_use]
     pub fn is_read(&self) -> bool {
-        matches!(
-            self,
+        match self {
             Command::Get { .. }
-                | Command::GetMany { .. }
-                | Command::Exists { .. }
-                | Command::Count
-                | Command::Length { .. }
-        )
+            | Command::GetMany { .. }
+            | Command::Revisions { .. }
+            | Command::Exists { .. }
+            | Command::Count
+            | Command::Length { .. } => true,
+            Command::Transaction(transaction) => transaction.is_read(),
+            _ => false,
+        }
     }
 
     /// Writes the command behind what `out` holds.
@@ -153,6 +182,7 @@ impl Command {
                 put_bytes(out, key);
             }
             Command::GetMany { keys } => put_keys(out, GET_MANY, keys),
+            Command::Revisions { keys } => put_keys(out, REVISIONS, keys),
             Command::Exists { keys } => put_keys(out, EXISTS, keys),
             Command::Count => out.put_u8(COUNT),
             Command::Length { key } => {
@@ -166,19 +196,7 @@ impl Command {
                     Want::Revision => 1,
                     Want::Previous => 2,
                 });
-                match condition {
-                    Condition::None => out.put_u8(0),
-                    Condition::Absent => out.put_u8(1),
-                    Condition::Present => out.put_u8(2),
-                    Condition::Revision(revision) => {
-                        out.put_u8(3);
-                        out.put_u64_le(*revision);
-                    }
-                    Condition::Value(value) => {
-                        out.put_u8(4);
-                        put_bytes(out, value);
-                    }
-                }
+                put_condition(out, condition);
                 put_bytes(out, key);
                 put_bytes(out, value);
             }
@@ -212,6 +230,7 @@ impl Command {
                 put_bytes(out, old);
                 put_bytes(out, new);
             }
+            Command::Transaction(transaction) => transaction.encode(out),
         }
     }
 
@@ -232,6 +251,7 @@ impl Command {
         let command = match r.u8()? {
             GET => Command::Get { key: r.bytes()? },
             GET_MANY => Command::GetMany { keys: r.keys()? },
+            REVISIONS => Command::Revisions { keys: r.keys()? },
             EXISTS => Command::Exists { keys: r.keys()? },
             COUNT => Command::Count,
             LENGTH => Command::Length { key: r.bytes()? },
@@ -242,14 +262,7 @@ impl Command {
                     2 => Want::Previous,
                     _ => return Err(BadCommand("unknown answer wanted")),
                 };
-                let condition = match r.u8()? {
-                    0 => Condition::None,
-                    1 => Condition::Absent,
-                    2 => Condition::Present,
-                    3 => Condition::Revision(r.u64()?),
-                    4 => Condition::Value(r.bytes()?),
-                    _ => return Err(BadCommand("unknown condition")),
-                };
+                let condition = r.condition()?;
                 Command::Put { key: r.bytes()?, value: r.bytes()?, condition, want }
             }
             PUT_MANY => {
@@ -271,15 +284,34 @@ impl Command {
                 Command::Append { key: r.bytes()?, value: r.bytes()?, max }
             }
             CAS => Command::Cas { key: r.bytes()?, old: r.bytes()?, new: r.bytes()? },
+            kind @ (TRANSACTION | READ_TRANSACTION) => {
+                Command::Transaction(Transaction::decode(&mut r, kind)?)
+            }
             _ => return Err(BadCommand("unknown kind")),
         };
         if r.0.is_empty() { Ok(command) } else { Err(BadCommand("bytes follow it")) }
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);
+}
+
+pub(super) fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
+    match condition {
+        Condition::None => out.put_u8(0),
+        Condition::Absent => out.put_u8(1),
+        Condition::Present => out.put_u8(2),
+        Condition::Revision(revision) => {
+            out.put_u8(3);
+            out.put_u64_le(*revision);
+        }
+        Condition::Value(value) => {
+            out.put_u8(4);
+            put_bytes(out, value);
+        }
+    }
 }
 
 fn put_keys(out: &mut Vec<u8>, kind: u8, keys: &[Bytes]) {
@@ -290,7 +322,8 @@ fn put_keys(out: &mut Vec<u8>, kind: u8, keys: &[Bytes]) {
     }
 }
 
-struct Reader(Bytes);
+/// The bytes of a command that are not read yet.
+pub(super) struct Reader(Bytes);
 
 impl Reader {
     fn need(&self, n: usize) -> Result<(), BadCommand> {
@@ -302,7 +335,7 @@ impl Reader {
         Ok(self.0.get_u8())
     }
 
-    fn u32(&mut self) -> Result<u32, BadCommand> {
+    pub(super) fn u32(&mut self) -> Result<u32, BadCommand> {
         self.need(4)?;
         Ok(self.0.get_u32_le())
     }
@@ -312,7 +345,7 @@ impl Reader {
         Ok(self.0.get_u64_le())
     }
 
-    fn bytes(&mut self) -> Result<Bytes, BadCommand> {
+    pub(super) fn bytes(&mut self) -> Result<Bytes, BadCommand> {
         let len = self.u32()? as usize;
         self.need(len)?;
         Ok(self.0.split_to(len))
@@ -320,13 +353,24 @@ impl Reader {
 
     /// A count of things that take at least `least` bytes each: one that cannot fit allocates
     /// nothing.
-    fn count(&mut self, least: usize) -> Result<usize, BadCommand> {
+    pub(super) fn count(&mut self, least: usize) -> Result<usize, BadCommand> {
         let count = self.u32()? as usize;
         if count > MAX_KEYS {
             return Err(BadCommand("too many keys"));
         }
         self.need(count * least)?;
         Ok(count)
+    }
+
+    pub(super) fn condition(&mut self) -> Result<Condition, BadCommand> {
+        Ok(match self.u8()? {
+            0 => Condition::None,
+            1 => Condition::Absent,
+            2 => Condition::Present,
+            3 => Condition::Revision(self.u64()?),
+            4 => Condition::Value(self.bytes()?),
+            _ => return Err(BadCommand("unknown condition")),
+        })
     }
 
     fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {

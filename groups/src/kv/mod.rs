@@ -9,6 +9,7 @@ pub mod outcome;
 pub mod rescan;
 pub mod session;
 pub mod state;
+pub mod transaction;
 pub mod value;
 
 pub use check::{Point, Sum, Verdict};
@@ -19,3 +20,4 @@ pub use outcome::{Failure, Outcome};
 pub use rescan::{Rescan, Scanned};
 pub use session::Ticket;
 pub use state::{ApplyError, State};
+pub use transaction::{Guard, Transaction};

@@ -4,6 +4,9 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::command::MAX_KEYS;
+use super::transaction::MAX_PARTS;
+
+const TRANSACTION: u8 = 24;
 
 /// Why a command failed. Nothing of it was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub enum Failure {
     SessionFull,
     /// An earlier command of the same session is missing: send them again in order.
     OutOfOrder,
+    /// The outcomes of a transaction could take more than this many bytes.
+    AnswerTooLong(u32),
 }
 
 /// What a command came to.
@@ -35,6 +40,15 @@ pub enum Outcome {
     Value(Option<(Bytes, u64)>),
     /// Values in the order of the keys.
     Values(Vec<Option<Bytes>>),
+    /// Revisions in the order of the keys.
+    Revisions(Vec<u64>),
+    /// A transaction was executed.
+    Transaction {
+        /// Whether the guards held: it says which of its two lists was executed.
+        met: bool,
+        /// What the commands of that list came to, in order; none of them is a transaction.
+        outcomes: Vec<Outcome>,
+    },
     /// Not applied.
     Failed(Failure),
     /// A copy of a command whose answer was given up long ago. Not applied again; whether it
@@ -84,6 +98,27 @@ impl Outcome {
             Outcome::Failed(Failure::SessionFull) => out.put_u8(10),
             Outcome::Retired => out.put_u8(11),
             Outcome::Failed(Failure::OutOfOrder) => out.put_u8(12),
+            Outcome::Transaction { met, outcomes } => {
+                out.put_u8(TRANSACTION);
+                out.put_u8(u8::from(*met));
+                out.put_u32_le(outcomes.len() as u32);
+                for outcome in outcomes {
+                    let length = out.len();
+                    out.put_u32_le(0);
+                    outcome.encode(out);
+                    let encoded = (out.len() - length - 4) as u32;
+                    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+                }
+            }
+            Outcome::Failed(Failure::AnswerTooLong(max)) => {
+                out.put_u8(25);
+                out.put_u32_le(*max);
+            }
+            Outcome::Revisions(revisions) => {
+                out.put_u8(26);
+                out.put_u32_le(revisions.len() as u32);
+                revisions.iter().for_each(|revision| out.put_u64_le(*revision));
+            }
         }
     }
 
@@ -93,6 +128,10 @@ impl Outcome {
         match self {
             Outcome::Value(Some((value, _))) => value.len() + 16,
             Outcome::Values(values) => values.iter().flatten().map(|v| v.len() + 8).sum::<usize>() + 8,
+            Outcome::Revisions(revisions) => revisions.len() * 8 + 8,
+            Outcome::Transaction { outcomes, .. } => {
+                outcomes.iter().map(|o| o.size() + 4).sum::<usize>() + 16
+            }
             _ => 16,
         }
     }
@@ -134,8 +173,39 @@ impl Outcome {
             10 => Outcome::Failed(Failure::SessionFull),
             11 => Outcome::Retired,
             12 => Outcome::Failed(Failure::OutOfOrder),
+            TRANSACTION => decode_transaction(&mut bytes)?,
+            25 => Outcome::Failed(Failure::AnswerTooLong(bytes.try_get_u32_le().ok()?)),
+            26 => {
+                let count = bytes.try_get_u32_le().ok()? as usize;
+                if count > MAX_KEYS || bytes.len() < count * 8 {
+                    return None;
+                }
+                Outcome::Revisions((0..count).map(|_| bytes.get_u64_le()).collect())
+            }
             _ => return None,
         };
         bytes.is_empty().then_some(outcome)
     }
+}
+
+fn decode_transaction(bytes: &mut Bytes) -> Option<Outcome> {
+    let met = match bytes.try_get_u8().ok()? {
+        0 => false,
+        1 => true,
+        _ => return None,
+    };
+    let count = bytes.try_get_u32_le().ok()? as usize;
+    if count > MAX_PARTS || bytes.len() < count * 5 {
+        return None;
+    }
+    let mut outcomes = Vec::with_capacity(count);
+    for _ in 0..count {
+        let length = bytes.try_get_u32_le().ok()? as usize;
+        // One level deep, whatever the bytes say.
+        if length > bytes.len() || bytes.first() == Some(&TRANSACTION) {
+            return None;
+        }
+        outcomes.push(Outcome::decode(bytes.split_to(length))?);
+    }
+    Some(Outcome::Transaction { met, outcomes })
 }

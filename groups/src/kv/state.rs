@@ -295,11 +295,15 @@ impl State {
             Command::GetMany { keys } => {
                 Outcome::Values(keys.iter().map(|k| self.get(k).map(|i| i.value.clone())).collect())
             }
+            Command::Revisions { keys } => {
+                Outcome::Revisions(keys.iter().map(|k| self.get(k).map_or(0, |i| i.revision)).collect())
+            }
             Command::Exists { keys } => {
                 Outcome::Integer(keys.iter().filter(|k| self.get(k).is_some()).count() as i64)
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
             Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
+            Command::Transaction(transaction) if transaction.is_read() => self.read_transaction(transaction),
             _ => panic!("a write is not a read"),
         }
     }
@@ -310,7 +314,7 @@ impl State {
         self.items.get(key)
     }
 
-    fn execute(&mut self, command: Command) -> Outcome {
+    pub(super) fn execute(&mut self, command: Command) -> Outcome {
         match command {
             Command::Put { key, value, condition, want } => self.put(&key, value, &condition, want),
             Command::PutMany { pairs } => {
@@ -334,9 +338,11 @@ impl State {
                     Outcome::Integer(0)
                 }
             }
+            Command::Transaction(transaction) => self.transact(transaction),
             // A read that was proposed all the same (by a later version, say) changes nothing.
             Command::Get { .. }
             | Command::GetMany { .. }
+            | Command::Revisions { .. }
             | Command::Exists { .. }
             | Command::Count
             | Command::Length { .. } => self.read(&command),
@@ -345,13 +351,7 @@ impl State {
 
     fn put(&mut self, key: &[u8], value: Bytes, condition: &Condition, want: Want) -> Outcome {
         let held = self.items.get(key);
-        let met = match condition {
-            Condition::None => true,
-            Condition::Absent => held.is_none(),
-            Condition::Present => held.is_some(),
-            Condition::Revision(revision) => held.map_or(0, |i| i.revision) == *revision,
-            Condition::Value(value) => held.is_some_and(|i| i.value == *value),
-        };
+        let met = condition.holds(held);
         let previous = match want {
             Want::Previous => held.map(|i| (i.value.clone(), i.revision)),
             Want::Done | Want::Revision => None,

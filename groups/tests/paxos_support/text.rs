@@ -199,6 +199,11 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Value(None) => "absent".into(),
         Outcome::Value(Some((value, _))) => lossy(value),
         Outcome::Values(values) => format!("{} values", values.len()),
+        Outcome::Revisions(revisions) => format!("{} revisions", revisions.len()),
+        Outcome::Transaction { met, outcomes } => {
+            let outcomes: Vec<String> = outcomes.iter().map(self::outcome).collect();
+            format!("{}: {}", if *met { "then" } else { "else" }, outcomes.join("; "))
+        }
         Outcome::Failed(Failure::OutOfOrder) => "refused, out of order".into(),
         Outcome::Failed(failure) => format!("failed, {failure:?}"),
         Outcome::Retired => "retired".into(),

@@ -21,6 +21,7 @@ mod serve;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod txn;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,8 +33,10 @@ pub use exit::{Failure, print};
 /// A sharded, strongly consistent key-value server
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(help_template = "{about}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
 #[command(after_help = "\
-Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more.
+COMMAND --help says more; --version prints the version.
+Exit codes: 0 done, 1 not found or condition failed, 2 error.
 Example: pelago demo")]
 struct Cli {
     #[command(subcommand)]
@@ -49,6 +52,7 @@ enum Command {
     Del(del::Del),
     Cas(cas::Cas),
     Incr(incr::Incr),
+    Txn(txn::Txn),
     Status(status::Status),
     Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
@@ -83,6 +87,7 @@ impl Command {
             Command::Del(command) => command.run(),
             Command::Cas(command) => command.run(),
             Command::Incr(command) => command.run(),
+            Command::Txn(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),

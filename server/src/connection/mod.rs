@@ -9,6 +9,7 @@
 
 pub mod node_commands;
 pub mod plan;
+pub mod transaction;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -165,7 +166,7 @@ struct State {
     pieces: usize,
     /// Bytes of replies that wait for earlier ones.
     ready_bytes: usize,
-    /// A node command is being answered.
+    /// A node command or a `WATCH` is being answered, and nothing else is taken before that.
     asking: bool,
     out: ReplyBuffer,
 }
@@ -192,6 +193,8 @@ pub struct Connection {
     /// The client's bytes make no sense any more: the error is said once, then the end.
     out_of_step: Cell<bool>,
     max_value: u64,
+    /// What a transaction may take.
+    max_request: usize,
 }
 
 enum Flow {
@@ -200,6 +203,8 @@ enum Flow {
     Again,
     /// The request waits for earlier ones.
     Wait,
+    /// No more requests are taken before replies are written or have come.
+    Full,
     Close,
 }
 
@@ -233,6 +238,7 @@ impl Connection {
             awaits_progress: Cell::new(false),
             out_of_step: Cell::new(false),
             max_value: shared.config.limits.max_value.0,
+            max_request: shared.config.request_limits().max_request,
         }))
     }
 
@@ -269,6 +275,11 @@ impl Connection {
                     self.wait(false, blocked).await;
                 }
                 Flow::Wait => {
+                    self.wait(false, blocked).await;
+                }
+                // What filled it was written just now: nobody is left who would say so later.
+                Flow::Full if !full => tokio::task::yield_now().await,
+                Flow::Full => {
                     self.wait(false, blocked).await;
                 }
                 Flow::Again => tokio::task::yield_now().await,
@@ -336,8 +347,11 @@ impl Connection {
                 if state.session.is_closing() || self.out_of_step.get() {
                     return Flow::Close;
                 }
-                if state.is_full() || state.asking {
+                if state.asking {
                     return Flow::Wait;
+                }
+                if state.is_full() {
+                    return Flow::Full;
                 }
                 parser.set_authenticated(state.session.is_authenticated());
             }
@@ -351,8 +365,12 @@ impl Connection {
                 }
             };
             shared.commands.fetch_add(1, Ordering::Relaxed);
+            let mut bytes = 0;
             let command = match parsed {
-                Parsed::Command(args) => Command::parse(&args, &sizes),
+                Parsed::Command(args) => {
+                    bytes = args.size();
+                    Command::parse(&args, &sizes)
+                }
                 Parsed::Oversized(oversized) => Err(Command::oversized(&oversized, &sizes)),
                 Parsed::Malformed(why) => Err(ErrorReply::err(why)),
             };
@@ -362,7 +380,19 @@ impl Connection {
             });
             match admitted {
                 Err(error) => {
+                    self.state.borrow_mut().session.transaction().fail();
                     self.push(Slot::Ready(error.into()));
+                }
+                Ok(command) if self.state.borrow().session.queues(&command) => {
+                    let queued =
+                        self.state.borrow_mut().session.transaction().push(command, bytes, self.max_request);
+                    self.push(Slot::Ready(queued.into()));
+                }
+                Ok(Command::Transaction(command)) => {
+                    if let Err(command) = self.transaction(command, worker, shared) {
+                        *waiting = Some(command);
+                        return Flow::Wait;
+                    }
                 }
                 Ok(Command::Local(command)) => {
                     let reply = self.state.borrow_mut().session.local(&command, &shared.info());
@@ -408,7 +438,15 @@ impl Connection {
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
         let stale = command.stale();
-        let (pieces, join) = plan(command, &shared.layout, max_value);
+        let locals = self.locals(&command, shared);
+        let (pieces, mut join) = match plan(command, &shared.layout, max_value) {
+            Ok(planned) => planned,
+            Err(error) => {
+                self.push(Slot::Ready(error.into()));
+                return Ok(());
+            }
+        };
+        join.set_locals(locals);
         let request = self.push(Slot::Waiting(join));
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);
@@ -430,11 +468,7 @@ impl Connection {
             let group = shared.layout.group_of(crate::protocol::slot_of(key));
             state.open.get(&group).is_some_and(|o| o.reads > 0)
         };
-        match command {
-            DataCommand::One(one) => reads(&one.key),
-            DataCommand::Many(many) => many.keys().any(|key| reads(key)),
-            DataCommand::Size => false,
-        }
+        command.keys().any(|key| reads(key))
     }
 
     /// Notes an unanswered piece. Returns whether writes to the same group are unanswered.
@@ -487,6 +521,10 @@ impl Connection {
             pending.bytes += outcome.size();
         }
         if join.take(completion.group, completion.result) {
+            if join.is_watch() {
+                state.session.transaction().watch(join.seen());
+                state.asking = false;
+            }
             let Slot::Waiting(join) = std::mem::replace(&mut pending.slot, Slot::Later) else { return false };
             pending.slot = Slot::Ready(join.reply(self.max_value));
         }

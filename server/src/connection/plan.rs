@@ -6,6 +6,7 @@ use bytes::Bytes;
 use groups::ids::GroupId;
 use groups::kv::{self, Failure, Outcome, Want};
 
+use super::transaction::{self, Branches};
 use crate::node::layout::Layout;
 use crate::node::requests::Refusal;
 use crate::protocol::{
@@ -24,10 +25,11 @@ pub struct Piece {
 
 /// How the outcome of a single piece reads as a reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Shape {
+pub(super) enum Shape {
     Value { revision: bool },
     Number,
     Put(PutAnswer),
+    List,
 }
 
 /// A command under way: what has come of its pieces so far.
@@ -48,11 +50,15 @@ enum Kind {
     List { values: Vec<Option<Bytes>>, places: BTreeMap<GroupId, Vec<u32>> },
     Sum(i64),
     Ok,
+    Watch { keys: Vec<Bytes>, revisions: Vec<u64>, places: BTreeMap<GroupId, Vec<u32>> },
+    Transaction { branches: Branches, outcome: Option<Outcome> },
 }
 
 /// Splits a command by group.
-#[must_use]
-pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> (Vec<Piece>, Join) {
+///
+/// # Errors
+/// When it cannot be split and its keys are of several groups.
+pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Vec<Piece>, Join), ErrorReply> {
     let write = command.is_write();
     let (pieces, kind) = match command {
         DataCommand::One(one) => {
@@ -67,25 +73,35 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> (Vec<Piece
                 .collect();
             (pieces, Kind::Sum(0))
         }
+        DataCommand::Revisions(keys) => {
+            let mut parts: BTreeMap<GroupId, (Vec<Bytes>, Vec<u32>)> = BTreeMap::new();
+            for (place, key) in (0..).zip(&keys) {
+                let (part, places) = parts.entry(layout.group_of(slot_of(key))).or_default();
+                part.push(key.clone());
+                places.push(place);
+            }
+            let places = parts.iter().map(|(group, (_, places))| (*group, places.clone())).collect();
+            let revisions = vec![0; keys.len()];
+            let pieces = pieces(parts, |(keys, _)| kv::Command::Revisions { keys });
+            (pieces, Kind::Watch { keys, revisions, places })
+        }
+        DataCommand::Transaction(transaction) => {
+            let (piece, branches) = transaction::plan(transaction, layout, max_value)?;
+            (vec![piece], Kind::Transaction { branches, outcome: None })
+        }
     };
     let missing = pieces.len();
-    (pieces, Join { missing, write, applied: false, refused: None, failed: None, kind })
+    Ok((pieces, Join { missing, write, applied: false, refused: None, failed: None, kind }))
 }
 
-fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
+pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
     let key = one.key;
     match one.operation {
         Operation::Get { revision, .. } => (kv::Command::Get { key }, Shape::Value { revision }),
         Operation::Length => (kv::Command::Length { key }, Shape::Number),
         Operation::Exists => (kv::Command::Exists { keys: vec![key] }, Shape::Number),
         Operation::Put(put) => {
-            let condition = match put.condition {
-                Condition::Always => kv::Condition::None,
-                Condition::Absent => kv::Condition::Absent,
-                Condition::Present => kv::Condition::Present,
-                Condition::Revision(revision) => kv::Condition::Revision(revision),
-                Condition::Value(value) => kv::Condition::Value(value),
-            };
+            let condition = condition(put.condition);
             let want = match put.answer {
                 PutAnswer::Ok | PutAnswer::Flag => Want::Done,
                 PutAnswer::Revision => Want::Revision,
@@ -98,6 +114,16 @@ fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
         Operation::Add(delta) => (kv::Command::Add { key, delta }, Shape::Number),
         Operation::Append(value) => (kv::Command::Append { key, value, max: max_value }, Shape::Number),
         Operation::CompareAndSwap { old, new } => (kv::Command::Cas { key, old, new }, Shape::Number),
+    }
+}
+
+pub(super) fn condition(condition: Condition) -> kv::Condition {
+    match condition {
+        Condition::Always => kv::Condition::None,
+        Condition::Absent => kv::Condition::Absent,
+        Condition::Present => kv::Condition::Present,
+        Condition::Revision(revision) => kv::Condition::Revision(revision),
+        Condition::Value(value) => kv::Condition::Value(value),
     }
 }
 
@@ -147,6 +173,30 @@ impl Join {
         self.write
     }
 
+    /// What the connection has answered by itself among the commands of a transaction, each with its
+    /// place.
+    pub fn set_locals(&mut self, locals: Vec<(usize, Reply)>) {
+        if let Kind::Transaction { branches, .. } = &mut self.kind {
+            branches.locals = locals;
+        }
+    }
+
+    /// Whether it is a `WATCH`: the connection takes no other command before it is answered.
+    #[must_use]
+    pub fn is_watch(&self) -> bool {
+        matches!(self.kind, Kind::Watch { .. })
+    }
+
+    /// What a `WATCH` has seen, once every piece has come: nothing when one was refused.
+    pub fn seen(&mut self) -> impl Iterator<Item = (Bytes, u64)> + use<> {
+        let whole = self.refused.is_none() && self.failed.is_none();
+        let (keys, revisions) = match &mut self.kind {
+            Kind::Watch { keys, revisions, .. } if whole => (std::mem::take(keys), std::mem::take(revisions)),
+            _ => (Vec::new(), Vec::new()),
+        };
+        keys.into_iter().zip(revisions)
+    }
+
     /// Takes what came of one piece. Returns whether that was the last one.
     pub fn take(&mut self, group: GroupId, result: Result<Outcome, Refusal>) -> bool {
         self.missing -= 1;
@@ -161,7 +211,16 @@ impl Join {
             Ok(outcome) => {
                 self.applied = true;
                 match &mut self.kind {
-                    Kind::One { outcome: slot, .. } => *slot = Some(outcome),
+                    Kind::One { outcome: slot, .. } | Kind::Transaction { outcome: slot, .. } => {
+                        *slot = Some(outcome);
+                    }
+                    Kind::Watch { revisions, places, .. } => {
+                        if let (Outcome::Revisions(found), Some(places)) = (outcome, places.get(&group)) {
+                            for (place, revision) in places.iter().zip(found) {
+                                revisions[*place as usize] = revision;
+                            }
+                        }
+                    }
                     Kind::List { values, places } => {
                         if let (Outcome::Values(found), Some(places)) = (outcome, places.get(&group)) {
                             for (place, value) in places.iter().zip(found) {
@@ -198,12 +257,13 @@ impl Join {
             },
             Kind::List { values, .. } => Reply::Array(values.into_iter().map(Reply::bulk_or_nil).collect()),
             Kind::Sum(sum) => Reply::Integer(sum),
-            Kind::Ok => Reply::ok(),
+            Kind::Ok | Kind::Watch { .. } => Reply::ok(),
+            Kind::Transaction { branches, outcome } => branches.reply(outcome, max_value),
         }
     }
 }
 
-fn shaped(shape: Shape, outcome: Outcome) -> Reply {
+pub(super) fn shaped(shape: Shape, outcome: Outcome) -> Reply {
     match (shape, outcome) {
         (Shape::Value { revision: true }, Outcome::Value(Some((value, revision)))) => {
             Reply::Array(vec![Reply::Bulk(value), Reply::unsigned(revision)])
@@ -213,23 +273,28 @@ fn shaped(shape: Shape, outcome: Outcome) -> Reply {
         }
         (Shape::Put(PutAnswer::Flag), Outcome::Done) => Reply::Integer(1),
         (Shape::Put(PutAnswer::Flag), Outcome::Unmet) => Reply::Integer(0),
+        (Shape::List, Outcome::Values(values)) => {
+            Reply::Array(values.into_iter().map(Reply::bulk_or_nil).collect())
+        }
         (_, Outcome::Done) => Reply::ok(),
         (_, Outcome::Unmet) => Reply::Nil,
         (_, Outcome::Revision(revision)) => Reply::unsigned(revision),
         (_, Outcome::Integer(n)) => Reply::Integer(n),
-        // A leader of another version answered something else: the write may be applied.
-        (shape, _) => {
-            tracing::error!(?shape, "an outcome of the wrong kind");
-            ErrorReply::new(
-                ErrorClass::InDoubt,
-                "the leader gave an answer that this node does not understand; read the key back",
-            )
-            .into()
-        }
+        (shape, _) => not_understood(&shape),
     }
 }
 
-fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
+/// A leader of another version answered something else: the write may be applied.
+pub(super) fn not_understood(wanted: &dyn std::fmt::Debug) -> Reply {
+    tracing::error!(?wanted, "an outcome of the wrong kind");
+    ErrorReply::new(
+        ErrorClass::InDoubt,
+        "the leader gave an answer that this node does not understand; read the key back",
+    )
+    .into()
+}
+
+pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     match failure {
         Failure::NotAnInteger => ErrorReply::err("value is not an integer or out of range"),
         Failure::Overflow => ErrorReply::err("increment or decrement would overflow"),
@@ -240,6 +305,13 @@ fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
         Failure::SessionFull | Failure::OutOfOrder => {
             ErrorReply::busy("too many commands of this node are open")
         }
+        Failure::AnswerTooLong(max) => ErrorReply::new(
+            ErrorClass::TooBig,
+            format!(
+                "max={max} the answers of the transaction could have more bytes; nothing was applied; \
+                 read fewer or shorter values in one transaction"
+            ),
+        ),
     }
 }
 
@@ -279,7 +351,8 @@ mod tests {
     #[test]
     fn a_list_comes_back_in_the_order_of_the_request() {
         let names = ["a", "b", "c", "d", "a", "e"];
-        let (pieces, mut join) = plan(DataCommand::Many(ManyKeys::Get(keys(&names))), &layout(), 100);
+        let (pieces, mut join) =
+            plan(DataCommand::Many(ManyKeys::Get(keys(&names))), &layout(), 100).expect("a plan");
         assert!(pieces.len() > 1, "the keys spread over groups");
         let last = pieces.len() - 1;
         // The groups answer in the opposite order.
@@ -295,7 +368,8 @@ mod tests {
     #[test]
     fn a_write_that_is_half_applied_is_in_doubt() {
         let pairs = keys(&["a", "b"]).into_iter().map(|k| (k.clone(), k)).collect();
-        let (pieces, mut join) = plan(DataCommand::Many(ManyKeys::Put(pairs)), &layout(), 100);
+        let (pieces, mut join) =
+            plan(DataCommand::Many(ManyKeys::Put(pairs)), &layout(), 100).expect("a plan");
         assert_eq!(pieces.len(), 2);
         assert!(!join.take(pieces[0].group, Ok(Outcome::Done)));
         assert!(join.take(pieces[1].group, Err(Refusal::TryAgain)));
@@ -305,7 +379,8 @@ mod tests {
 
     #[test]
     fn a_read_that_is_half_refused_is_refused() {
-        let (pieces, mut join) = plan(DataCommand::Many(ManyKeys::Exists(keys(&["a", "b"]))), &layout(), 100);
+        let (pieces, mut join) =
+            plan(DataCommand::Many(ManyKeys::Exists(keys(&["a", "b"]))), &layout(), 100).expect("a plan");
         assert!(!join.take(pieces[0].group, Ok(Outcome::Integer(1))));
         assert!(join.take(pieces[1].group, Err(Refusal::ClusterDown)));
         let Reply::Error(error) = join.reply(100) else { panic!("no error") };

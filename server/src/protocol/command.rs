@@ -11,6 +11,7 @@ use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wr
 use super::reply::Version;
 use super::resp::{Excess, Oversized};
 use super::table::{self, CommandSpec, Verb};
+use super::transaction::TransactionCommand;
 use super::words::{Words, lower};
 
 /// The sizes that data may have.
@@ -31,6 +32,8 @@ pub enum Command {
     Local(LocalCommand),
     /// This node answers it from what it knows of itself and the cluster.
     Node(NodeCommand),
+    /// It is about the connection's own transaction: [`Queue`](super::Queue).
+    Transaction(TransactionCommand),
 }
 
 /// A command that a connection answers by itself.
@@ -227,6 +230,12 @@ impl Words<'_> {
             Verb::MGet => Command::Data(DataCommand::Many(ManyKeys::Get(self.keys()?))),
             Verb::MSet => return self.pairs(),
             Verb::DbSize => Command::Data(DataCommand::Size),
+            Verb::MultiOp => return self.multi_operation(),
+            Verb::Multi => Command::Transaction(TransactionCommand::Multi),
+            Verb::Exec => Command::Transaction(TransactionCommand::Exec),
+            Verb::Discard => Command::Transaction(TransactionCommand::Discard),
+            Verb::Watch => Command::Transaction(TransactionCommand::Watch(self.keys()?)),
+            Verb::Unwatch => Command::Transaction(TransactionCommand::Unwatch),
             Verb::Info => Command::Node(NodeCommand::Info(self.rest().map(|word| lower(&word)).collect())),
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
             Verb::AdminCheckpoint => {

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::transaction::Transaction;
+
 /// A command about data. What it asks of one key is a [`KeyOperation`]; a command over many keys
 /// is a list of them, each of which goes to the group of its own key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,10 @@ pub enum DataCommand {
     Many(ManyKeys),
     /// How many keys there are in all groups; the answer is the sum as an integer.
     Size,
+    /// The revisions of keys, for `WATCH`.
+    Revisions(Vec<Bytes>),
+    /// Several commands of one group at one instant.
+    Transaction(Transaction),
 }
 
 /// The same asked of many keys, in the order of the request. Keys may repeat.
@@ -144,7 +150,8 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => one.operation.is_write(),
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
-            DataCommand::Size => false,
+            DataCommand::Size | DataCommand::Revisions(_) => false,
+            DataCommand::Transaction(transaction) => transaction.is_write(),
         }
     }
 
@@ -154,7 +161,22 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => matches!(one.operation, Operation::Delete | Operation::GetDelete),
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
-            DataCommand::Size => false,
+            DataCommand::Size | DataCommand::Revisions(_) => false,
+            DataCommand::Transaction(transaction) => transaction.frees(),
+        }
+    }
+
+    /// All keys in it, in the order of the request.
+    pub fn keys(&self) -> Box<dyn Iterator<Item = &Bytes> + '_> {
+        match self {
+            DataCommand::One(one) => Box::new(std::iter::once(&one.key)),
+            DataCommand::Many(many) => Box::new(many.keys()),
+            DataCommand::Size => Box::new(std::iter::empty()),
+            DataCommand::Revisions(keys) => Box::new(keys.iter()),
+            DataCommand::Transaction(transaction) => {
+                let guards = transaction.guards.iter().map(|guard| &guard.key);
+                Box::new(guards.chain(transaction.commands().flat_map(DataCommand::keys)))
+            }
         }
     }
 }

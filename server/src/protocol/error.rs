@@ -36,6 +36,8 @@ pub enum ErrorClass {
     NoProto,
     /// Wrong user name or password.
     WrongPass,
+    /// `EXEC` of a transaction into which something could not be queued.
+    ExecAbort,
 }
 
 impl ErrorClass {
@@ -56,13 +58,14 @@ impl ErrorClass {
             ErrorClass::NoPerm => "NOPERM",
             ErrorClass::NoProto => "NOPROTO",
             ErrorClass::WrongPass => "WRONGPASS",
+            ErrorClass::ExecAbort => "EXECABORT",
         }
     }
 
     /// The class that a reply's first word names, for clients.
     #[must_use]
     pub fn from_word(word: &str) -> Option<ErrorClass> {
-        const ALL: [ErrorClass; 13] = [
+        const ALL: [ErrorClass; 14] = [
             ErrorClass::Err,
             ErrorClass::TryAgain,
             ErrorClass::ClusterDown,
@@ -76,6 +79,7 @@ impl ErrorClass {
             ErrorClass::NoPerm,
             ErrorClass::NoProto,
             ErrorClass::WrongPass,
+            ErrorClass::ExecAbort,
         ];
         ALL.into_iter().find(|class| class.word() == word)
     }
@@ -198,13 +202,18 @@ impl ErrorReply {
         )
     }
 
-    /// `-CROSSSLOT`: a transaction over keys of more than one group.
+    /// `-CROSSSLOT`: a transaction over keys of more than one group; two of them with theirs.
     #[must_use]
-    pub fn cross_slot() -> ErrorReply {
+    pub fn cross_slot(one: (&[u8], GroupId), other: (&[u8], GroupId)) -> ErrorReply {
+        let shown = |(key, group): (&[u8], GroupId)| format!("'{}' is in group {group}", quoted(key));
         ErrorReply::new(
             ErrorClass::CrossSlot,
-            "Keys in request don't hash to the same group; nothing was applied; \
-             give them one {tag}, as in {user7}:name and {user7}:mail, and see WHERE key",
+            format!(
+                "Keys in request don't hash to the same group: {} and {}; nothing was applied; \
+                 give them one {{tag}}, as in {{user7}}:name and {{user7}}:mail, and see WHERE key",
+                shown(one),
+                shown(other)
+            ),
         )
     }
 
@@ -286,7 +295,7 @@ mod tests {
             (ErrorReply::busy("64MiB are in flight"), "BUSY "),
             (ErrorReply::read_only(Shortage::Disk), "READONLY nospace "),
             (ErrorReply::read_only(Shortage::Memory), "READONLY memory "),
-            (ErrorReply::cross_slot(), "CROSSSLOT "),
+            (ErrorReply::cross_slot((b"a", group), (b"b", GroupId(6))), "CROSSSLOT "),
             (ErrorReply::corrupt(group, "checksum mismatch"), "CORRUPT group=5 "),
             (ErrorReply::no_perm("run this"), "NOPERM "),
         ] {

@@ -79,6 +79,9 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
     if spec.group == "connection" {
         categories.push("connection");
     }
+    if spec.group == "transactions" {
+        categories.push("transaction");
+    }
     categories.push(if spec.has(flag::FAST) { "fast" } else { "slow" });
     categories
 }

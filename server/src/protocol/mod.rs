@@ -9,6 +9,8 @@
 //!                    ┌───────────────────────────────────┼──────────────────────┐
 //!            Command::Local                        Command::Node          Command::Data
 //!            Session::local                        the node               groups, by slot_of(key)
+//!            Command::Transaction                                              │
+//!            Queue, until EXEC makes it ───────────┼────────────────────── DataCommand::Transaction
 //!                    └───────────────────────────────────┼──────────────────────┘
 //! write buffer ─ ReplyBuffer ─────────────────────── Reply::encode
 //! ```
@@ -26,12 +28,14 @@ mod nearest;
 mod number;
 mod parse_data;
 mod parse_local;
+mod parse_transaction;
 mod refusal;
 mod reply;
 mod resp;
 mod session;
 mod slot;
 pub mod table;
+mod transaction;
 mod words;
 
 pub use args::Args;
@@ -47,3 +51,4 @@ pub use resp::{
 };
 pub use session::{ServerInfo, Session};
 pub use slot::{SLOTS, crc16, slot_of};
+pub use transaction::{Guard, Queue, Transaction, TransactionCommand, TransactionForm};

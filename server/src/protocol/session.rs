@@ -9,6 +9,7 @@ use super::error::ErrorReply;
 use super::glob;
 use super::introspect;
 use super::reply::{Reply, Version};
+use super::transaction::Queue;
 
 /// What a connection needs to know of its server to answer by itself.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +38,7 @@ pub struct Session {
     library_version: String,
     authenticated: bool,
     closing: bool,
+    transaction: Queue,
 }
 
 impl Session {
@@ -55,6 +57,7 @@ impl Session {
             library_version: String::new(),
             authenticated: server.password.is_none(),
             closing: false,
+            transaction: Queue::default(),
         }
     }
 
@@ -81,6 +84,17 @@ impl Session {
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.closing
+    }
+
+    /// What is watched and queued.
+    pub fn transaction(&mut self) -> &mut Queue {
+        &mut self.transaction
+    }
+
+    /// Whether `command` is queued now and not executed.
+    #[must_use]
+    pub fn queues(&self, command: &Command) -> bool {
+        self.transaction.takes(command)
     }
 
     /// Whether this client may run `command` at all.
@@ -202,6 +216,7 @@ impl Session {
     fn reset(&mut self, server: &ServerInfo<'_>) {
         self.version = Version::Resp2;
         self.name.clear();
+        self.transaction.clear();
         self.authenticated = server.password.is_none();
     }
 }

@@ -81,6 +81,12 @@ pub(super) enum Verb {
     Strlen,
     Cas,
     DbSize,
+    Multi,
+    Exec,
+    Discard,
+    Watch,
+    Unwatch,
+    MultiOp,
     Ping,
     Echo,
     Hello,
@@ -190,6 +196,17 @@ commands! {
                 "Compare and swap: sets a key to new if it is old; answers 1 or 0.";
             "dbsize" DbSize 1, READONLY | FAST, NONE, "", "How many keys there are in all groups.";
         }
+        transactions {
+            "multi" Multi 1, FAST, NONE, "", "Queues what follows until EXEC executes it at once, in one group.";
+            "exec" Exec 1, WRITE, NONE, "",
+                "Executes what is queued, or nothing if a watched key has changed (a null array).";
+            "discard" Discard 1, FAST, NONE, "", "Forgets what is queued, and what is watched.";
+            "watch" Watch -2, FAST, ALL, "key [key ...]", "EXEC executes nothing if one of the keys changes before it.";
+            "unwatch" Unwatch 1, FAST, NONE, "", "Forgets what is watched.";
+            "multiop" MultiOp -4, WRITE | DENYOOM, NONE,
+                "[IF key REV revision | VALUE value | ABSENT | PRESENT]... [THEN operation]... [ELSE operation]...",
+                "All THEN if every IF holds, else all ELSE, at once; each is a command on one key.";
+        }
         connection {
             "ping" Ping -1, FAST, NONE, "[message]", "Answers PONG, or the message.";
             "echo" Echo 2, FAST, NONE, "message", "Answers the message.";
@@ -285,12 +302,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("setex", EXPIRY),
     ("psetex", EXPIRY),
     ("getex", EXPIRY),
-    ("multi", TRANSACTIONS),
-    ("exec", TRANSACTIONS),
-    ("discard", TRANSACTIONS),
-    ("watch", TRANSACTIONS),
-    ("unwatch", TRANSACTIONS),
-    ("multiop", TRANSACTIONS),
     ("scan", ORDERED),
     ("range", ORDERED),
     ("prefix", ORDERED),
@@ -306,7 +317,6 @@ const ABSENT: &[(&str, &str)] = &[
 ];
 
 const EXPIRY: &str = "expiry is not supported yet";
-const TRANSACTIONS: &str = "transactions are not supported yet";
 const ORDERED: &str = "ordered reads are not supported yet";
 
 impl CommandSpec {

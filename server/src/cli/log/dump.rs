@@ -9,7 +9,7 @@ use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId, Member};
 use groups::kv::Verdict;
 use groups::kv::value::Value;
-use groups::kv::{Command, Condition};
+use groups::kv::{Command, Condition, Guard, Transaction};
 use groups::log::{At, Record, Recovered};
 use groups::paxos::Members;
 
@@ -213,14 +213,7 @@ fn shown_command(command: &Command) -> String {
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),
         Command::Put { key, value, condition, .. } => {
-            let condition = match condition {
-                Condition::None => String::new(),
-                Condition::Absent => " if absent".to_owned(),
-                Condition::Present => " if present".to_owned(),
-                Condition::Revision(revision) => format!(" if revision {revision}"),
-                Condition::Value(value) => format!(" if {}", preview(value)),
-            };
-            format!("put {} = {}{condition}", preview(key), preview(value))
+            format!("put {} = {}{}", preview(key), preview(value), shown_condition(condition))
         }
         Command::PutMany { pairs } => match pairs.first() {
             Some((key, value)) => {
@@ -235,7 +228,36 @@ fn shown_command(command: &Command) -> String {
         Command::Cas { key, old, new } => {
             format!("cas {} {} -> {}", preview(key), preview(old), preview(new))
         }
+        Command::Revisions { keys: many } => keys("revisions", many),
+        Command::Transaction(transaction) => shown_transaction(transaction),
     }
+}
+
+fn shown_condition(condition: &Condition) -> String {
+    match condition {
+        Condition::None => String::new(),
+        Condition::Absent => " if absent".to_owned(),
+        Condition::Present => " if present".to_owned(),
+        Condition::Revision(revision) => format!(" if revision {revision}"),
+        Condition::Value(value) => format!(" if {}", preview(value)),
+    }
+}
+
+fn shown_transaction(transaction: &Transaction) -> String {
+    let list = |commands: &[Command]| {
+        let mut shown: Vec<String> = commands.iter().take(COMMANDS).map(shown_command).collect();
+        if commands.len() > COMMANDS {
+            shown.push(format!("… ({} commands)", commands.len()));
+        }
+        shown.join(", ")
+    };
+    let guard = |guard: &Guard| format!("{}{}", preview(&guard.key), shown_condition(&guard.condition));
+    let mut guards: Vec<String> = transaction.guards.iter().take(COMMANDS).map(guard).collect();
+    if transaction.guards.len() > COMMANDS {
+        guards.push(format!("… ({} guards)", transaction.guards.len()));
+    }
+    let (then, otherwise) = (list(&transaction.then), list(&transaction.otherwise));
+    format!("transaction [{}] then [{then}] else [{otherwise}]", guards.join(", "))
 }
 
 /// Quoted, one line, bounded.

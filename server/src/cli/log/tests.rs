@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use groups::ids::{Ballot, Boot, CommitId, GroupId, InstanceId, NodeId, StorageId};
 use groups::kv::value::{Batch, lead};
-use groups::kv::{Command, Condition, Ticket, Want};
+use groups::kv::{Command, Condition, Guard, Ticket, Transaction, Want};
 use groups::log::{At, Disk, Durability, Log, LogOptions, RealDisk, Record, SegmentSeq};
 
 use super::dump;
@@ -102,6 +102,23 @@ fn a_record_is_one_bounded_line() {
         format!("{place} watermark instance=8")
     );
     assert!(dump::line(&at, &accept(9, put("k", &[0xff; 9000]))).len() < 350);
+    let transaction = |n: usize| {
+        let key = Bytes::from_static(b"k");
+        let guard = Guard { key: key.clone(), condition: Condition::Revision(7) };
+        let mut batch = Batch::new();
+        let command = Command::Transaction(Transaction {
+            guards: vec![guard; n],
+            then: vec![Command::Add { key: key.clone(), delta: -2 }; n],
+            otherwise: vec![Command::Get { key }],
+            max: 99,
+        });
+        batch.push(Ticket { node: NodeId(1), boot: Boot(1), number: 1, behind: 0 }, &command.to_bytes());
+        accept(9, batch.finish())
+    };
+    let one = dump::line(&at, &transaction(1));
+    let shown = "transaction [\"k\" if revision 7] then [add \"k\" -2] else [get \"k\"]";
+    assert!(one.ends_with(shown), "{one}");
+    assert!(dump::line(&at, &transaction(1000)).len() < 500);
 }
 
 #[test]
