@@ -119,6 +119,12 @@ pub enum Bug {
     LogReadBeforeSync,
     /// Log GC drops what is being sent.
     GcIgnoresReaders,
+    /// The group's clock is whatever the clock of its leader shows, and clocks differ.
+    ExpiryByOwnClock,
+    /// A client's request is executed however often it comes.
+    ReqIgnored,
+    /// The table of the clients' requests is left out of a checkpoint.
+    ReqsNotInCheckpoint,
 }
 
 impl Bug {

@@ -3,6 +3,9 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::life::{Life, Renewal};
+use super::once::Req;
+
 /// The most keys in one command: what a request's limits allow, far below what a length can say.
 pub const MAX_KEYS: usize = 1 << 20;
 
@@ -59,7 +62,12 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
-    /// Sets a key.
+    /// For how many milliseconds a key will be there; -1 for one without an end, -2 for none.
+    Rest {
+        /// The key.
+        key: Bytes,
+    },
+    /// Sets a key, which stays for good.
     Put {
         /// The key.
         key: Bytes,
@@ -111,6 +119,33 @@ pub enum Command {
         /// The value it gets.
         new: Bytes,
     },
+    /// Sets a key whose life has an end, or goes on.
+    PutFor {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+        /// When.
+        condition: Condition,
+        /// What is answered.
+        want: Want,
+        /// Its life.
+        life: Life,
+    },
+    /// Changes the life of a key.
+    Renew {
+        /// The key.
+        key: Bytes,
+        /// How, and what is answered.
+        renewal: Renewal,
+    },
+    /// A write that a client has numbered: executed once, however often it comes.
+    Once {
+        /// Whose, and which.
+        req: Req,
+        /// What is asked; neither a read nor numbered itself.
+        command: Box<Command>,
+    },
 }
 
 /// Why bytes are not a command.
@@ -123,6 +158,7 @@ const GET_MANY: u8 = 2;
 const EXISTS: u8 = 3;
 const COUNT: u8 = 4;
 const LENGTH: u8 = 5;
+const REST: u8 = 8;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -130,6 +166,12 @@ const TAKE: u8 = 19;
 const ADD: u8 = 20;
 const APPEND: u8 = 21;
 const CAS: u8 = 22;
+const PUT_FOR: u8 = 32;
+const RENEW: u8 = 33;
+const ONCE: u8 = 34;
+
+const KEEP: u8 = 0;
+const FOR: u8 = 1;
 
 impl Command {
     /// Whether it leaves the state as it is.
@@ -142,6 +184,7 @@ impl Command {
                 | Command::Exists { .. }
                 | Command::Count
                 | Command::Length { .. }
+                | Command::Rest { .. }
         )
     }
 
@@ -159,26 +202,13 @@ impl Command {
                 out.put_u8(LENGTH);
                 put_bytes(out, key);
             }
+            Command::Rest { key } => {
+                out.put_u8(REST);
+                put_bytes(out, key);
+            }
             Command::Put { key, value, condition, want } => {
                 out.put_u8(PUT);
-                out.put_u8(match want {
-                    Want::Done => 0,
-                    Want::Revision => 1,
-                    Want::Previous => 2,
-                });
-                match condition {
-                    Condition::None => out.put_u8(0),
-                    Condition::Absent => out.put_u8(1),
-                    Condition::Present => out.put_u8(2),
-                    Condition::Revision(revision) => {
-                        out.put_u8(3);
-                        out.put_u64_le(*revision);
-                    }
-                    Condition::Value(value) => {
-                        out.put_u8(4);
-                        put_bytes(out, value);
-                    }
-                }
+                put_terms(out, condition, *want);
                 put_bytes(out, key);
                 put_bytes(out, value);
             }
@@ -212,6 +242,29 @@ impl Command {
                 put_bytes(out, old);
                 put_bytes(out, new);
             }
+            Command::PutFor { key, value, condition, want, life } => {
+                out.put_u8(PUT_FOR);
+                match life {
+                    Life::Keep => out.put_u8(KEEP),
+                    Life::For(millis) => {
+                        out.put_u8(FOR);
+                        out.put_u64_le(*millis);
+                    }
+                }
+                put_terms(out, condition, *want);
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Command::Renew { key, renewal } => {
+                out.put_u8(RENEW);
+                renewal.encode(out);
+                put_bytes(out, key);
+            }
+            Command::Once { req, command } => {
+                out.put_u8(ONCE);
+                req.encode(out);
+                command.encode(out);
+            }
         }
     }
 
@@ -235,21 +288,9 @@ impl Command {
             EXISTS => Command::Exists { keys: r.keys()? },
             COUNT => Command::Count,
             LENGTH => Command::Length { key: r.bytes()? },
+            REST => Command::Rest { key: r.bytes()? },
             PUT => {
-                let want = match r.u8()? {
-                    0 => Want::Done,
-                    1 => Want::Revision,
-                    2 => Want::Previous,
-                    _ => return Err(BadCommand("unknown answer wanted")),
-                };
-                let condition = match r.u8()? {
-                    0 => Condition::None,
-                    1 => Condition::Absent,
-                    2 => Condition::Present,
-                    3 => Condition::Revision(r.u64()?),
-                    4 => Condition::Value(r.bytes()?),
-                    _ => return Err(BadCommand("unknown condition")),
-                };
+                let (condition, want) = r.terms()?;
                 Command::Put { key: r.bytes()?, value: r.bytes()?, condition, want }
             }
             PUT_MANY => {
@@ -271,9 +312,55 @@ impl Command {
                 Command::Append { key: r.bytes()?, value: r.bytes()?, max }
             }
             CAS => Command::Cas { key: r.bytes()?, old: r.bytes()?, new: r.bytes()? },
+            PUT_FOR => {
+                let life = match r.u8()? {
+                    KEEP => Life::Keep,
+                    FOR => Life::For(r.u64()?),
+                    _ => return Err(BadCommand("unknown life")),
+                };
+                let (condition, want) = r.terms()?;
+                Command::PutFor { key: r.bytes()?, value: r.bytes()?, condition, want, life }
+            }
+            RENEW => {
+                let renewal = Renewal::decode(&mut r.0).ok_or(BadCommand("unknown renewal"))?;
+                Command::Renew { key: r.bytes()?, renewal }
+            }
+            ONCE => {
+                let req = Req::decode(&mut r.0).ok_or(BadCommand("unknown request"))?;
+                if r.0.first() == Some(&ONCE) {
+                    return Err(BadCommand("numbered twice"));
+                }
+                let command = Command::decode(std::mem::take(&mut r.0))?;
+                if command.is_read() {
+                    return Err(BadCommand("a read is not numbered"));
+                }
+                Command::Once { req, command: Box::new(command) }
+            }
             _ => return Err(BadCommand("unknown kind")),
         };
         if r.0.is_empty() { Ok(command) } else { Err(BadCommand("bytes follow it")) }
+    }
+}
+
+/// What a put answers, and when it applies.
+fn put_terms(out: &mut Vec<u8>, condition: &Condition, want: Want) {
+    out.put_u8(match want {
+        Want::Done => 0,
+        Want::Revision => 1,
+        Want::Previous => 2,
+    });
+    match condition {
+        Condition::None => out.put_u8(0),
+        Condition::Absent => out.put_u8(1),
+        Condition::Present => out.put_u8(2),
+        Condition::Revision(revision) => {
+            out.put_u8(3);
+            out.put_u64_le(*revision);
+        }
+        Condition::Value(value) => {
+            out.put_u8(4);
+            put_bytes(out, value);
+        }
     }
 }
 
@@ -316,6 +403,24 @@ impl Reader {
         let len = self.u32()? as usize;
         self.need(len)?;
         Ok(self.0.split_to(len))
+    }
+
+    fn terms(&mut self) -> Result<(Condition, Want), BadCommand> {
+        let want = match self.u8()? {
+            0 => Want::Done,
+            1 => Want::Revision,
+            2 => Want::Previous,
+            _ => return Err(BadCommand("unknown answer wanted")),
+        };
+        let condition = match self.u8()? {
+            0 => Condition::None,
+            1 => Condition::Absent,
+            2 => Condition::Present,
+            3 => Condition::Revision(self.u64()?),
+            4 => Condition::Value(self.bytes()?),
+            _ => return Err(BadCommand("unknown condition")),
+        };
+        Ok((condition, want))
     }
 
     /// A count of things that take at least `least` bytes each: one that cannot fit allocates

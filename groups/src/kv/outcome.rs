@@ -18,6 +18,8 @@ pub enum Failure {
     SessionFull,
     /// An earlier command of the same session is missing: send them again in order.
     OutOfOrder,
+    /// The client has used this number for another command.
+    Reused,
 }
 
 /// What a command came to.
@@ -40,6 +42,14 @@ pub enum Outcome {
     /// A copy of a command whose answer was given up long ago. Not applied again; whether it
     /// ever was is no longer known here.
     Retired,
+    /// A client's request whose number is below those that are remembered of it. Not applied
+    /// again; whether it ever was is no longer known here.
+    Forgotten {
+        /// The highest number that the client has used.
+        newest: u64,
+    },
+    /// A copy of a client's request that was applied, and whose answer was too large to be kept.
+    Unkept,
 }
 
 impl Outcome {
@@ -84,6 +94,12 @@ impl Outcome {
             Outcome::Failed(Failure::SessionFull) => out.put_u8(10),
             Outcome::Retired => out.put_u8(11),
             Outcome::Failed(Failure::OutOfOrder) => out.put_u8(12),
+            Outcome::Forgotten { newest } => {
+                out.put_u8(20);
+                out.put_u64_le(*newest);
+            }
+            Outcome::Unkept => out.put_u8(21),
+            Outcome::Failed(Failure::Reused) => out.put_u8(22),
         }
     }
 
@@ -134,6 +150,9 @@ impl Outcome {
             10 => Outcome::Failed(Failure::SessionFull),
             11 => Outcome::Retired,
             12 => Outcome::Failed(Failure::OutOfOrder),
+            20 => Outcome::Forgotten { newest: bytes.try_get_u64_le().ok()? },
+            21 => Outcome::Unkept,
+            22 => Outcome::Failed(Failure::Reused),
             _ => return None,
         };
         bytes.is_empty().then_some(outcome)

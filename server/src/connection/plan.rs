@@ -237,6 +237,9 @@ fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
             let longer = u64::from(max).max(max_value) + 1;
             ErrorReply::too_big("the resulting value", longer, u64::from(max), "limits.max_value")
         }
+        Failure::Reused => ErrorReply::err(
+            "this REQ was used for another command; nothing was applied; count seq up for every new command",
+        ),
         Failure::SessionFull | Failure::OutOfOrder => {
             ErrorReply::busy("too many commands of this node are open")
         }
