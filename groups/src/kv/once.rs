@@ -15,6 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
+use xxhash_rust::xxh3::Xxh3;
 
 use super::outcome::{Failure, Outcome};
 use crate::planted::{self, Bug};
@@ -63,6 +64,16 @@ impl Req {
     pub fn is_name(name: &[u8]) -> bool {
         let fine = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         (1..=MAX_NAME).contains(&name.len()) && name.iter().all(fine)
+    }
+
+    /// The print of a request of these words.
+    pub fn print_of<'a>(words: impl Iterator<Item = &'a [u8]>) -> u64 {
+        let mut print = Xxh3::new();
+        for word in words {
+            print.update(&(word.len() as u64).to_le_bytes());
+            print.update(word);
+        }
+        print.digest()
     }
 
     /// Writes it: `length:u8 client seq:u64 print:u64`.

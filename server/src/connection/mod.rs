@@ -9,6 +9,7 @@
 
 pub mod node_commands;
 pub mod plan;
+mod wall;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -329,7 +330,7 @@ impl Connection {
         if let Some(command) = waiting.take()
             && let Err(command) = self.data(command, worker, shared)
         {
-            *waiting = Some(command);
+            *waiting = Some(*command);
             return Flow::Wait;
         }
         let sizes = shared.config.sizes();
@@ -384,7 +385,7 @@ impl Connection {
                 }
                 Ok(Command::Data(command)) => {
                     if let Err(command) = self.data(command, worker, shared) {
-                        *waiting = Some(command);
+                        *waiting = Some(*command);
                         return Flow::Wait;
                     }
                 }
@@ -394,7 +395,7 @@ impl Connection {
     }
 
     /// Hands a data command to its groups, or back when it has to wait for earlier reads.
-    fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), DataCommand> {
+    fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), Box<DataCommand>> {
         let write = command.is_write();
         if write
             && !command.frees()
@@ -407,7 +408,7 @@ impl Connection {
             && self.state.borrow().open.values().any(|o| o.reads > 0)
             && self.follows_a_read(&command, shared)
         {
-            return Err(command);
+            return Err(Box::new(command));
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
         let (pieces, join) = plan(command, &shared.layout, max_value);
@@ -435,6 +436,7 @@ impl Connection {
             DataCommand::One(one) => reads(&one.key),
             DataCommand::Many(many) => many.keys().any(|key| reads(key)),
             DataCommand::Size => false,
+            DataCommand::Once { command, .. } => self.follows_a_read(command, shared),
         }
     }
 
