@@ -21,8 +21,7 @@ pub struct Entry {
     pub value: Bytes,
     /// The revision that wrote it.
     pub revision: u64,
-    /// When it expires, in milliseconds since the Unix epoch; 0 means never. Decided by the
-    /// proposer, never by a replica's clock.
+    /// When it expires, in milliseconds on the group's clock; 0 means never.
     pub expiry: u64,
 }
 

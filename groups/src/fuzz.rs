@@ -128,7 +128,7 @@ pub fn value(data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);
     let Ok(value) = Value::decode(bytes.clone()) else { return };
     if let Value::Batch(commands) = value {
-        let mut batch = Batch::new();
+        let mut batch = Batch::stamped(commands.clock(), 0);
         let mut good = true;
         let mut items = 0;
         for item in commands {

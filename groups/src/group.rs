@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::check::{CheckLimits, Checks};
+use crate::clock::Clock;
 use crate::ids::{Boot, GroupId, InstanceId, Member, NodeId};
 use crate::kv::value::{Batch, COMMAND_HEAD};
 use crate::kv::{Command, Outcome, Point, Scanned, State, Ticket};
@@ -143,6 +144,7 @@ pub struct Group {
     /// mirror calls them durable.
     anchor_due: Option<InstanceId>,
     checks: Checks,
+    clock: Clock,
     /// Passes over the state in memory that found it sound.
     rescans: u64,
     me: NodeId,
@@ -200,6 +202,7 @@ impl Group {
         let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
             checks: Checks::new(state.applied(), now),
+            clock: Clock::default(),
             rescans: 0,
             replica,
             state,
@@ -283,6 +286,7 @@ impl Group {
         let before = answers.len();
         self.replica.turn(now, ready);
         self.apply(answers);
+        self.clock.follow(&self.replica, &self.state, now);
         self.check(now, ready);
         if self.is_disputed() {
             // Nobody knows whether they are right; they are asked for again.
@@ -301,9 +305,11 @@ impl Group {
             self.bounce(&Reply::Halted, answers);
         } else if self.replica.is_leader() {
             self.propose(now, ready);
+            self.expire(now, ready);
             self.begin_reads(now, peers, ready);
             self.replica.turn(now, ready);
             self.apply(answers);
+            self.clock.follow(&self.replica, &self.state, now);
             self.answer_reads(now, answers);
         } else if self.is_waiting() {
             self.bounce(&Reply::NotLeader(self.replica.leader()), answers);
@@ -319,6 +325,12 @@ impl Group {
             && self.deferred.is_empty()
             && self.rebuilding.is_none()
             && !(self.replica.is_leader() && self.checks.is_waiting()))
+    }
+
+    /// When a turn is due because the life of a key ends then, if none comes before.
+    #[must_use]
+    pub fn wakes(&self) -> Option<Time> {
+        self.clock.wakes(&self.state)
     }
 
     /// What the mirror has, what of it is durable, and why the log is held back here.
@@ -636,15 +648,26 @@ impl Group {
             {
                 return;
             }
-            let mut batch = Batch::with_capacity(self.queue_bytes.min(self.limits.max_batch_bytes));
+            let clock = self.clock.now(&self.state, self.me, now);
+            let mut batch = Batch::stamped(clock, self.queue_bytes.min(self.limits.max_batch_bytes));
             while let Some((ticket, command)) = self.queue.pop_front_if(|(_, command)| {
-                batch.bytes() <= 5
+                batch.is_empty()
                     || batch.bytes() + COMMAND_HEAD + command.len() <= self.limits.max_batch_bytes
             }) {
                 self.queue_bytes -= command.len() + COMMAND_HEAD;
                 batch.push(ticket, &command);
             }
             self.replica.propose(batch.finish(), now, ready);
+        }
+    }
+
+    /// Proposes the end of what is over.
+    fn expire(&mut self, now: Time, ready: &mut Ready) {
+        if self.replica.can_propose()
+            && let Some(value) = self.clock.expire(&self.state, self.me, now)
+        {
+            let instance = self.replica.propose(value, now, ready);
+            self.clock.proposed(instance);
         }
     }
 
@@ -712,6 +735,7 @@ impl Group {
         while let Some((_, reads)) = self.waiting.pop_front_if(|(number, _)| *number <= passed) {
             due.extend(reads);
         }
+        let clock = self.clock.now(&self.state, self.me, now);
         let mut budget = ANSWER_BYTES;
         for read in due {
             if budget <= 0 || now.since(read.since) >= MAX_DEFERRAL {
@@ -725,7 +749,7 @@ impl Group {
             let past = self.state.is_past(read.ticket.node, read.ticket.boot, read.after);
             if past || planted::is(Bug::ReadOvertakesWrite) {
                 self.waiting_count -= 1;
-                let outcome = self.state.read(&read.command);
+                let outcome = self.state.read_at(&read.command, clock);
                 budget -= outcome.size() as i64;
                 answers.push(self.answer(read.ticket, true, Reply::Outcome(outcome)));
             } else {

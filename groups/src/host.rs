@@ -4,7 +4,7 @@
 //! ticks) and then calls [`Host::turn`], which ends the turn of every touched group and returns
 //! one [`Output`] for all of them. Idle groups are in no list and cost nothing.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,6 +87,8 @@ struct Member {
     group: Group,
     touched: bool,
     active: bool,
+    /// Its place in [`Host::wakes`].
+    wakes: Option<Time>,
 }
 
 /// The groups of one shard.
@@ -100,6 +102,8 @@ pub struct Host {
     seats: Vec<u32>,
     touched: Vec<usize>,
     active: Vec<usize>,
+    /// When groups want a turn if none comes before, and which: `members[i].wakes` for all `i`.
+    wakes: BTreeSet<(Time, usize)>,
     output: Output,
     /// Own votes that wait for the disk, by batch.
     own: VecDeque<(u64, Vec<Envelope>)>,
@@ -156,7 +160,7 @@ impl Host {
             by_group[(seat.group.0 / config.shards) as usize] = members.len() as u32;
             let me = Voter { node: config.me, storage: config.proof.storage };
             let group = Group::new(seat, me, config.boot, Arc::clone(&tuning), Arc::clone(&limits), now);
-            members.push(Member { group, touched: false, active: true });
+            members.push(Member { group, touched: false, active: true, wakes: None });
         }
         let peers = Peers::new(
             config.me,
@@ -174,6 +178,7 @@ impl Host {
             members,
             seats: by_group,
             touched: Vec::new(),
+            wakes: BTreeSet::new(),
             output: Output::default(),
             own: VecDeque::new(),
             next_batch: 1,
@@ -481,6 +486,11 @@ impl Host {
             }
         }
         self.go_through(now);
+        while let Some((at, index)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, index));
+            self.members[index].wakes = None;
+            self.activate(index);
+        }
         let least = MIN_CREDIT.min(self.config.tuning.learn_bytes);
         let credit = (self.config.tuning.learn_bytes / self.learners.max(1)).max(least);
         self.learners = 0;
@@ -527,6 +537,13 @@ impl Host {
             let Output { ready, answers, orders, .. } = &mut self.output;
             member.group.turn(now, &self.peers, ready, answers, orders);
             leave(&mut self.peers, ready);
+            let wakes = member.group.wakes();
+            if wakes != member.wakes {
+                if let Some(at) = std::mem::replace(&mut member.wakes, wakes) {
+                    self.wakes.remove(&(at, index));
+                }
+                self.wakes.extend(wakes.map(|at| (at, index)));
+            }
         }
         let mut output = std::mem::take(&mut self.output);
         output.memory = self.peers.to_save(now);

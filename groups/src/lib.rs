@@ -4,6 +4,7 @@
 //! and messages go in; what to send, what to write and what was chosen come out.
 
 pub mod check;
+pub mod clock;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod group;

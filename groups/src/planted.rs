@@ -137,6 +137,12 @@ pub enum Bug {
     TransactionHalfApplied,
     /// A transaction goes on although a guard does not hold.
     GuardIgnored,
+    /// The group's clock is whatever the clock of its leader shows, and clocks differ.
+    ExpiryByOwnClock,
+    /// A client's request is executed however often it comes.
+    ReqIgnored,
+    /// The table of the clients' requests is left out of a checkpoint.
+    ReqsNotInCheckpoint,
 }
 
 impl Bug {

@@ -16,6 +16,7 @@ use groups::paxos::message::{
     Reject, Report, Then, Transfer, Values,
 };
 use groups::peers::Tenure;
+use groups::time::Time;
 use support::Entry;
 
 const PAXOS: Entry = Entry { name: "paxos_message", run: fuzz::paxos_message, base: 4096, times: 32 };

@@ -6,9 +6,10 @@ use std::fmt::Write as _;
 use bytes::Bytes;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::transaction::MAX_PARTS;
-use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, lead, noop};
+use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, expire, lead, noop};
 use groups::kv::{
-    Command, Condition, Failure, Guard, Outcome, Point, StateHash, Sum, Ticket, Transaction, Verdict, Want,
+    Command, Condition, Failure, Guard, Life, Outcome, Point, Renewal, Req, StateHash, Sum, Ticket,
+    Transaction, Verdict, Want, When,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -79,11 +80,51 @@ fn the_bytes_of_every_command_stay_as_they_are() {
             "0c 02010000 01000000 01000000 67 01 01000000 01000000 04 00000000",
         ),
         (Command::Revisions { keys: vec![b("a")] }, "0d 01000000 01000000 61"),
+        (Command::Rest { key: b("k") }, "08 01000000 6b"),
+        (put_for(Life::Keep, Condition::None), "20 00 01 00 01000000 6b 02000000 7677"),
+        (
+            put_for(Life::For(258), Condition::Revision(3)),
+            "20 01 0201000000000000 01 03 0300000000000000 01000000 6b 02000000 7677",
+        ),
+        (renew(None, Some(true), None, false), "21 02 01000000 6b"),
+        (renew(Some(258), Some(false), Some(true), true), "21 39 0201000000000000 01000000 6b"),
+        (renew(Some(0), None, Some(false), false), "21 24 0000000000000000 01000000 6b"),
+        (
+            Command::Once { req: req(258), command: Box::new(Command::Take { key: b("k") }) },
+            "22 02 632d 0201000000000000 0700000000000000 13 01000000 6b",
+        ),
     ];
     for (command, text) in golden {
         assert_eq!(hex(&command.to_bytes()), text.replace(' ', ""), "{command:?}");
         assert_eq!(Command::decode(command.to_bytes()), Ok(command));
     }
+}
+
+fn put_for(life: Life, condition: Condition) -> Command {
+    Command::PutFor { key: b("k"), value: b("vw"), condition, want: Want::Revision, life }
+}
+
+fn renew(life: Option<u64>, mortal: Option<bool>, later: Option<bool>, value: bool) -> Command {
+    Command::Renew { key: b("k"), renewal: Renewal { life, when: When { mortal, later }, value } }
+}
+
+fn req(seq: u64) -> Req {
+    Req { client: b("c-"), seq, print: 7 }
+}
+
+/// A recursion that a peer could drive, and requests that no client makes.
+#[test]
+fn a_numbered_command_is_a_write_that_is_not_numbered_itself() {
+    let once = |req: Req, command: Command| Command::Once { req, command: Box::new(command) }.to_bytes();
+    let take = || Command::Take { key: b("k") };
+    assert!(Command::decode(once(req(1), take())).is_ok());
+    assert!(Command::decode(once(req(0), take())).is_err(), "numbers begin with 1");
+    assert!(Command::decode(once(req(1), Command::Get { key: b("k") })).is_err(), "a read");
+    for client in ["", "a b", "a:b"] {
+        assert!(Command::decode(once(Req { client: b(client), ..req(1) }, take())).is_err(), "{client:?}");
+    }
+    let twice = Command::decode(once(req(1), take())).expect("a command");
+    assert!(Command::decode(once(req(2), twice)).is_err(), "numbered twice");
 }
 
 #[test]
@@ -111,6 +152,9 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
         ),
         (Outcome::Failed(Failure::AnswerTooLong(258)), "19 02010000"),
         (Outcome::Revisions(vec![258, 0]), "1a 02000000 0201000000000000 0000000000000000"),
+        (Outcome::Forgotten { newest: 258 }, "14 0201000000000000"),
+        (Outcome::Unkept, "15"),
+        (Outcome::Failed(Failure::Reused), "16"),
     ];
     for (outcome, text) in golden {
         let mut bytes = Vec::new();
@@ -196,6 +240,19 @@ fn the_bytes_of_every_value_stay_as_they_are() {
          03000000 0200000000000000 0201000000000000 07000000 00000000"
             .replace(' ', "")
     );
+    let mut stamped = Batch::stamped(258, 0);
+    assert!(stamped.is_empty());
+    stamped.push(ticket(), b"cmd");
+    assert!(!stamped.is_empty());
+    let stamped = stamped.finish();
+    assert_eq!(
+        hex(&stamped),
+        "05 0201000000000000 01000000 03000000 0200000000000000 0201000000000000 07000000 03000000 636d64"
+            .replace(' ', "")
+    );
+    assert!(matches!(Value::decode(stamped), Ok(Value::Batch(commands)) if commands.clock() == 258));
+    assert_eq!(hex(&expire(258, 3)), "06020100000000000003000000");
+    assert!(matches!(Value::decode(expire(258, 3)), Ok(Value::Expire { clock: 258, most: 3 })));
     let sum = Sum { hash: StateHash::from_bytes([6; 32]), rest: 7 };
     let agreed = Verdict::Agreed(Point { instance: InstanceId(5), sum });
     let split = Verdict::Split(InstanceId(5));
@@ -227,6 +284,12 @@ fn shapes_that_nobody_writes_are_no_values() {
         b"\x03\x02\0\0\0\0\0\0\0",
         b"\x03\x03",
         b"\x04",
+        b"\x05",
+        b"\x05\x01\0\0\0\0\0\0\0\0\0\0",
+        b"\x05\0\0\0\0\0\0\0\0\0\0\0\0",
+        b"\x06",
+        b"\x06\0\0\0\0\0\0\0\0\0\0\0",
+        b"\x06\0\0\0\0\0\0\0\0\0\0\0\0\0",
     ] {
         assert!(Value::decode(Bytes::copy_from_slice(bytes)).is_err(), "{bytes:?}");
     }
@@ -262,6 +325,20 @@ fn want() -> impl Strategy<Value = Want> {
     prop_oneof![Just(Want::Done), Just(Want::Revision), Just(Want::Previous)]
 }
 
+fn renewal() -> impl Strategy<Value = Renewal> {
+    let choice = || proptest::option::of(any::<bool>());
+    (proptest::option::of(any::<u64>()), choice(), choice(), any::<bool>())
+        .prop_map(|(life, mortal, later, value)| Renewal { life, when: When { mortal, later }, value })
+}
+
+fn any_req() -> impl Strategy<Value = Req> {
+    ("[A-Za-z0-9._-]{1,64}", 1..=u64::MAX, any::<u64>()).prop_map(|(client, seq, print)| Req {
+        client: Bytes::from(client),
+        seq,
+        print,
+    })
+}
+
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![4 => single(), 1 => transaction().prop_map(Command::Transaction)]
 }
@@ -274,7 +351,16 @@ fn transaction() -> impl Strategy<Value = Transaction> {
 }
 
 fn single() -> impl Strategy<Value = Command> {
+    let life = prop_oneof![Just(Life::Keep), any::<u64>().prop_map(Life::For)];
     prop_oneof![
+        key().prop_map(|key| Command::Rest { key }),
+        (key(), key(), condition(), want(), life).prop_map(|(key, value, condition, want, life)| {
+            Command::PutFor { key, value, condition, want, life }
+        }),
+        (key(), renewal()).prop_map(|(key, renewal)| Command::Renew { key, renewal }),
+        (any_req(), key(), any::<i64>()).prop_map(|(req, key, delta)| {
+            Command::Once { req, command: Box::new(Command::Add { key, delta }) }
+        }),
         key().prop_map(|key| Command::Get { key }),
         keys().prop_map(|keys| Command::GetMany { keys }),
         keys().prop_map(|keys| Command::Revisions { keys }),
@@ -321,6 +407,9 @@ fn single_outcome() -> impl Strategy<Value = Outcome> {
         any::<u32>().prop_map(|max| Outcome::Failed(Failure::AnswerTooLong(max))),
         proptest::collection::vec(any::<u64>(), 0..5).prop_map(Outcome::Revisions),
         Just(Outcome::Retired),
+        any::<u64>().prop_map(|newest| Outcome::Forgotten { newest }),
+        Just(Outcome::Unkept),
+        Just(Outcome::Failed(Failure::Reused)),
     ]
 }
 
@@ -353,7 +442,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_a_command_or_an_error(kind in 0..32_u8, body in proptest::collection::vec(0..6_u8, 0..60)) {
+    fn random_bytes_are_a_command_or_an_error(kind in 0..40_u8, body in proptest::collection::vec(0..6_u8, 0..60)) {
         let bytes = Bytes::from([&[kind][..], &body[..]].concat());
         if let Ok(command) = Command::decode(bytes.clone()) {
             prop_assert_eq!(command.to_bytes(), bytes);
@@ -422,7 +511,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_a_value_or_an_error(kind in 0..4_u8, body in proptest::collection::vec(0..3_u8, 0..100)) {
+    fn random_bytes_are_a_value_or_an_error(kind in 0..8_u8, body in proptest::collection::vec(0..3_u8, 0..100)) {
         let bytes = Bytes::from([&[kind][..], &body[..]].concat());
         if let Ok(Value::Batch(commands)) = Value::decode(bytes) {
             // A damaged batch ends after its first error.

@@ -138,6 +138,9 @@ impl Model {
                     Outcome::Integer(0)
                 }
             }
+            Command::Rest { .. } | Command::PutFor { .. } | Command::Renew { .. } | Command::Once { .. } => {
+                unreachable!("kv_lives.rs has a model of them")
+            }
         }
     }
 }

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use groups::ids::{GroupId, Slot};
+use groups::kv::When;
 use proptest::prelude::*;
 use server::protocol::table::{COMMANDS, find};
 use server::protocol::{
     Args, Combine, Command, Condition, DataCommand, Guard, KeyOperation, ManyKeys, NodeCommand, Operation,
-    Put, PutAnswer, Reply, ServerInfo, Session, SizeLimits, Transaction, TransactionCommand, TransactionForm,
-    Version, nearest,
+    Put, PutAnswer, Renew, Reply, ServerInfo, Session, SizeLimits, Transaction, TransactionCommand,
+    TransactionForm, Until, Version, nearest,
 };
 
 const SIZES: SizeLimits = SizeLimits { max_key: 16, max_value: 64 };
@@ -312,14 +313,93 @@ fn what_has_to_be_proposed() {
 }
 
 #[test]
-fn every_refusal_has_its_words() {
-    let set = "SET key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]";
+fn lives() {
+    let put = |until| Operation::Put(Put { until: Some(until), ..Put::new("v".into()) });
+    let renew = |until, mortal, later, value| {
+        one("k", Operation::Renew(Renew { until, when: When { mortal, later }, value }))
+    };
     for (line, expected) in [
-        ("GET", "ERR wrong number of arguments for 'get' command; usage: GET key [REV]"),
-        ("INCR a b", "ERR wrong number of arguments for 'incr' command; usage: INCR key"),
+        ("SET k v EX 10", one("k", put(Until::In(10_000)))),
+        ("SET k v px 10", one("k", put(Until::In(10)))),
+        ("SET k v EXAT 10", one("k", put(Until::At(10_000)))),
+        ("SET k v PXAT 10", one("k", put(Until::At(10)))),
+        ("SETEX k 10 v", one("k", put(Until::In(10_000)))),
+        ("PSETEX k 10 v", one("k", put(Until::In(10)))),
+        ("EXPIRE k 10", renew(Some(Until::In(10_000)), None, None, false)),
+        ("PEXPIRE k -1 nx", renew(Some(Until::In(-1)), Some(false), None, false)),
+        ("EXPIREAT k 0 XX GT", renew(Some(Until::At(0)), Some(true), Some(true), false)),
+        ("PEXPIREAT k 7 LT", renew(Some(Until::At(7)), None, Some(false), false)),
+        ("PERSIST k", renew(None, Some(true), None, false)),
+        ("GETEX k", one("k", Operation::Get { revision: false, stale: None })),
+        ("GETEX k PERSIST", renew(None, None, None, true)),
+        ("GETEX k PX 5", renew(Some(Until::In(5)), None, None, true)),
+        ("TTL k", one("k", Operation::Rest { seconds: true, at: false })),
+        ("PTTL k", one("k", Operation::Rest { seconds: false, at: false })),
+        ("EXPIRETIME k", one("k", Operation::Rest { seconds: true, at: true })),
+        ("PEXPIRETIME k", one("k", Operation::Rest { seconds: false, at: true })),
+    ] {
+        assert_eq!(data(line), expected, "{line}");
+    }
+    assert!(!data("GETEX k").is_write() && data("GETEX k PERSIST").is_write() && !data("TTL k").is_write());
+    assert!(data("EXPIRE k 1").frees() && !data("PERSIST k").frees() && !data("SETEX k 1 v").frees());
+}
+
+#[test]
+fn numbered_commands() {
+    for line in [
+        "SET k v REQ app-7.x_Y:12",
+        "SET k v NX req app-7.x_Y:12 EX 10",
+        "DEL k REQ app-7.x_Y:12",
+        "DEL a b REQ app-7.x_Y:12",
+        "UNLINK a b c REQ app-7.x_Y:12",
+        "MSET a 1 REQ app-7.x_Y:12",
+        "MSET a 1 b 2 REQ app-7.x_Y:12",
+        "INCR k req app-7.x_Y:12",
+        "DECRBY k 5 REQ app-7.x_Y:12",
+        "APPEND k v REQ app-7.x_Y:12",
+        "GETSET k v REQ app-7.x_Y:12",
+        "GETDEL k REQ app-7.x_Y:12",
+        "SETNX k v REQ app-7.x_Y:12",
+        "CAS k a b REQ app-7.x_Y:12",
+        "SETEX k 1 v REQ app-7.x_Y:12",
+        "EXPIRE k 1 REQ app-7.x_Y:12",
+        "EXPIRE k 1 REQ app-7.x_Y:12 NX",
+        "PERSIST k REQ app-7.x_Y:12",
+        "GETEX k EX 1 REQ app-7.x_Y:12",
+    ] {
+        let DataCommand::Once { req, command } = data(line) else { panic!("{line} is not numbered") };
+        assert_eq!((&req.client[..], req.seq), (&b"app-7.x_Y"[..], 12), "{line}");
+        let words = line.split(' ').collect::<Vec<_>>();
+        let at = words.iter().position(|word| word.eq_ignore_ascii_case("REQ")).expect("there is one");
+        let plain = [&words[..at], &words[at + 2..]].concat().join(" ");
+        assert_eq!(*command, data(&plain), "{line}");
+        assert!(data(line).is_write());
+    }
+    let print = |line: &str| match data(line) {
+        DataCommand::Once { req, .. } => req.print,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(print("SET k v REQ a:1 NX"), print("set k v NX REQ a:2"), "the same is asked");
+    assert_ne!(print("SET k v REQ a:1"), print("SET k w REQ a:1"));
+    assert_ne!(print("APPEND ab c REQ a:1"), print("APPEND a bc REQ a:1"));
+    // Where any number of keys may come, only the capitals make the option, and a key comes first.
+    for (line, expected) in [("DEL a req b:1", &["a", "req", "b:1"][..]), ("DEL REQ b:1", &["REQ", "b:1"])] {
+        assert_eq!(data(line), DataCommand::Many(ManyKeys::Delete(keys(expected))), "{line}");
+    }
+}
+
+#[test]
+fn every_refusal_has_its_words() {
+    let set = "SET key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
+               [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]";
+    let req = "ERR REQ needs client:seq, as in REQ app-7:42; client is 1 to 64 of A-Z a-z 0-9 . _ - and seq counts \
+               from 1; nothing was applied";
+    for (line, expected) in [
+        ("GET", "ERR wrong number of arguments for 'get' command; usage: GET key [REV] [STALE milliseconds]"),
+        ("INCR a b", "ERR wrong number of arguments for 'incr' command; usage: INCR key [REQ client:seq]"),
         (
             "MSET a 1 b",
-            "ERR wrong number of arguments for 'mset' command; usage: MSET key value [key value ...]",
+            "ERR wrong number of arguments for 'mset' command; usage: MSET key value [key value ...] [REQ client:seq]",
         ),
         ("PING a b", "ERR wrong number of arguments for 'ping' command; usage: PING [message]"),
         ("CLIENT", "ERR wrong number of arguments for 'client' command; usage: CLIENT subcommand ..."),
@@ -352,13 +432,67 @@ fn every_refusal_has_its_words() {
         ("SET k v IFEQ", &format!("ERR syntax error: IFEQ needs a value; nothing was applied; usage: {set}")),
         ("SET k v IFREV", "ERR value is not an integer or out of range"),
         ("SET k v IFREV -1", "ERR value is not an integer or out of range"),
-        ("SET k v EX 10", "ERR expiry is not supported yet; nothing was applied; leave EX out"),
-        ("SET k v pxat 10", "ERR expiry is not supported yet; nothing was applied; leave PXAT out"),
-        ("SET k v REQ a:1", "ERR REQ is not supported yet; nothing was applied; leave it out"),
         ("GET k STALE", "ERR value is not an integer or out of range"),
         ("GET k STALE -5", "ERR value is not an integer or out of range"),
         ("GET k STALE 1s", "ERR value is not an integer or out of range"),
-        ("GET k v", "ERR syntax error: 'v' is not expected here; nothing was applied; usage: GET key [REV]"),
+        ("SET k v EX 0", "ERR invalid expire time in 'set' command"),
+        ("put k v pxat -1", "ERR invalid expire time in 'put' command"),
+        ("SET k v EX 9223372036854775807", "ERR invalid expire time in 'set' command"),
+        ("SET k v PX 1.5", "ERR value is not an integer or out of range"),
+        ("SET k v PX", &format!("ERR syntax error: PX needs a time; nothing was applied; usage: {set}")),
+        (
+            "SET k v EX 1 PX 2",
+            &format!(
+                "ERR syntax error: only one of EX, PX, EXAT, PXAT and KEEPTTL can be given; nothing was applied; usage: {set}"
+            ),
+        ),
+        (
+            "SET k v KEEPTTL EX 1",
+            &format!(
+                "ERR syntax error: only one of EX, PX, EXAT, PXAT and KEEPTTL can be given; nothing was applied; usage: {set}"
+            ),
+        ),
+        ("SETEX k 0 v", "ERR invalid expire time in 'setex' command"),
+        ("PSETEX k x v", "ERR value is not an integer or out of range"),
+        ("EXPIRE k x", "ERR value is not an integer or out of range"),
+        ("EXPIRE k 9223372036854775807", "ERR invalid expire time in 'expire' command"),
+        ("PEXPIREAT k -9223372036854775808", "ERR invalid expire time in 'pexpireat' command"),
+        ("EXPIRE k 1 FOO", "ERR Unsupported option FOO"),
+        ("EXPIRE k 1 NX GT", "ERR NX and XX, GT or LT options at the same time are not compatible"),
+        ("EXPIRE k 1 XX NX", "ERR NX and XX, GT or LT options at the same time are not compatible"),
+        ("EXPIRE k 1 gt lt", "ERR GT and LT options at the same time are not compatible"),
+        (
+            "GETEX k EX 1 PERSIST",
+            "ERR syntax error: only one of EX, PX, EXAT, PXAT and PERSIST can be given; nothing was applied; usage: \
+             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+        ),
+        ("GETEX k PX 0", "ERR invalid expire time in 'getex' command"),
+        (
+            "GETEX k REQ a:1",
+            "ERR syntax error: REQ is for commands that write; nothing was applied; usage: \
+             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+        ),
+        ("SET k v REQ", req),
+        ("SET k v REQ a", req),
+        ("SET k v REQ a:0", req),
+        ("SET k v REQ a:01", req),
+        ("SET k v REQ :1", req),
+        ("SET k v REQ a/b:1", req),
+        ("INCR k REQ a:-1", req),
+        ("DEL k REQ a:x", req),
+        (
+            "SET k v REQ a:1 REQ a:1",
+            &format!("ERR syntax error: REQ can be given once; nothing was applied; usage: {set}"),
+        ),
+        ("STRLEN k REQ a:1", "ERR wrong number of arguments for 'strlen' command; usage: STRLEN key"),
+        (
+            "GET k REQ a:1",
+            "ERR syntax error: 'REQ' is not expected here; nothing was applied; usage: GET key [REV] [STALE milliseconds]",
+        ),
+        (
+            "GET k v",
+            "ERR syntax error: 'v' is not expected here; nothing was applied; usage: GET key [REV] [STALE milliseconds]",
+        ),
         ("INCRBY k 1.5", "ERR value is not an integer or out of range"),
         ("INCRBY k 9223372036854775808", "ERR value is not an integer or out of range"),
         ("DECRBY k -9223372036854775808", "ERR decrement would overflow"),
@@ -403,8 +537,8 @@ fn every_refusal_has_its_words() {
             "ERR unknown command 'FOOBARBAZ', with args beginning with: 'a b' 'c' ; HELP lists all commands",
         ),
         (
-            "expire k 1",
-            "ERR unknown command 'expire': expiry is not supported yet; nothing was applied; HELP lists all commands",
+            "scan 0",
+            "ERR unknown command 'scan': ordered reads are not supported yet; nothing was applied; HELP lists all commands",
         ),
         ("HELP GTE", "ERR unknown command 'GTE', with args beginning with: ; did you mean 'get'?"),
     ] {

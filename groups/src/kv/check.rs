@@ -13,7 +13,7 @@ use crate::ids::InstanceId;
 pub struct Sum {
     /// The hash over all items.
     pub hash: StateHash,
-    /// A hash of what the map does not hold: revision, epoch, session table.
+    /// A hash of what the map does not hold: revision, epoch, clock, session tables.
     pub rest: u64,
 }
 

@@ -3,6 +3,8 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::life::{Life, Renewal};
+use super::once::Req;
 use super::state::Item;
 use super::transaction::Transaction;
 
@@ -81,7 +83,12 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
-    /// Sets a key.
+    /// For how many milliseconds a key will be there; -1 for one without an end, -2 for none.
+    Rest {
+        /// The key.
+        key: Bytes,
+    },
+    /// Sets a key, which stays for good.
     Put {
         /// The key.
         key: Bytes,
@@ -135,6 +142,33 @@ pub enum Command {
     },
     /// Several commands at one instant; a read if all of them are.
     Transaction(Transaction),
+    /// Sets a key whose life has an end, or goes on.
+    PutFor {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+        /// When.
+        condition: Condition,
+        /// What is answered.
+        want: Want,
+        /// Its life.
+        life: Life,
+    },
+    /// Changes the life of a key.
+    Renew {
+        /// The key.
+        key: Bytes,
+        /// How, and what is answered.
+        renewal: Renewal,
+    },
+    /// A write that a client has numbered: executed once, however often it comes.
+    Once {
+        /// Whose, and which.
+        req: Req,
+        /// What is asked; neither a read nor numbered itself.
+        command: Box<Command>,
+    },
 }
 
 /// Why bytes are not a command.
@@ -149,6 +183,7 @@ const COUNT: u8 = 4;
 const LENGTH: u8 = 5;
 pub(super) const READ_TRANSACTION: u8 = 12;
 const REVISIONS: u8 = 13;
+const REST: u8 = 8;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -157,6 +192,12 @@ const ADD: u8 = 20;
 const APPEND: u8 = 21;
 const CAS: u8 = 22;
 pub(super) const TRANSACTION: u8 = 28;
+const PUT_FOR: u8 = 32;
+const RENEW: u8 = 33;
+pub(super) const ONCE: u8 = 34;
+
+const KEEP: u8 = 0;
+const FOR: u8 = 1;
 
 impl Command {
     /// Whether it leaves the state as it is.
@@ -168,7 +209,8 @@ impl Command {
             | Command::Revisions { .. }
             | Command::Exists { .. }
             | Command::Count
-            | Command::Length { .. } => true,
+            | Command::Length { .. }
+            | Command::Rest { .. } => true,
             Command::Transaction(transaction) => transaction.is_read(),
             _ => false,
         }
@@ -189,14 +231,13 @@ impl Command {
                 out.put_u8(LENGTH);
                 put_bytes(out, key);
             }
+            Command::Rest { key } => {
+                out.put_u8(REST);
+                put_bytes(out, key);
+            }
             Command::Put { key, value, condition, want } => {
                 out.put_u8(PUT);
-                out.put_u8(match want {
-                    Want::Done => 0,
-                    Want::Revision => 1,
-                    Want::Previous => 2,
-                });
-                put_condition(out, condition);
+                put_terms(out, condition, *want);
                 put_bytes(out, key);
                 put_bytes(out, value);
             }
@@ -231,6 +272,29 @@ impl Command {
                 put_bytes(out, new);
             }
             Command::Transaction(transaction) => transaction.encode(out),
+            Command::PutFor { key, value, condition, want, life } => {
+                out.put_u8(PUT_FOR);
+                match life {
+                    Life::Keep => out.put_u8(KEEP),
+                    Life::For(millis) => {
+                        out.put_u8(FOR);
+                        out.put_u64_le(*millis);
+                    }
+                }
+                put_terms(out, condition, *want);
+                put_bytes(out, key);
+                put_bytes(out, value);
+            }
+            Command::Renew { key, renewal } => {
+                out.put_u8(RENEW);
+                renewal.encode(out);
+                put_bytes(out, key);
+            }
+            Command::Once { req, command } => {
+                out.put_u8(ONCE);
+                req.encode(out);
+                command.encode(out);
+            }
         }
     }
 
@@ -255,14 +319,9 @@ impl Command {
             EXISTS => Command::Exists { keys: r.keys()? },
             COUNT => Command::Count,
             LENGTH => Command::Length { key: r.bytes()? },
+            REST => Command::Rest { key: r.bytes()? },
             PUT => {
-                let want = match r.u8()? {
-                    0 => Want::Done,
-                    1 => Want::Revision,
-                    2 => Want::Previous,
-                    _ => return Err(BadCommand("unknown answer wanted")),
-                };
-                let condition = r.condition()?;
+                let (condition, want) = r.terms()?;
                 Command::Put { key: r.bytes()?, value: r.bytes()?, condition, want }
             }
             PUT_MANY => {
@@ -287,10 +346,44 @@ impl Command {
             kind @ (TRANSACTION | READ_TRANSACTION) => {
                 Command::Transaction(Transaction::decode(&mut r, kind)?)
             }
+            PUT_FOR => {
+                let life = match r.u8()? {
+                    KEEP => Life::Keep,
+                    FOR => Life::For(r.u64()?),
+                    _ => return Err(BadCommand("unknown life")),
+                };
+                let (condition, want) = r.terms()?;
+                Command::PutFor { key: r.bytes()?, value: r.bytes()?, condition, want, life }
+            }
+            RENEW => {
+                let renewal = Renewal::decode(&mut r.0).ok_or(BadCommand("unknown renewal"))?;
+                Command::Renew { key: r.bytes()?, renewal }
+            }
+            ONCE => {
+                let req = Req::decode(&mut r.0).ok_or(BadCommand("unknown request"))?;
+                if r.0.first() == Some(&ONCE) {
+                    return Err(BadCommand("numbered twice"));
+                }
+                let command = Command::decode(std::mem::take(&mut r.0))?;
+                if command.is_read() {
+                    return Err(BadCommand("a read is not numbered"));
+                }
+                Command::Once { req, command: Box::new(command) }
+            }
             _ => return Err(BadCommand("unknown kind")),
         };
         if r.0.is_empty() { Ok(command) } else { Err(BadCommand("bytes follow it")) }
     }
+}
+
+/// What a put answers, and when it applies.
+fn put_terms(out: &mut Vec<u8>, condition: &Condition, want: Want) {
+    out.put_u8(match want {
+        Want::Done => 0,
+        Want::Revision => 1,
+        Want::Previous => 2,
+    });
+    put_condition(out, condition);
 }
 
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
@@ -349,6 +442,16 @@ impl Reader {
         let len = self.u32()? as usize;
         self.need(len)?;
         Ok(self.0.split_to(len))
+    }
+
+    fn terms(&mut self) -> Result<(Condition, Want), BadCommand> {
+        let want = match self.u8()? {
+            0 => Want::Done,
+            1 => Want::Revision,
+            2 => Want::Previous,
+            _ => return Err(BadCommand("unknown answer wanted")),
+        };
+        Ok((self.condition()?, want))
     }
 
     /// A count of things that take at least `least` bytes each: one that cannot fit allocates

@@ -20,7 +20,7 @@ impl StateHash {
     /// The hash of the empty state.
     pub const EMPTY: StateHash = StateHash { limbs: [0; 4] };
 
-    /// Adds an entry. `expiry` is milliseconds since the Unix epoch, 0 for never.
+    /// Adds an entry. `expiry` is milliseconds on the group's clock, 0 for never.
     pub fn add(&mut self, key: &[u8], value: &[u8], revision: u64, expiry: u64) {
         let entry = entry_hash(key, value, revision, expiry);
         let mut carry = false;

@@ -2,9 +2,8 @@
 
 use bytes::Bytes;
 
-use super::StateHash;
-use super::session::Sessions;
 use super::state::{Item, State};
+use super::{StateHash, beside};
 use crate::ids::InstanceId;
 use crate::paxos::Members;
 
@@ -30,8 +29,8 @@ pub struct Head {
 pub struct Image {
     /// Where it stands.
     pub head: Head,
-    /// The session table, as [`Sessions::encode`] writes it: without it a repeated command would
-    /// apply twice after a restart.
+    /// What the state has beside its items, as [`beside::encode`] writes it: the session tables,
+    /// without which a repeated command would apply twice after a restart, and the clock.
     pub sessions: Bytes,
     /// Every key with its item, ascending.
     pub items: Vec<(Box<[u8]>, Item)>,
@@ -64,7 +63,7 @@ pub struct Fold {
     pub from: InstanceId,
     /// Where the state stands with it.
     pub head: Head,
-    /// The session table there.
+    /// What the state has beside its items there, as in [`Image`].
     pub sessions: Bytes,
     /// Changed keys, ascending; `None` is gone.
     pub items: Vec<(Box<[u8]>, Option<Item>)>,
@@ -78,7 +77,7 @@ impl Image {
     /// See [`BadImage`].
     pub fn into_state(self) -> Result<State, BadImage> {
         let mut hash = StateHash::EMPTY;
-        self.items.iter().for_each(|(key, item)| hash.add(key, &item.value, item.revision, 0));
+        self.items.iter().for_each(|(key, item)| hash.add(key, &item.value, item.revision, item.expires));
         self.into_state_of(hash)
     }
 
@@ -89,13 +88,13 @@ impl Image {
     /// See [`BadImage`].
     pub fn into_state_of(self, hash: StateHash) -> Result<State, BadImage> {
         let Image { head, sessions, items } = self;
-        let sessions = Sessions::decode(sessions).ok_or(BadImage::Sessions)?;
+        let beside = beside::decode(sessions).ok_or(BadImage::Sessions)?;
         if !items.is_sorted_by(|(before, _), (key, _)| before < key) {
             return Err(BadImage::Unsorted);
         }
         if hash != head.hash {
             return Err(BadImage::Hash { found: hash, said: head.hash });
         }
-        Ok(State::restored(&head, sessions, items))
+        Ok(State::restored(&head, beside, items))
     }
 }

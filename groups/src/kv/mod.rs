@@ -1,10 +1,13 @@
-//! The key-value state machine: commands, outcomes, sessions, state and its hash.
+//! The key-value state machine: commands, outcomes, lives, sessions, state and its hash.
 
+pub mod beside;
 pub mod changes;
 pub mod check;
 pub mod command;
 pub mod hash;
 pub mod image;
+pub mod life;
+pub mod once;
 pub mod outcome;
 pub mod rescan;
 pub mod session;
@@ -16,6 +19,8 @@ pub use check::{Point, Sum, Verdict};
 pub use command::{Command, Condition, Want};
 pub use hash::StateHash;
 pub use image::{BadImage, Fold, Head, Image};
+pub use life::{Life, Renewal, When};
+pub use once::Req;
 pub use outcome::{Failure, Outcome};
 pub use rescan::{Rescan, Scanned};
 pub use session::Ticket;

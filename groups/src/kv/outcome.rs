@@ -23,6 +23,8 @@ pub enum Failure {
     OutOfOrder,
     /// The outcomes of a transaction could take more than this many bytes.
     AnswerTooLong(u32),
+    /// The client has used this number for another command.
+    Reused,
 }
 
 /// What a command came to.
@@ -54,6 +56,14 @@ pub enum Outcome {
     /// A copy of a command whose answer was given up long ago. Not applied again; whether it
     /// ever was is no longer known here.
     Retired,
+    /// A client's request whose number is below those that are remembered of it. Not applied
+    /// again; whether it ever was is no longer known here.
+    Forgotten {
+        /// The highest number that the client has used.
+        newest: u64,
+    },
+    /// A copy of a client's request that was applied, and whose answer was too large to be kept.
+    Unkept,
 }
 
 impl Outcome {
@@ -119,6 +129,12 @@ impl Outcome {
                 out.put_u32_le(revisions.len() as u32);
                 revisions.iter().for_each(|revision| out.put_u64_le(*revision));
             }
+            Outcome::Forgotten { newest } => {
+                out.put_u8(20);
+                out.put_u64_le(*newest);
+            }
+            Outcome::Unkept => out.put_u8(21),
+            Outcome::Failed(Failure::Reused) => out.put_u8(22),
         }
     }
 
@@ -182,6 +198,9 @@ impl Outcome {
                 }
                 Outcome::Revisions((0..count).map(|_| bytes.get_u64_le()).collect())
             }
+            20 => Outcome::Forgotten { newest: bytes.try_get_u64_le().ok()? },
+            21 => Outcome::Unkept,
+            22 => Outcome::Failed(Failure::Reused),
             _ => return None,
         };
         bytes.is_empty().then_some(outcome)

@@ -4,17 +4,20 @@
 //! configuration. The same values in the same order give the same state, the same outcomes and
 //! the same hash on every replica.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Bound;
 
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use super::beside;
 use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
 use super::hash::StateHash;
 use super::image::{Fold, Head, Image};
+use super::life::{Life, Renewal};
+use super::once::Clients;
 use super::outcome::{Failure, Outcome};
 use super::rescan::{Rescan, Scanned};
 use super::session::{Admission, Sessions, Ticket};
@@ -37,6 +40,9 @@ pub struct Item {
     pub value: Bytes,
     /// The revision of the write that set it.
     pub revision: u64,
+    /// Where on the group's clock its life ends, in milliseconds; 0 for nowhere. It is there until
+    /// an entry removes it, so this may lie in the past.
+    pub expires: u64,
 }
 
 /// The state of one group.
@@ -52,7 +58,13 @@ pub struct State {
     hash: StateHash,
     /// Bytes of all keys and values.
     bytes: u64,
+    /// The group's clock in milliseconds: the highest that an applied value was stamped with.
+    clock: u64,
+    /// Where the lives of items end, and whose: exactly those with `expires != 0`.
+    deadlines: BTreeSet<(u64, Box<[u8]>)>,
     sessions: Sessions,
+    /// What clients have numbered themselves.
+    clients: Clients,
     /// Who votes from the next instance on; `None` for those of the birth.
     members: Option<Members>,
     /// What the mirror has not been told yet; `None` where there is no mirror.
@@ -114,7 +126,12 @@ impl State {
             Value::Noop => {}
             Value::Lead(_) => self.epoch += 1,
             Value::Members(list) => self.members = Some(Members::since(instance, list)),
+            Value::Expire { clock, most } => {
+                self.clock = self.clock.max(clock);
+                self.expire(most);
+            }
             Value::Batch(commands) => {
+                self.clock = self.clock.max(commands.clock());
                 let mut spoiled = false;
                 for command in commands {
                     let (ticket, bytes) = command?;
@@ -166,7 +183,8 @@ impl State {
     #[must_use]
     pub fn sum(&self) -> Sum {
         let counted = [self.revision.to_le_bytes(), self.epoch.to_le_bytes()].concat();
-        let rest = xxh3_64_with_seed(&self.sessions.encode(), xxh3_64(&counted));
+        let rest =
+            xxh3_64_with_seed(&beside::encode(self.clock, &self.clients, &self.sessions), xxh3_64(&counted));
         Sum { hash: self.hash, rest }
     }
 
@@ -194,7 +212,7 @@ impl State {
                 more = true;
                 break;
             }
-            sum.add(key, &item.value, item.revision, 0);
+            sum.add(key, &item.value, item.revision, item.expires);
             bytes += SCAN_COST + (key.len() + item.value.len()) as u64;
             last = Some(key);
         }
@@ -218,7 +236,14 @@ impl State {
     }
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
-    pub(super) fn restored(head: &Head, sessions: Sessions, items: Vec<(Box<[u8]>, Item)>) -> State {
+    pub(super) fn restored(
+        head: &Head,
+        beside: (u64, Clients, Sessions),
+        items: Vec<(Box<[u8]>, Item)>,
+    ) -> State {
+        let (clock, clients, sessions) = beside;
+        let mortal = items.iter().filter(|(_, item)| item.expires != 0);
+        let deadlines = mortal.map(|(key, item)| (item.expires, key.clone())).collect();
         let bytes = items.iter().map(|(key, item)| (key.len() + item.value.len()) as u64).sum();
         State {
             items: items.into_iter().collect(),
@@ -227,7 +252,10 @@ impl State {
             applied: head.applied,
             hash: head.hash,
             bytes,
+            clock,
+            deadlines,
             sessions,
+            clients,
             members: head.members.clone(),
             changes: None,
             points: VecDeque::new(),
@@ -265,7 +293,7 @@ impl State {
                 (key, item)
             })
             .collect();
-        Some(Fold { from, head: self.head(chain), sessions: self.encoded_sessions(), items })
+        Some(Fold { from, head: self.head(chain), sessions: self.encoded_beside(), items })
     }
 
     /// The whole state.
@@ -274,22 +302,35 @@ impl State {
             changes.take();
         }
         let items = self.items.iter().map(|(key, item)| (key.clone(), item.clone())).collect();
-        Image { head: self.head(chain), sessions: self.encoded_sessions(), items }
+        Image { head: self.head(chain), sessions: self.encoded_beside(), items }
     }
 
-    fn encoded_sessions(&self) -> Bytes {
+    fn encoded_beside(&self) -> Bytes {
         if planted::is(Bug::SessionsNotInCheckpoint) {
-            return Sessions::default().encode();
+            return beside::encode(self.clock, &self.clients, &Sessions::default());
         }
-        self.sessions.encode()
+        if planted::is(Bug::ReqsNotInCheckpoint) {
+            return beside::encode(self.clock, &Clients::default(), &self.sessions);
+        }
+        beside::encode(self.clock, &self.clients, &self.sessions)
     }
 
-    /// Answers a read.
+    /// Answers a read, with lives as they were at the last stamp.
     ///
     /// # Panics
     /// When `command` is a write: writes are chosen first.
     #[must_use]
     pub fn read(&self, command: &Command) -> Outcome {
+        self.read_at(command, self.clock)
+    }
+
+    /// Answers a read when the group's clock shows `clock`, which says how long lives still are
+    /// and nothing else.
+    ///
+    /// # Panics
+    /// When `command` is a write: writes are chosen first.
+    #[must_use]
+    pub fn read_at(&self, command: &Command, clock: u64) -> Outcome {
         match command {
             Command::Get { key } => Outcome::Value(self.get(key).map(|i| (i.value.clone(), i.revision))),
             Command::GetMany { keys } => {
@@ -304,6 +345,11 @@ impl State {
             Command::Count => Outcome::Integer(self.items.len() as i64),
             Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
             Command::Transaction(transaction) if transaction.is_read() => self.read_transaction(transaction),
+            Command::Rest { key } => Outcome::Integer(match self.get(key) {
+                None => -2,
+                Some(item) if item.expires == 0 => -1,
+                Some(item) => i64::try_from(item.expires.saturating_sub(clock)).unwrap_or(i64::MAX),
+            }),
             _ => panic!("a write is not a read"),
         }
     }
@@ -316,10 +362,10 @@ impl State {
 
     pub(super) fn execute(&mut self, command: Command) -> Outcome {
         match command {
-            Command::Put { key, value, condition, want } => self.put(&key, value, &condition, want),
+            Command::Put { key, value, condition, want } => self.put(&key, value, &condition, want, None),
             Command::PutMany { pairs } => {
                 for (key, value) in pairs {
-                    self.set(&key, value);
+                    self.set(&key, value, 0);
                 }
                 Outcome::Done
             }
@@ -332,24 +378,44 @@ impl State {
             Command::Append { key, value, max } => self.append(&key, &value, max),
             Command::Cas { key, old, new } => {
                 if self.get(&key).is_some_and(|item| item.value == old) {
-                    self.set(&key, new);
+                    self.set(&key, new, 0);
                     Outcome::Integer(1)
                 } else {
                     Outcome::Integer(0)
                 }
             }
             Command::Transaction(transaction) => self.transact(transaction),
+            Command::PutFor { key, value, condition, want, life } => {
+                self.put(&key, value, &condition, want, Some(life))
+            }
+            Command::Renew { key, renewal } => self.renew(&key, renewal),
+            Command::Once { req, command } => match self.clients.admit(&req, self.clock) {
+                Some(outcome) => outcome,
+                None => {
+                    let outcome = self.execute(*command);
+                    self.clients.record(&req, &outcome, self.clock);
+                    outcome
+                }
+            },
             // A read that was proposed all the same (by a later version, say) changes nothing.
             Command::Get { .. }
             | Command::GetMany { .. }
             | Command::Revisions { .. }
             | Command::Exists { .. }
             | Command::Count
-            | Command::Length { .. } => self.read(&command),
+            | Command::Length { .. }
+            | Command::Rest { .. } => self.read(&command),
         }
     }
 
-    fn put(&mut self, key: &[u8], value: Bytes, condition: &Condition, want: Want) -> Outcome {
+    fn put(
+        &mut self,
+        key: &[u8],
+        value: Bytes,
+        condition: &Condition,
+        want: Want,
+        life: Option<Life>,
+    ) -> Outcome {
         let held = self.items.get(key);
         let met = condition.holds(held);
         let previous = match want {
@@ -357,13 +423,46 @@ impl State {
             Want::Done | Want::Revision => None,
         };
         if met {
-            self.set(key, value);
+            let expires = match life {
+                None => 0,
+                Some(Life::Keep) => held.map_or(0, |item| item.expires),
+                Some(Life::For(millis)) => self.clock.saturating_add(millis),
+            };
+            self.set(key, value, expires);
+            if life == Some(Life::For(0)) {
+                self.unset(key);
+            }
         }
         match (want, met) {
             (Want::Previous, _) => Outcome::Value(previous),
             (_, false) => Outcome::Unmet,
             (Want::Done, true) => Outcome::Done,
             (Want::Revision, true) => Outcome::Revision(self.revision),
+        }
+    }
+
+    fn renew(&mut self, key: &[u8], renewal: Renewal) -> Outcome {
+        let Renewal { life, when, value } = renewal;
+        let held = self.items.get(key);
+        let answer = held.filter(|_| value).map(|item| (item.value.clone(), item.revision));
+        let expires = life.map_or(0, |millis| self.clock.saturating_add(millis));
+        // A life that is over at once ends sooner than any other.
+        let ends = if life == Some(0) { expires.max(1) } else { expires };
+        let changed = held.is_some_and(|item| when.admits(item.expires, ends));
+        match life {
+            Some(0) if changed => drop(self.unset(key)),
+            _ if changed => self.set_expiry(key, expires),
+            _ => {}
+        }
+        if value { Outcome::Value(answer) } else { Outcome::Integer(i64::from(changed)) }
+    }
+
+    /// Removes items whose life is over, those that ended first first, at most so many.
+    fn expire(&mut self, most: u32) {
+        for _ in 0..most {
+            let Some((_, key)) = self.deadlines.first().filter(|(at, _)| *at <= self.clock) else { return };
+            let key = key.clone();
+            self.unset(&key);
         }
     }
 
@@ -378,7 +477,7 @@ impl State {
         match held.checked_add(delta) {
             None => Outcome::Failed(Failure::Overflow),
             Some(sum) => {
-                self.set(key, Bytes::from(sum.to_string()));
+                self.set(key, Bytes::from(sum.to_string()), self.expiry(key));
                 Outcome::Integer(sum)
             }
         }
@@ -393,11 +492,45 @@ impl State {
         let mut value = Vec::with_capacity(len);
         value.extend_from_slice(held);
         value.extend_from_slice(tail);
-        self.set(key, Bytes::from(value));
+        self.set(key, Bytes::from(value), self.expiry(key));
         Outcome::Integer(len as i64)
     }
 
-    fn set(&mut self, key: &[u8], value: Bytes) {
+    /// Where the life of a key ends, 0 for nowhere.
+    fn expiry(&self, key: &[u8]) -> u64 {
+        self.items.get(key).map_or(0, |item| item.expires)
+    }
+
+    /// Moves the end of an item's life. That is no new revision of the item: its value is the
+    /// same.
+    fn set_expiry(&mut self, key: &[u8], expires: u64) {
+        let Some(item) = self.items.get_mut(key).filter(|item| item.expires != expires) else { return };
+        let before = std::mem::replace(&mut item.expires, expires);
+        self.hash.remove(key, &item.value, item.revision, before);
+        self.hash.add(key, &item.value, item.revision, expires);
+        if self.rescan.is_past(key) {
+            self.rescan.sum.remove(key, &item.value, item.revision, before);
+            self.rescan.sum.add(key, &item.value, item.revision, expires);
+        }
+        if let Some(changes) = &mut self.changes {
+            changes.note(key);
+        }
+        self.move_deadline(key, before, expires);
+    }
+
+    fn move_deadline(&mut self, key: &[u8], before: u64, expires: u64) {
+        if before == expires {
+            return;
+        }
+        if before != 0 {
+            self.deadlines.remove(&(before, key.into()));
+        }
+        if expires != 0 {
+            self.deadlines.insert((expires, key.into()));
+        }
+    }
+
+    fn set(&mut self, key: &[u8], value: Bytes, expires: u64) {
         self.revision += 1;
         let revision = self.revision;
         if let Some(changes) = &mut self.changes {
@@ -405,17 +538,19 @@ impl State {
         }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
         let scanned = self.rescan.is_past(key);
-        self.hash.add(key, &value, revision, 0);
+        self.hash.add(key, &value, revision, expires);
         if scanned {
-            self.rescan.sum.add(key, &value, revision, 0);
+            self.rescan.sum.add(key, &value, revision, expires);
         }
         self.bytes += value.len() as u64;
-        let item = Item { value, revision };
+        let item = Item { value, revision, expires };
+        let mut before = 0;
         match self.items.get_mut(key) {
             Some(held) => {
-                self.hash.remove(key, &held.value, held.revision, 0);
+                before = held.expires;
+                self.hash.remove(key, &held.value, held.revision, before);
                 if scanned {
-                    self.rescan.sum.remove(key, &held.value, held.revision, 0);
+                    self.rescan.sum.remove(key, &held.value, held.revision, before);
                 }
                 self.bytes -= held.value.len() as u64;
                 *held = item;
@@ -425,6 +560,7 @@ impl State {
                 self.items.insert(key.into(), item);
             }
         }
+        self.move_deadline(key, before, expires);
     }
 
     fn unset(&mut self, key: &[u8]) -> Option<Item> {
@@ -433,10 +569,11 @@ impl State {
         if let Some(changes) = &mut self.changes {
             changes.note(key);
         }
-        self.hash.remove(key, &item.value, item.revision, 0);
+        self.hash.remove(key, &item.value, item.revision, item.expires);
         if self.rescan.is_past(key) {
-            self.rescan.sum.remove(key, &item.value, item.revision, 0);
+            self.rescan.sum.remove(key, &item.value, item.revision, item.expires);
         }
+        self.move_deadline(key, item.expires, 0);
         self.bytes -= (key.len() + item.value.len()) as u64;
         Some(item)
     }
@@ -467,6 +604,24 @@ impl State {
                 }
             }
         }
+    }
+
+    /// The group's clock, in milliseconds.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
+
+    /// Where on the group's clock the next life ends.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<u64> {
+        self.deadlines.first().map(|(at, _)| *at)
+    }
+
+    /// How many keys have a life that ends.
+    #[must_use]
+    pub fn mortal(&self) -> usize {
+        self.deadlines.len()
     }
 
     /// The last instance applied.
@@ -533,7 +688,7 @@ impl State {
     pub fn recomputed_hash(&self) -> StateHash {
         let mut hash = StateHash::EMPTY;
         for (key, item) in &self.items {
-            hash.add(key, &item.value, item.revision, 0);
+            hash.add(key, &item.value, item.revision, item.expires);
         }
         hash
     }

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes};
 
-use super::command::{BadCommand, Command, Condition, READ_TRANSACTION, Reader, TRANSACTION, Want};
+use super::command::{BadCommand, Command, Condition, ONCE, READ_TRANSACTION, Reader, TRANSACTION, Want};
 use super::command::{put_bytes, put_condition};
 use super::outcome::{Failure, Outcome};
 use super::state::{Item, State};
@@ -105,8 +105,8 @@ impl Transaction {
             for _ in 0..count {
                 let bytes = r.bytes()?;
                 // Before it is decoded: what comes from outside does not decide about the stack.
-                if matches!(bytes.first(), Some(&(TRANSACTION | READ_TRANSACTION))) {
-                    return Err(BadCommand("a transaction in a transaction"));
+                if matches!(bytes.first(), Some(&(TRANSACTION | READ_TRANSACTION | ONCE))) {
+                    return Err(BadCommand("a transaction or a numbered command in a transaction"));
                 }
                 commands.push(Command::decode(bytes)?);
             }
@@ -166,6 +166,8 @@ impl State {
                     | Command::Revisions { .. }
                     | Command::Take { .. }
                     | Command::Put { want: Want::Previous, .. }
+                    | Command::PutFor { want: Want::Previous, .. }
+                    | Command::Renew { .. }
             )
         };
         if !commands.iter().any(answers_values) {
@@ -176,7 +178,9 @@ impl State {
             bytes += match command {
                 Command::Get { key }
                 | Command::Take { key }
-                | Command::Put { key, want: Want::Previous, .. } => values.of(key),
+                | Command::Put { key, want: Want::Previous, .. }
+                | Command::PutFor { key, want: Want::Previous, .. }
+                | Command::Renew { key, .. } => values.of(key),
                 Command::GetMany { keys } => keys.iter().map(|key| VALUE_COST + values.of(key)).sum(),
                 Command::Revisions { keys } => VALUE_COST * keys.len() as u64,
                 _ => 0,
@@ -213,8 +217,11 @@ impl<'a> Longest<'a> {
             self.written.insert(&key[..], length);
         };
         match command {
-            Command::Put { key, value, condition: Condition::None, .. } => sets(key, value.len() as u64),
-            Command::Put { key, value: new, .. } | Command::Cas { key, new, .. } => {
+            Command::Put { key, value, condition: Condition::None, .. }
+            | Command::PutFor { key, value, condition: Condition::None, .. } => sets(key, value.len() as u64),
+            Command::Put { key, value: new, .. }
+            | Command::PutFor { key, value: new, .. }
+            | Command::Cas { key, new, .. } => {
                 let length = self.of(key).max(new.len() as u64);
                 self.written.insert(&key[..], length);
             }
@@ -230,13 +237,17 @@ impl<'a> Longest<'a> {
                 let length = held.max((held + value.len() as u64).min(u64::from(*max)));
                 self.written.insert(&key[..], length);
             }
-            // Reads leave everything as it is, and no transaction holds another.
+            // Reads and new lives leave every value as it is, and no transaction holds another or
+            // a numbered command.
             Command::Get { .. }
             | Command::GetMany { .. }
             | Command::Revisions { .. }
             | Command::Exists { .. }
             | Command::Count
             | Command::Length { .. }
+            | Command::Rest { .. }
+            | Command::Renew { .. }
+            | Command::Once { .. }
             | Command::Transaction(_) => {}
         }
     }

@@ -1,5 +1,5 @@
 //! The values that Paxos chooses: nothing, the opening of a leadership, a batch of commands, a check
-//! of the replicas' states (see `groups/src/check.rs`), or other members.
+//! of the replicas' states (see `groups/src/check.rs`), other members, or the end of lives.
 //!
 //! ```text
 //! no-op    00
@@ -9,9 +9,12 @@
 //!          03 01 instance:u64 hash:32 rest:u64      a majority had this sum at an earlier check
 //!          03 02 instance:u64                       no sum can have a majority there
 //! members  04 count:u32 { node:u32 storage:u128 }*
+//! batch    05 clock:u64 count:u32 { … }*            with the group's clock, which is not 0
+//! expire   06 clock:u64 most:u32
 //! ```
 //! All numbers little-endian. `number - behind` is the lowest number of that session whose
-//! answer is still awaited: the session table forgets what lies below it.
+//! answer is still awaited: the session table forgets what lies below it. A clock is that of the
+//! leader which proposed the value, in milliseconds; see `groups/src/clock.rs`.
 
 use bytes::{Buf, BufMut, Bytes};
 
@@ -25,6 +28,8 @@ const LEAD: u8 = 1;
 const BATCH: u8 = 2;
 const MEMBERS: u8 = 4;
 const CHECK: u8 = 3;
+const STAMPED: u8 = 5;
+const EXPIRE: u8 = 6;
 
 const UNKNOWN: u8 = 0;
 const AGREED: u8 = 1;
@@ -84,11 +89,25 @@ pub fn check(verdict: Option<Verdict>) -> Bytes {
     }
     Bytes::from(out)
 }
+
+/// The value that moves the group's clock to `clock` and ends the lives that are over then, those
+/// that ended first first, at most so many.
+#[must_use]
+pub fn expire(clock: u64, most: u32) -> Bytes {
+    let mut out = Vec::with_capacity(13);
+    out.put_u8(EXPIRE);
+    out.put_u64_le(clock);
+    out.put_u32_le(most);
+    Bytes::from(out)
+}
+
 /// Packs commands into one value.
 #[derive(Debug)]
 pub struct Batch {
     out: Vec<u8>,
     count: u32,
+    /// Where the count stands.
+    at: usize,
 }
 
 impl Default for Batch {
@@ -107,10 +126,23 @@ impl Batch {
     /// An empty batch with room for `bytes`.
     #[must_use]
     pub fn with_capacity(bytes: usize) -> Batch {
-        let mut out = Vec::with_capacity(5 + bytes);
-        out.put_u8(BATCH);
+        Batch::stamped(0, bytes)
+    }
+
+    /// An empty batch at this time of the group's clock, 0 for no word of it, with room for
+    /// `bytes`.
+    #[must_use]
+    pub fn stamped(clock: u64, bytes: usize) -> Batch {
+        let mut out = Vec::with_capacity(13 + bytes);
+        if clock == 0 {
+            out.put_u8(BATCH);
+        } else {
+            out.put_u8(STAMPED);
+            out.put_u64_le(clock);
+        }
+        let at = out.len();
         out.put_u32_le(0);
-        Batch { out, count: 0 }
+        Batch { out, count: 0, at }
     }
 
     /// Adds a command.
@@ -124,6 +156,12 @@ impl Batch {
         self.out.put_slice(command);
     }
 
+    /// Whether it has no command.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Bytes so far.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -133,7 +171,7 @@ impl Batch {
     /// The value.
     #[must_use]
     pub fn finish(mut self) -> Bytes {
-        self.out[1..5].copy_from_slice(&self.count.to_le_bytes());
+        self.out[self.at..self.at + 4].copy_from_slice(&self.count.to_le_bytes());
         Bytes::from(self.out)
     }
 }
@@ -151,13 +189,29 @@ pub enum Value {
     Members(Vec<Member>),
     /// A check of the replicas' states, with what is known of an earlier one.
     Check(Option<Verdict>),
+    /// The end of lives.
+    Expire {
+        /// The group's clock.
+        clock: u64,
+        /// At most so many end.
+        most: u32,
+    },
 }
 
 /// Iterates over the commands of a batch.
 #[derive(Debug)]
 pub struct Commands {
+    clock: u64,
     left: u32,
     bytes: Bytes,
+}
+
+impl Commands {
+    /// The group's clock when the batch was proposed, 0 for no word of it.
+    #[must_use]
+    pub fn clock(&self) -> u64 {
+        self.clock
+    }
 }
 
 /// A value that no proposer writes.
@@ -176,7 +230,15 @@ impl Value {
             LEAD if bytes.len() == 4 => Ok(Value::Lead(NodeId(bytes.get_u32_le()))),
             BATCH if bytes.len() >= 4 => {
                 let left = bytes.get_u32_le();
-                Ok(Value::Batch(Commands { left, bytes }))
+                Ok(Value::Batch(Commands { clock: 0, left, bytes }))
+            }
+            STAMPED if bytes.len() >= 12 => {
+                let clock = bytes.get_u64_le();
+                let left = bytes.get_u32_le();
+                if clock == 0 { Err(BadValue) } else { Ok(Value::Batch(Commands { clock, left, bytes })) }
+            }
+            EXPIRE if bytes.len() == 12 => {
+                Ok(Value::Expire { clock: bytes.get_u64_le(), most: bytes.get_u32_le() })
             }
             MEMBERS => take_members(&mut bytes).map(Value::Members).ok_or(BadValue),
             CHECK => check_verdict(bytes).map(Value::Check),

@@ -45,6 +45,7 @@ pub fn value(bytes: &Bytes) -> String {
             format!("members({})", disks.collect::<Vec<_>>().join(" "))
         }
         Ok(Value::Check(verdict)) => format!("check({verdict:?})"),
+        Ok(Value::Expire { clock, most }) => format!("expire({clock} {most})"),
         Ok(Value::Batch(commands)) => {
             let texts: Vec<String> = commands
                 .map(|c| match c {
@@ -207,5 +208,6 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Failed(Failure::OutOfOrder) => "refused, out of order".into(),
         Outcome::Failed(failure) => format!("failed, {failure:?}"),
         Outcome::Retired => "retired".into(),
+        Outcome::Forgotten { .. } | Outcome::Unkept => "forgotten".into(),
     }
 }

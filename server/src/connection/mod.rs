@@ -10,6 +10,7 @@
 pub mod node_commands;
 pub mod plan;
 pub mod transaction;
+mod wall;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -337,7 +338,7 @@ impl Connection {
         if let Some(command) = waiting.take()
             && let Err(command) = self.data(command, worker, shared)
         {
-            *waiting = Some(command);
+            *waiting = Some(*command);
             return Flow::Wait;
         }
         let sizes = shared.config.sizes();
@@ -390,7 +391,7 @@ impl Connection {
                 }
                 Ok(Command::Transaction(command)) => {
                     if let Err(command) = self.transaction(command, worker, shared) {
-                        *waiting = Some(command);
+                        *waiting = Some(*command);
                         return Flow::Wait;
                     }
                 }
@@ -411,7 +412,7 @@ impl Connection {
                 }
                 Ok(Command::Data(command)) => {
                     if let Err(command) = self.data(command, worker, shared) {
-                        *waiting = Some(command);
+                        *waiting = Some(*command);
                         return Flow::Wait;
                     }
                 }
@@ -421,7 +422,7 @@ impl Connection {
     }
 
     /// Hands a data command to its groups, or back when it has to wait for earlier reads.
-    fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), DataCommand> {
+    fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), Box<DataCommand>> {
         let write = command.is_write();
         if write
             && !command.frees()
@@ -434,7 +435,7 @@ impl Connection {
             && self.state.borrow().open.values().any(|o| o.reads > 0)
             && self.follows_a_read(&command, shared)
         {
-            return Err(command);
+            return Err(Box::new(command));
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
         let stale = command.stale();

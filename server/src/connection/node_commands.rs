@@ -407,6 +407,7 @@ fn info(shared: &Shared, reports: &[ShardReport], sections: &[String]) -> String
     let port = shared.config.node(shared.node).map_or(0, |n| n.client_addr.port());
     let uptime = shared.started.elapsed().as_secs();
     let keys: usize = reports.iter().flat_map(|r| &r.groups).map(|g| g.keys).sum();
+    let mortal: usize = reports.iter().flat_map(|r| &r.groups).map(|g| g.mortal).sum();
     let bytes: u64 = reports.iter().map(|r| r.state_bytes).sum();
     section(
         "Server",
@@ -442,7 +443,7 @@ fn info(shared: &Shared, reports: &[ShardReport], sections: &[String]) -> String
         "Cluster",
         &[("cluster_enabled", "0".to_owned()), ("pelago_cluster_id", shared.cluster.to_string())],
     );
-    section("Keyspace", &[("db0", format!("keys={keys},expires=0,avg_ttl=0"))]);
+    section("Keyspace", &[("db0", format!("keys={keys},expires={mortal},avg_ttl=0"))]);
     text
 }
 

@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use groups::ids::GroupId;
-use groups::kv::{self, Failure, Outcome, Want};
+use groups::kv::{self, Failure, Life, Outcome, Renewal, Req, Want};
 
 use super::transaction::{self, Branches};
+use super::wall::unix_millis;
 use crate::node::layout::Layout;
 use crate::node::requests::Refusal;
 use crate::protocol::{
@@ -30,6 +31,7 @@ pub(super) enum Shape {
     Number,
     Put(PutAnswer),
     List,
+    Rest { seconds: bool, at: bool },
 }
 
 /// A command under way: what has come of its pieces so far.
@@ -41,7 +43,19 @@ pub struct Join {
     applied: bool,
     refused: Option<(GroupId, Refusal)>,
     failed: Option<Failure>,
+    /// The number that the client has given the command, and why its outcome is not known.
+    req: Option<Req>,
+    lost: Option<(GroupId, Lost)>,
     kind: Kind,
+}
+
+/// Why nobody knows the outcome of a numbered command.
+#[derive(Clone, Copy, Debug)]
+enum Lost {
+    /// It is older than what is remembered of its client.
+    Forgotten { newest: u64 },
+    /// It was too large to be remembered.
+    Unkept,
 }
 
 #[derive(Debug)]
@@ -60,7 +74,11 @@ enum Kind {
 /// When it cannot be split and its keys are of several groups.
 pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Vec<Piece>, Join), ErrorReply> {
     let write = command.is_write();
-    let (pieces, kind) = match command {
+    let (command, req) = match command {
+        DataCommand::Once { req, command } => (*command, Some(req)),
+        command => (command, None),
+    };
+    let (mut pieces, kind) = match command {
         DataCommand::One(one) => {
             let group = layout.group_of(slot_of(&one.key));
             let (command, shape) = single(one, max_value);
@@ -89,9 +107,16 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
             let (piece, branches) = transaction::plan(transaction, layout, max_value)?;
             (vec![piece], Kind::Transaction { branches, outcome: None })
         }
+        DataCommand::Once { .. } => unreachable!("no command is numbered twice"),
     };
+    if let Some(req) = &req {
+        for piece in &mut pieces {
+            let command = Box::new(std::mem::replace(&mut piece.command, kv::Command::Count));
+            piece.command = kv::Command::Once { req: req.clone(), command };
+        }
+    }
     let missing = pieces.len();
-    Ok((pieces, Join { missing, write, applied: false, refused: None, failed: None, kind }))
+    Ok((pieces, Join { missing, write, applied: false, refused: None, failed: None, req, lost: None, kind }))
 }
 
 pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
@@ -107,13 +132,29 @@ pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) 
                 PutAnswer::Revision => Want::Revision,
                 PutAnswer::Previous => Want::Previous,
             };
-            (kv::Command::Put { key, value: put.value, condition, want }, Shape::Put(put.answer))
+            let life = match put.until {
+                Some(until) => Some(Life::For(until.life(unix_millis()))),
+                None => put.keep_ttl.then_some(Life::Keep),
+            };
+            let value = put.value;
+            let command = match life {
+                None => kv::Command::Put { key, value, condition, want },
+                Some(life) => kv::Command::PutFor { key, value, condition, want, life },
+            };
+            (command, Shape::Put(put.answer))
         }
         Operation::Delete => (kv::Command::Delete { keys: vec![key] }, Shape::Number),
         Operation::GetDelete => (kv::Command::Take { key }, Shape::Value { revision: false }),
         Operation::Add(delta) => (kv::Command::Add { key, delta }, Shape::Number),
         Operation::Append(value) => (kv::Command::Append { key, value, max: max_value }, Shape::Number),
         Operation::CompareAndSwap { old, new } => (kv::Command::Cas { key, old, new }, Shape::Number),
+        Operation::Renew(renew) => {
+            let life = renew.until.map(|until| until.life(unix_millis()));
+            let renewal = Renewal { life, when: renew.when, value: renew.value };
+            let shape = if renew.value { Shape::Value { revision: false } } else { Shape::Number };
+            (kv::Command::Renew { key, renewal }, shape)
+        }
+        Operation::Rest { seconds, at } => (kv::Command::Rest { key }, Shape::Rest { seconds, at }),
     }
 }
 
@@ -208,6 +249,8 @@ impl Join {
                 }
             }
             Ok(Outcome::Failed(failure)) => self.failed = Some(failure),
+            Ok(Outcome::Forgotten { newest }) => self.lost = Some((group, Lost::Forgotten { newest })),
+            Ok(Outcome::Unkept) => self.lost = Some((group, Lost::Unkept)),
             Ok(outcome) => {
                 self.applied = true;
                 match &mut self.kind {
@@ -245,7 +288,10 @@ impl Join {
     pub fn reply(self, max_value: u64) -> Reply {
         if let Some((group, refusal)) = self.refused {
             let refusal = if self.write && self.applied { Refusal::InDoubt } else { refusal };
-            return refusal_reply(group, refusal, self.applied).into();
+            return refusal_reply(group, refusal, self.applied, self.req.is_some()).into();
+        }
+        if let Some((group, lost)) = self.lost {
+            return lost_reply(group, lost, self.req.as_ref()).into();
         }
         if let Some(failure) = self.failed {
             return failure_reply(failure, max_value).into();
@@ -276,6 +322,9 @@ pub(super) fn shaped(shape: Shape, outcome: Outcome) -> Reply {
         (Shape::List, Outcome::Values(values)) => {
             Reply::Array(values.into_iter().map(Reply::bulk_or_nil).collect())
         }
+        (Shape::Rest { seconds, at }, Outcome::Integer(rest)) => {
+            Reply::Integer(rest_of_life(rest, seconds, at))
+        }
         (_, Outcome::Done) => Reply::ok(),
         (_, Outcome::Unmet) => Reply::Nil,
         (_, Outcome::Revision(revision)) => Reply::unsigned(revision),
@@ -294,6 +343,38 @@ pub(super) fn not_understood(wanted: &dyn std::fmt::Debug) -> Reply {
     .into()
 }
 
+/// A rest of life as it is answered; negative ones say that there is none.
+fn rest_of_life(rest: i64, seconds: bool, at: bool) -> i64 {
+    if rest < 0 {
+        return rest;
+    }
+    let from = if at { i64::try_from(unix_millis()).unwrap_or(i64::MAX) } else { 0 };
+    let millis = rest.saturating_add(from);
+    // Rounded as Redis does.
+    if seconds { millis.saturating_add(500) / 1000 } else { millis }
+}
+
+fn lost_reply(group: GroupId, lost: Lost, req: Option<&Req>) -> ErrorReply {
+    let (seq, client) =
+        req.map_or((0, ""), |req| (req.seq, std::str::from_utf8(&req.client).unwrap_or_default()));
+    match lost {
+        Lost::Forgotten { newest } => ErrorReply::in_doubt(
+            group,
+            format!(
+                "REQ {seq} of client {client} is older than what is remembered (newest {newest}): its outcome is no \
+                 longer known here"
+            ),
+        ),
+        Lost::Unkept => ErrorReply::new(
+            ErrorClass::InDoubt,
+            format!(
+                "group={group} REQ {seq} of client {client} was applied before, and not again; its answer was too large \
+                 to be remembered; read the key back"
+            ),
+        ),
+    }
+}
+
 pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     match failure {
         Failure::NotAnInteger => ErrorReply::err("value is not an integer or out of range"),
@@ -302,6 +383,9 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
             let longer = u64::from(max).max(max_value) + 1;
             ErrorReply::too_big("the resulting value", longer, u64::from(max), "limits.max_value")
         }
+        Failure::Reused => ErrorReply::err(
+            "this REQ was used for another command; nothing was applied; count seq up for every new command",
+        ),
         Failure::SessionFull | Failure::OutOfOrder => {
             ErrorReply::busy("too many commands of this node are open")
         }
@@ -315,12 +399,19 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     }
 }
 
-fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
+fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numbered: bool) -> ErrorReply {
     match refusal {
         Refusal::TryAgain => ErrorReply::try_again(group, "has no leader that answers; leadership is moving"),
         Refusal::ClusterDown => {
             ErrorReply::cluster_down(group, "has no majority of its members alive and connected")
         }
+        Refusal::InDoubt if numbered => ErrorReply::new(
+            ErrorClass::InDoubt,
+            format!(
+                "group={group} did not answer in time; it is unknown whether the command was applied; send it again \
+                 with the same REQ"
+            ),
+        ),
         Refusal::InDoubt if partly => ErrorReply::in_doubt(
             group,
             "did not answer in time or refused, while other groups applied their part",
@@ -338,6 +429,7 @@ fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::{Args, Command, SizeLimits};
     use groups::ids::NodeId;
 
     fn layout() -> Layout {
@@ -375,6 +467,105 @@ mod tests {
         assert!(join.take(pieces[1].group, Err(Refusal::TryAgain)));
         let Reply::Error(error) = join.reply(100) else { panic!("no error") };
         assert!(error.to_string().starts_with("INDOUBT"), "{error}");
+    }
+
+    /// A command as a client types it.
+    fn typed(line: &str) -> DataCommand {
+        let limits = SizeLimits { max_key: 100, max_value: 100 };
+        match Command::parse(&Args::from_words(line.split(' ')), &limits) {
+            Ok(Command::Data(command)) => command,
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+
+    fn replied(line: &str, outcome: Outcome) -> Reply {
+        let (pieces, mut join) = plan(typed(line), &layout(), 100).expect("a plan");
+        assert_eq!(pieces.len(), 1, "{line}");
+        assert!(join.take(pieces[0].group, Ok(outcome)));
+        join.reply(100)
+    }
+
+    #[test]
+    fn lives_are_planned_and_answered_as_redis_does() {
+        let command = |line: &str| plan(typed(line), &layout(), 100).expect("a plan").0.remove(0).command;
+        for (line, wanted) in [
+            ("SET k v EX 10", Some(Life::For(10_000))),
+            ("SET k v PX 10", Some(Life::For(10))),
+            ("SETEX k 10 v", Some(Life::For(10_000))),
+            ("SET k v EXAT 5", Some(Life::For(0))),
+            ("SET k v KEEPTTL", Some(Life::Keep)),
+            ("SET k v", None),
+        ] {
+            let found = match command(line) {
+                kv::Command::PutFor { life, .. } => Some(life),
+                kv::Command::Put { .. } => None,
+                other => panic!("{line}: {other:?}"),
+            };
+            assert_eq!(found, wanted, "{line}");
+        }
+        let late = (unix_millis() + 60_000).to_string();
+        let kv::Command::PutFor { life: Life::For(life), .. } = command(&format!("SET k v PXAT {late}"))
+        else {
+            panic!("no life")
+        };
+        assert!((50_000..=60_000).contains(&life), "{life}");
+        let life = |line: &str| match command(line) {
+            kv::Command::Renew { renewal, .. } => renewal.life,
+            other => panic!("{line}: {other:?}"),
+        };
+        assert_eq!(life("EXPIRE k -5"), Some(0));
+        assert_eq!(life("EXPIREAT k 5"), Some(0));
+        assert_eq!((life("PERSIST k"), life("GETEX k PERSIST")), (None, None));
+        for (line, rest, answer) in [
+            ("TTL k", -2, -2),
+            ("EXPIRETIME k", -1, -1),
+            ("PTTL k", 1_499, 1_499),
+            ("TTL k", 1_499, 1),
+            ("TTL k", 1_500, 2),
+            ("TTL k", i64::MAX, i64::MAX / 1000),
+        ] {
+            assert_eq!(replied(line, Outcome::Integer(rest)), Reply::Integer(answer), "{line} {rest}");
+        }
+        let Reply::Integer(at) = replied("PEXPIRETIME k", Outcome::Integer(60_000)) else {
+            panic!("no number")
+        };
+        assert!((at - unix_millis() as i64 - 60_000).abs() < 10_000, "{at}");
+    }
+
+    #[test]
+    fn a_numbered_command_is_numbered_in_each_of_its_groups() {
+        let (pieces, mut join) = plan(typed("DEL a b REQ app:7"), &layout(), 100).expect("a plan");
+        assert_eq!(pieces.len(), 2);
+        for piece in &pieces {
+            let kv::Command::Once { req, command } = &piece.command else { panic!("{piece:?}") };
+            assert_eq!((&req.client[..], req.seq), (&b"app"[..], 7));
+            assert!(matches!(**command, kv::Command::Delete { .. }));
+        }
+        join.take(pieces[0].group, Ok(Outcome::Integer(1)));
+        join.take(pieces[1].group, Ok(Outcome::Forgotten { newest: 30 }));
+        let Reply::Error(error) = join.reply(100) else { panic!("no error") };
+        let group = pieces[1].group;
+        let wanted = format!(
+            "INDOUBT group={group} REQ 7 of client app is older than what is remembered (newest 30): its outcome is no \
+             longer known here; it is unknown whether the command was applied; read the key back before sending it again"
+        );
+        assert_eq!(error.to_string(), wanted);
+    }
+
+    #[test]
+    fn what_became_of_a_numbered_command_is_said_in_words() {
+        for (outcome, class, words) in [
+            (Outcome::Unkept, "INDOUBT", "was applied before, and not again"),
+            (Outcome::Failed(Failure::Reused), "ERR", "nothing was applied"),
+        ] {
+            let Reply::Error(error) = replied("GETDEL k REQ app:7", outcome) else { panic!("no error") };
+            let line = error.to_string();
+            assert!(line.starts_with(class) && line.contains(words), "{line}");
+        }
+        let (pieces, mut join) = plan(typed("INCR k REQ app:7"), &layout(), 100).expect("a plan");
+        join.take(pieces[0].group, Err(Refusal::InDoubt));
+        let Reply::Error(error) = join.reply(100) else { panic!("no error") };
+        assert!(error.to_string().ends_with("send it again with the same REQ"), "{error}");
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Connection {
         command: TransactionCommand,
         worker: &Worker,
         shared: &Shared,
-    ) -> Result<(), DataCommand> {
+    ) -> Result<(), Box<DataCommand>> {
         let reply = match command {
             TransactionCommand::Multi => self.state.borrow_mut().session.transaction().begin().into(),
             TransactionCommand::Discard => self.state.borrow_mut().session.transaction().discard().into(),
@@ -158,8 +158,10 @@ fn part(command: DataCommand, max_value: u32) -> Result<(kv::Command, Shape), Er
             (kv::Command::PutMany { pairs }, Shape::Put(PutAnswer::Ok))
         }
         DataCommand::Size => (kv::Command::Count, Shape::Number),
-        DataCommand::Revisions(_) | DataCommand::Transaction(_) => {
-            return Err(ErrorReply::err("a transaction cannot hold a transaction; nothing was applied"));
+        DataCommand::Revisions(_) | DataCommand::Transaction(_) | DataCommand::Once { .. } => {
+            return Err(ErrorReply::err(
+                "a transaction cannot hold a transaction or a numbered command; nothing was applied",
+            ));
         }
     })
 }

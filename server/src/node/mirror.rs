@@ -192,8 +192,10 @@ impl NodeMirror {
                 }
                 Event::Installed { group, image, entries } => {
                     let hash = found_hash(&image);
-                    let item =
-                        |e: Entry| (Box::from(&e.key[..]), Item { value: e.value, revision: e.revision });
+                    let item = |e: Entry| {
+                        let item = Item { value: e.value, revision: e.revision, expires: e.expiry };
+                        (Box::from(&e.key[..]), item)
+                    };
                     let mark = mark_of(&image.position);
                     // Built here: the groups' own thread has heartbeats to send.
                     let state = live_image(image, entries.into_iter().map(item).collect())
@@ -329,7 +331,8 @@ pub fn is_mirror_frame(kind: u8) -> bool {
 pub fn load_group(store: &MirrorStore, group: GroupId) -> Result<Option<(State, u64)>, String> {
     let mut items = Vec::new();
     let take = |e: EntryRef<'_>| {
-        let item = Item { value: Bytes::copy_from_slice(e.value), revision: e.revision };
+        let value = Bytes::copy_from_slice(e.value);
+        let item = Item { value, revision: e.revision, expires: e.expiry };
         items.push((Box::from(e.key), item));
     };
     let image = match store.load_raw(group, take) {
@@ -369,7 +372,7 @@ fn position(head: &Head) -> Position {
 }
 
 fn entry(key: Box<[u8]>, item: Item) -> Entry {
-    Entry { key: Bytes::from(key), value: item.value, revision: item.revision, expiry: 0 }
+    Entry { key: Bytes::from(key), value: item.value, revision: item.revision, expiry: item.expires }
 }
 
 fn stored_fold(group: GroupId, fold: kv::Fold) -> Fold {

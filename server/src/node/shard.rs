@@ -542,6 +542,8 @@ pub struct GroupStatus {
     pub state_hash: [u8; 32],
     /// Keys held.
     pub keys: usize,
+    /// Keys whose life ends.
+    pub mortal: usize,
     /// Bytes of keys and values.
     pub bytes: u64,
     /// Why the group has halted here.
@@ -584,6 +586,7 @@ impl GroupStatus {
             chain,
             state_hash: state.hash().to_bytes(),
             keys: state.len(),
+            mortal: state.mortal(),
             bytes: state.bytes(),
             halted: replica.halted().map(ToString::to_string),
             mirror: group.mirror_status().map(|(taken, durable, _)| (taken, durable)),

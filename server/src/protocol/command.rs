@@ -7,6 +7,7 @@ use groups::ids::{GroupId, Slot};
 use super::args::Args;
 use super::data::{Condition, DataCommand, ManyKeys, Operation, PutAnswer};
 use super::error::ErrorReply;
+use super::expiry::{EX, EXAT, PX, PXAT};
 use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wrong_arity};
 use super::reply::Version;
 use super::resp::{Excess, Oversized};
@@ -166,17 +167,18 @@ impl Command {
     pub fn parse(args: &Args, limits: &SizeLimits) -> Result<Command, ErrorReply> {
         let name = args.get(0).unwrap_or_default();
         let spec = table::find(name).ok_or_else(|| unknown(name, args))?;
-        if !spec.admits(args.len()) {
+        if !spec.admits(args.len()) && !is_numbered(args, spec) {
             return Err(wrong_arity(None, spec));
         }
+        let end = args.len();
         let Some(word) = args.get(1).filter(|_| !spec.subcommands.is_empty()) else {
-            return Words { args, next: 1, parent: None, spec, limits }.command();
+            return Words { args, next: 1, end, req: None, parent: None, spec, limits }.command();
         };
         let subcommand = spec.subcommand(word).ok_or_else(|| unknown_subcommand(spec, word))?;
         if !subcommand.admits(args.len()) {
             return Err(wrong_arity(Some(spec), subcommand));
         }
-        Words { args, next: 2, parent: Some(spec), spec: subcommand, limits }.command()
+        Words { args, next: 2, end, req: None, parent: Some(spec), spec: subcommand, limits }.command()
     }
 
     /// The reply to a request that was read past because it is too large.
@@ -207,6 +209,14 @@ impl Command {
     }
 }
 
+/// Whether a write has the right number of words but for a `REQ client:seq` behind them.
+fn is_numbered(args: &Args, spec: &CommandSpec) -> bool {
+    let without = args.len().saturating_sub(2);
+    spec.has(table::flag::WRITE)
+        && spec.admits(without)
+        && args.get(without).is_some_and(|word| word.eq_ignore_ascii_case(b"REQ"))
+}
+
 impl Words<'_> {
     fn command(mut self) -> Result<Command, ErrorReply> {
         let command = match self.spec.verb {
@@ -215,6 +225,18 @@ impl Words<'_> {
             Verb::GetSet => return self.plain_put(Condition::Always, PutAnswer::Previous),
             Verb::SetNx => return self.plain_put(Condition::Absent, PutAnswer::Flag),
             Verb::GetDel => return self.one(|_| Ok(Operation::GetDelete)),
+            Verb::GetEx => return self.get_ex(),
+            Verb::SetEx => return self.set_for(EX),
+            Verb::PSetEx => return self.set_for(PX),
+            Verb::Expire => return self.expire(EX),
+            Verb::PExpire => return self.expire(PX),
+            Verb::ExpireAt => return self.expire(EXAT),
+            Verb::PExpireAt => return self.expire(PXAT),
+            Verb::Persist => return self.persist(),
+            Verb::Ttl => return self.rest_of_life(EX),
+            Verb::PTtl => return self.rest_of_life(PX),
+            Verb::ExpireTime => return self.rest_of_life(EXAT),
+            Verb::PExpireTime => return self.rest_of_life(PXAT),
             Verb::Strlen => return self.one(|_| Ok(Operation::Length)),
             Verb::Incr => return self.one(|_| Ok(Operation::Add(1))),
             Verb::Decr => return self.one(|_| Ok(Operation::Add(-1))),

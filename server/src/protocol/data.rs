@@ -3,6 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use groups::kv::{Req, When};
+
+use super::expiry::Until;
 
 use super::transaction::Transaction;
 
@@ -20,6 +23,13 @@ pub enum DataCommand {
     Revisions(Vec<Bytes>),
     /// Several commands of one group at one instant.
     Transaction(Transaction),
+    /// A write that its client has numbered: applied at most once, however often it is sent.
+    Once {
+        /// Whose, and which.
+        req: Req,
+        /// The write.
+        command: Box<DataCommand>,
+    },
 }
 
 /// The same asked of many keys, in the order of the request. Keys may repeat.
@@ -89,6 +99,26 @@ pub enum Operation {
         /// The value that it then gets.
         new: Bytes,
     },
+    /// Changes how long the key is there.
+    Renew(Renew),
+    /// How long the key is there, as an integer: -1 if for good, -2 if there is none.
+    Rest {
+        /// In seconds, or in milliseconds.
+        seconds: bool,
+        /// Until when since the Unix epoch, or for how long.
+        at: bool,
+    },
+}
+
+/// How to change how long a key is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renew {
+    /// Until when; `None` for good.
+    pub until: Option<Until>,
+    /// What must be so of the life that the key has, or nothing is changed.
+    pub when: When,
+    /// Whether the value or nil is answered, or 1 and 0.
+    pub value: bool,
 }
 
 /// How to set a key.
@@ -102,6 +132,8 @@ pub struct Put {
     pub answer: PutAnswer,
     /// Whether a time to live that the key has stays.
     pub keep_ttl: bool,
+    /// Until when the key is there; `None` for good, or as `keep_ttl` says.
+    pub until: Option<Until>,
 }
 
 /// What must be so before a key is set.
@@ -152,6 +184,7 @@ impl DataCommand {
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
             DataCommand::Size | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.is_write(),
+            DataCommand::Once { command, .. } => command.is_write(),
         }
     }
 
@@ -159,10 +192,15 @@ impl DataCommand {
     #[must_use]
     pub fn frees(&self) -> bool {
         match self {
-            DataCommand::One(one) => matches!(one.operation, Operation::Delete | Operation::GetDelete),
+            DataCommand::One(one) => match one.operation {
+                Operation::Delete | Operation::GetDelete => true,
+                Operation::Renew(renew) => renew.until.is_some(),
+                _ => false,
+            },
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
             DataCommand::Size | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.frees(),
+            DataCommand::Once { command, .. } => command.frees(),
         }
     }
 
@@ -173,6 +211,7 @@ impl DataCommand {
             DataCommand::Many(many) => Box::new(many.keys()),
             DataCommand::Size => Box::new(std::iter::empty()),
             DataCommand::Revisions(keys) => Box::new(keys.iter()),
+            DataCommand::Once { command, .. } => command.keys(),
             DataCommand::Transaction(transaction) => {
                 let guards = transaction.guards.iter().map(|guard| &guard.key);
                 Box::new(guards.chain(transaction.commands().flat_map(DataCommand::keys)))
@@ -237,13 +276,14 @@ impl Operation {
     #[must_use]
     pub fn is_write(&self) -> bool {
         match self {
-            Operation::Get { .. } | Operation::Length | Operation::Exists => false,
+            Operation::Get { .. } | Operation::Length | Operation::Exists | Operation::Rest { .. } => false,
             Operation::Put(_)
             | Operation::Delete
             | Operation::GetDelete
             | Operation::Add(_)
             | Operation::Append(_)
-            | Operation::CompareAndSwap { .. } => true,
+            | Operation::CompareAndSwap { .. }
+            | Operation::Renew(_) => true,
         }
     }
 }
@@ -252,6 +292,6 @@ impl Put {
     /// A put without conditions that answers `+OK`.
     #[must_use]
     pub fn new(value: Bytes) -> Put {
-        Put { value, condition: Condition::Always, answer: PutAnswer::Ok, keep_ttl: false }
+        Put { value, condition: Condition::Always, answer: PutAnswer::Ok, keep_ttl: false, until: None }
     }
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 
 use super::command::Command;
 use super::data::{Condition, DataCommand, KeyOperation, ManyKeys, Operation, Put, PutAnswer};
-use super::error::{ErrorReply, quoted};
+use super::error::ErrorReply;
 use super::number;
 use super::refusal::not_an_integer;
+use super::table::flag::WRITE;
 use super::words::Words;
 
 impl Words<'_> {
@@ -18,8 +19,9 @@ impl Words<'_> {
     ) -> Result<Command, ErrorReply> {
         let key = self.key()?;
         let operation = operation(&mut self)?;
+        self.req_at_end()?;
         self.end()?;
-        Ok(Command::Data(DataCommand::One(KeyOperation { key, operation })))
+        self.finish(DataCommand::One(KeyOperation { key, operation }))
     }
 
     pub(super) fn get(self) -> Result<Command, ErrorReply> {
@@ -73,15 +75,26 @@ impl Words<'_> {
             b"REV" => self.answer(put, PutAnswer::Revision),
             b"KEEPTTL" => {
                 put.keep_ttl = true;
-                Ok(())
+                self.one_life(put)
             }
-            b"EX" | b"PX" | b"EXAT" | b"PXAT" => Err(ErrorReply::err(format!(
-                "expiry is not supported yet; nothing was applied; leave {} out",
-                quoted(upper)
-            ))),
-            b"REQ" => Err(ErrorReply::err("REQ is not supported yet; nothing was applied; leave it out")),
-            _ => Err(self.unexpected(option)),
+            b"REQ" => self.req(),
+            other => match self.until_option(other)? {
+                Some(_) if put.until.is_some() => Err(self.more_than_one_life()),
+                Some(until) => {
+                    put.until = Some(until);
+                    self.one_life(put)
+                }
+                None => Err(self.unexpected(option)),
+            },
         }
+    }
+
+    fn one_life(&self, put: &Put) -> Result<(), ErrorReply> {
+        if put.keep_ttl && put.until.is_some() { Err(self.more_than_one_life()) } else { Ok(()) }
+    }
+
+    fn more_than_one_life(&self) -> ErrorReply {
+        self.syntax_error("only one of EX, PX, EXAT, PXAT and KEEPTTL can be given")
     }
 
     pub(super) fn condition(&self, put: &mut Put, condition: Condition) -> Result<(), ErrorReply> {
@@ -121,13 +134,18 @@ impl Words<'_> {
         single: Operation,
         many: fn(Vec<Bytes>) -> ManyKeys,
     ) -> Result<Command, ErrorReply> {
+        if self.spec.has(WRITE) {
+            self.req_behind_keys()?;
+        }
         if self.left() == 1 {
             return self.one(|_| Ok(single));
         }
-        Ok(Command::Data(DataCommand::Many(many(self.keys()?))))
+        let keys = self.keys()?;
+        self.finish(DataCommand::Many(many(keys)))
     }
 
     pub(super) fn pairs(mut self) -> Result<Command, ErrorReply> {
+        self.req_behind_keys()?;
         if !self.left().is_multiple_of(2) {
             return Err(self.wrong_arity());
         }
@@ -138,6 +156,6 @@ impl Words<'_> {
         while self.left() > 0 {
             pairs.push((self.key()?, self.value()?));
         }
-        Ok(Command::Data(DataCommand::Many(ManyKeys::Put(pairs))))
+        self.finish(DataCommand::Many(ManyKeys::Put(pairs)))
     }
 }

@@ -80,6 +80,18 @@ pub(super) enum Verb {
     Append,
     Strlen,
     Cas,
+    SetEx,
+    PSetEx,
+    GetEx,
+    Expire,
+    PExpire,
+    ExpireAt,
+    PExpireAt,
+    Persist,
+    Ttl,
+    PTtl,
+    ExpireTime,
+    PExpireTime,
     DbSize,
     Multi,
     Exec,
@@ -169,31 +181,60 @@ commands! {
             "get" Get -2, READONLY | FAST, ONE, "key [REV] [STALE milliseconds]",
                 "The value of a key, REV: and its revision; STALE: one that was true so long ago will do.";
             "set" Set -3, WRITE | DENYOOM, ONE,
-                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]",
+                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
+                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]",
                 "Sets a key, if the condition holds; GET answers the old value, REV the new revision.";
             "put" Set -3, WRITE | DENYOOM, ONE,
-                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] [KEEPTTL]",
+                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
+                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]",
                 "The same as SET.";
-            "del" Del -2, WRITE, ALL, "key [key ...]", "Deletes keys; answers how many there were.";
-            "unlink" Del -2, WRITE | FAST, ALL, "key [key ...]", "The same as DEL.";
+            "del" Del -2, WRITE, ALL, "key [key ...] [REQ client:seq]",
+                "Deletes keys; answers how many there were.";
+            "unlink" Del -2, WRITE | FAST, ALL, "key [key ...] [REQ client:seq]", "The same as DEL.";
             "exists" Exists -2, READONLY | FAST, ALL, "key [key ...]", "How many of the keys exist.";
             "mget" MGet -2, READONLY | FAST, ALL, "key [key ...]",
                 "The values of many keys; not one moment in time across groups.";
-            "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...]",
+            "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...] [REQ client:seq]",
                 "Sets many keys; not atomic across groups.";
-            "incr" Incr 2, WRITE | DENYOOM | FAST, ONE, "key", "Adds one; answers the sum.";
-            "decr" Decr 2, WRITE | DENYOOM | FAST, ONE, "key", "Subtracts one; answers the difference.";
-            "incrby" IncrBy 3, WRITE | DENYOOM | FAST, ONE, "key increment", "Adds an integer; answers the sum.";
-            "decrby" DecrBy 3, WRITE | DENYOOM | FAST, ONE, "key decrement",
+            "incr" Incr 2, WRITE | DENYOOM | FAST, ONE, "key [REQ client:seq]", "Adds one; answers the sum.";
+            "decr" Decr 2, WRITE | DENYOOM | FAST, ONE, "key [REQ client:seq]", "Subtracts one; answers the difference.";
+            "incrby" IncrBy 3, WRITE | DENYOOM | FAST, ONE, "key increment [REQ client:seq]",
+                "Adds an integer; answers the sum.";
+            "decrby" DecrBy 3, WRITE | DENYOOM | FAST, ONE, "key decrement [REQ client:seq]",
                 "Subtracts an integer; answers the difference.";
-            "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value", "Appends to a value; answers its length.";
+            "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
+                "Appends to a value; answers its length.";
             "strlen" Strlen 2, READONLY | FAST, ONE, "key", "The length of a value.";
-            "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value", "Sets a key; answers the old value.";
-            "getdel" GetDel 2, WRITE | FAST, ONE, "key", "Deletes a key; answers the old value.";
-            "setnx" SetNx 3, WRITE | DENYOOM | FAST, ONE, "key value",
+            "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
+                "Sets a key; answers the old value.";
+            "getdel" GetDel 2, WRITE | FAST, ONE, "key [REQ client:seq]", "Deletes a key; answers the old value.";
+            "setnx" SetNx 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
                 "Sets a key if there is none; answers 1 or 0.";
-            "cas" Cas 4, WRITE | DENYOOM | FAST, ONE, "key old new",
+            "cas" Cas 4, WRITE | DENYOOM | FAST, ONE, "key old new [REQ client:seq]",
                 "Compare and swap: sets a key to new if it is old; answers 1 or 0.";
+            "setex" SetEx 4, WRITE | DENYOOM, ONE, "key seconds value [REQ client:seq]",
+                "Sets a key that is there for so many seconds.";
+            "psetex" PSetEx 4, WRITE | DENYOOM, ONE, "key milliseconds value [REQ client:seq]",
+                "The same in milliseconds.";
+            "getex" GetEx -2, WRITE | FAST, ONE,
+                "key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+                "The value of a key, whose time to live changes as the option says.";
+            "expire" Expire -3, WRITE | FAST, ONE, "key seconds [NX | XX | GT | LT] [REQ client:seq]",
+                "Lets a key vanish in so many seconds; answers 1 or 0.";
+            "pexpire" PExpire -3, WRITE | FAST, ONE, "key milliseconds [NX | XX | GT | LT] [REQ client:seq]",
+                "The same in milliseconds.";
+            "expireat" ExpireAt -3, WRITE | FAST, ONE, "key unix-seconds [NX | XX | GT | LT] [REQ client:seq]",
+                "Lets a key vanish at a time of this node's clock; answers 1 or 0.";
+            "pexpireat" PExpireAt -3, WRITE | FAST, ONE,
+                "key unix-milliseconds [NX | XX | GT | LT] [REQ client:seq]", "The same in milliseconds.";
+            "persist" Persist 2, WRITE | FAST, ONE, "key [REQ client:seq]",
+                "Takes a key's time to live away; answers 1, or 0 if it had none.";
+            "ttl" Ttl 2, READONLY | FAST, ONE, "key",
+                "For how many seconds a key will be there; -1 for good, -2 for no key.";
+            "pttl" PTtl 2, READONLY | FAST, ONE, "key", "The same in milliseconds.";
+            "expiretime" ExpireTime 2, READONLY | FAST, ONE, "key",
+                "When a key vanishes, in seconds of this node's clock; -1 never, -2 for no key.";
+            "pexpiretime" PExpireTime 2, READONLY | FAST, ONE, "key", "The same in milliseconds.";
             "dbsize" DbSize 1, READONLY | FAST, NONE, "", "How many keys there are in all groups.";
         }
         transactions {
@@ -292,16 +333,6 @@ commands! {
 
 /// Commands of Redis and of later versions of Pelago, and why they are not here.
 const ABSENT: &[(&str, &str)] = &[
-    ("expire", EXPIRY),
-    ("pexpire", EXPIRY),
-    ("expireat", EXPIRY),
-    ("pexpireat", EXPIRY),
-    ("ttl", EXPIRY),
-    ("pttl", EXPIRY),
-    ("persist", EXPIRY),
-    ("setex", EXPIRY),
-    ("psetex", EXPIRY),
-    ("getex", EXPIRY),
     ("scan", ORDERED),
     ("range", ORDERED),
     ("prefix", ORDERED),
@@ -316,7 +347,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("type", "every value is a string"),
 ];
 
-const EXPIRY: &str = "expiry is not supported yet";
 const ORDERED: &str = "ordered reads are not supported yet";
 
 impl CommandSpec {

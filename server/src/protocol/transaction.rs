@@ -297,6 +297,7 @@ fn queueable(data: &DataCommand) -> Result<(), ErrorReply> {
         DataCommand::One(_) | DataCommand::Many(_) | DataCommand::Size => Ok(()),
         DataCommand::Transaction(_) => Err(not_allowed("MULTIOP")),
         DataCommand::Revisions(_) => Err(not_allowed("WATCH")),
+        DataCommand::Once { .. } => Err(not_allowed("REQ")),
     }
 }
 

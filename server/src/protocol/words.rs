@@ -1,6 +1,7 @@
 //! The words of a request, taken one after the other, each as what it must be.
 
 use bytes::Bytes;
+use groups::kv::Req;
 
 use super::args::Args;
 use super::command::SizeLimits;
@@ -13,6 +14,10 @@ use super::table::CommandSpec;
 pub(super) struct Words<'a> {
     pub(super) args: &'a Args,
     pub(super) next: usize,
+    /// Behind the last word that is to be taken.
+    pub(super) end: usize,
+    /// The number that the client has given the command.
+    pub(super) req: Option<Req>,
     pub(super) parent: Option<&'static CommandSpec>,
     pub(super) spec: &'static CommandSpec,
     pub(super) limits: &'a SizeLimits,
@@ -20,24 +25,24 @@ pub(super) struct Words<'a> {
 
 impl Words<'_> {
     pub(super) fn word(&mut self) -> Option<&[u8]> {
-        let word = self.args.get(self.next)?;
+        let word = self.args.get(self.next).filter(|_| self.next < self.end)?;
         self.next += 1;
         Some(word)
     }
 
     pub(super) fn bytes(&mut self) -> Option<Bytes> {
-        let word = self.args.bytes(self.next)?;
+        let word = self.args.bytes(self.next).filter(|_| self.next < self.end)?;
         self.next += 1;
         Some(word)
     }
 
     pub(super) fn rest(&mut self) -> impl Iterator<Item = Bytes> {
-        let from = std::mem::replace(&mut self.next, self.args.len());
-        (from..self.args.len()).filter_map(|at| self.args.bytes(at))
+        let from = std::mem::replace(&mut self.next, self.end);
+        (from..self.end).filter_map(|at| self.args.bytes(at))
     }
 
     pub(super) fn left(&self) -> usize {
-        self.args.len() - self.next
+        self.end - self.next
     }
 
     pub(super) fn end(&self) -> Result<(), ErrorReply> {

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use groups::ids::{Boot, GroupId, NodeId};
 use groups::kv::Outcome;
 use groups::kv::outcome::Failure;
+use groups::kv::value::Value;
 
 use super::{GroupLedger, Judge, Verdict};
 
@@ -42,6 +43,10 @@ impl Judge for AtMostOnce {
                     ));
                 }
             }
+        }
+        if let Some(Ok(Value::Expire { .. })) = ledger.decided(end).map(|d| Value::decode(d.value.clone())) {
+            // Lives end by themselves, without a command; `history` judges when.
+            return Ok(());
         }
         let now = ledger.decided(end).map_or(0, |d| d.revision);
         let before = end.0.checked_sub(1).and_then(|i| ledger.decided(groups::ids::InstanceId(i)));

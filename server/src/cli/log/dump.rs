@@ -7,9 +7,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use groups::ids::{GroupId, InstanceId, Member};
-use groups::kv::Verdict;
 use groups::kv::value::Value;
-use groups::kv::{Command, Condition, Guard, Transaction};
+use groups::kv::{Command, Condition, Guard, Life, Transaction, Verdict};
 use groups::log::{At, Record, Recovered};
 use groups::paxos::Members;
 
@@ -175,7 +174,12 @@ fn shown_value(bytes: &Bytes) -> String {
             format!("check agreed={} state={}", point.instance, point.sum)
         }
         Ok(Value::Check(Some(Verdict::Split(instance)))) => format!("check split={instance}"),
+        Ok(Value::Expire { clock, most }) => format!("expire clock={clock}ms most={most}"),
         Ok(Value::Batch(commands)) => {
+            let clock = match commands.clock() {
+                0 => String::new(),
+                clock => format!(" clock={clock}ms"),
+            };
             let mut text = String::new();
             let mut count = 0;
             for entry in commands {
@@ -191,7 +195,7 @@ fn shown_value(bytes: &Bytes) -> String {
                 };
             }
             let more = if count > COMMANDS { "; …" } else { "" };
-            format!("batch of {count} in {length} bytes: {text}{more}")
+            format!("batch of {count} in {length} bytes{clock}: {text}{more}")
         }
         Err(_) => format!("{length} bytes of unknown shape: {}", preview(bytes)),
     }
@@ -212,8 +216,23 @@ fn shown_command(command: &Command) -> String {
         Command::GetMany { keys: many } => keys("get", many),
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),
+        Command::Rest { key } => format!("rest {}", preview(key)),
         Command::Put { key, value, condition, .. } => {
             format!("put {} = {}{}", preview(key), preview(value), shown_condition(condition))
+        }
+        Command::PutFor { key, value, condition, life, .. } => {
+            let life = match life {
+                Life::Keep => " keeping its life".to_owned(),
+                Life::For(millis) => format!(" for {millis}ms"),
+            };
+            format!("put {} = {}{life}{}", preview(key), preview(value), shown_condition(condition))
+        }
+        Command::Renew { key, renewal } => match renewal.life {
+            Some(millis) => format!("renew {} for {millis}ms", preview(key)),
+            None => format!("renew {} for good", preview(key)),
+        },
+        Command::Once { req, command } => {
+            format!("once {}:{} {}", req.client.escape_ascii(), req.seq, shown_command(command))
         }
         Command::PutMany { pairs } => match pairs.first() {
             Some((key, value)) => {

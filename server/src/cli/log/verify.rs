@@ -69,7 +69,7 @@ fn has_known_shape(value: &Bytes) -> bool {
         Ok(Value::Batch(mut commands)) => {
             commands.all(|entry| entry.is_ok_and(|(_, command)| Command::decode(command).is_ok()))
         }
-        Ok(Value::Noop | Value::Lead(_) | Value::Check(_) | Value::Members(_)) => true,
+        Ok(Value::Noop | Value::Lead(_) | Value::Check(_) | Value::Members(_) | Value::Expire { .. }) => true,
         Err(_) => false,
     }
 }
