@@ -127,7 +127,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 54] = [
+    pub const ALL: [Bug; 56] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -182,6 +182,8 @@ impl Bug {
         Bug::AcknowledgesAlone,
         Bug::ValuesOutOfOrder,
         Bug::GcIgnoresReaders,
+        Bug::TransactionHalfApplied,
+        Bug::GuardIgnored,
     ];
 }
 

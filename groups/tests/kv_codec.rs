@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use groups::ids::{Boot, InstanceId, NodeId};
-use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, lead, noop};
 use groups::kv::transaction::MAX_PARTS;
+use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, lead, noop};
 use groups::kv::{
     Command, Condition, Failure, Guard, Outcome, Point, StateHash, Sum, Ticket, Transaction, Verdict, Want,
 };
@@ -103,7 +103,10 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
         (Outcome::Retired, "0b"),
         (Outcome::Failed(Failure::OutOfOrder), "0c"),
         (
-            Outcome::Transaction { met: true, outcomes: vec![Outcome::Done, Outcome::Value(Some((b("v"), 258)))] },
+            Outcome::Transaction {
+                met: true,
+                outcomes: vec![Outcome::Done, Outcome::Value(Some((b("v"), 258)))],
+            },
             "18 01 02000000 01000000 00 0a000000 05 0201000000000000 76",
         ),
         (Outcome::Failed(Failure::AnswerTooLong(258)), "19 02010000"),

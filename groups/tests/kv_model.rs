@@ -446,7 +446,8 @@ fn a_transaction_that_would_answer_too_much_fails_before_it_begins() {
     assert!(matches!(run(vec![put.clone(), get()]), (Outcome::Transaction { met: true, .. }, 1)));
     // What was taken is gone, and what was overwritten is as long as it is now.
     let take = Command::Take { key: key() };
-    let short = Command::Put { key: key(), value: "v".into(), condition: Condition::None, want: Want::Previous };
+    let short =
+        Command::Put { key: key(), value: "v".into(), condition: Condition::None, want: Want::Previous };
     assert!(matches!(run(vec![put.clone(), take.clone(), take, get()]), (Outcome::Transaction { .. }, 0)));
     assert!(matches!(run(vec![put.clone(), short, get(), get()]), (Outcome::Transaction { .. }, 1)));
     // The bound is the length that the value may come to have.

@@ -129,7 +129,9 @@ impl Outcome {
             Outcome::Value(Some((value, _))) => value.len() + 16,
             Outcome::Values(values) => values.iter().flatten().map(|v| v.len() + 8).sum::<usize>() + 8,
             Outcome::Revisions(revisions) => revisions.len() * 8 + 8,
-            Outcome::Transaction { outcomes, .. } => outcomes.iter().map(|o| o.size() + 4).sum::<usize>() + 16,
+            Outcome::Transaction { outcomes, .. } => {
+                outcomes.iter().map(|o| o.size() + 4).sum::<usize>() + 16
+            }
             _ => 16,
         }
     }

@@ -174,9 +174,9 @@ impl State {
         let mut values = Longest { state: self, written: BTreeMap::new() };
         for command in commands {
             bytes += match command {
-                Command::Get { key } | Command::Take { key } | Command::Put { key, want: Want::Previous, .. } => {
-                    values.of(key)
-                }
+                Command::Get { key }
+                | Command::Take { key }
+                | Command::Put { key, want: Want::Previous, .. } => values.of(key),
                 Command::GetMany { keys } => keys.iter().map(|key| VALUE_COST + values.of(key)).sum(),
                 Command::Revisions { keys } => VALUE_COST * keys.len() as u64,
                 _ => 0,
