@@ -147,7 +147,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 61] = [
+    pub const ALL: [Bug; 63] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -209,6 +209,8 @@ impl Bug {
         Bug::AcknowledgesAlone,
         Bug::ValuesOutOfOrder,
         Bug::GcIgnoresReaders,
+        Bug::TransactionHalfApplied,
+        Bug::GuardIgnored,
     ];
 }
 

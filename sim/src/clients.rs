@@ -2,6 +2,7 @@
 //! commands, waits for the answers, and sends the next. What they saw is judged at the end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use server::node::requests::{Completion, Refusal, Request, Token};
 use crate::coverage::{Coverage, Event};
 use crate::history::{Action, Call, ClientLog, Outcome};
 use crate::judges::ReadOrder;
+use crate::tellers::{self, Ending, Part, Teller};
 
 /// The longest pipeline.
 const PIPELINE: u64 = 5;
@@ -78,6 +80,9 @@ pub struct Client {
     connection: u64,
     random: Random,
     flights: BTreeMap<u64, Flight>,
+    /// A teller has transactions instead of flights.
+    teller: Option<Teller>,
+    transactions: BTreeMap<u64, tellers::Flight>,
     calls: u64,
     /// The longest plain value it writes.
     value_bytes: u64,
@@ -97,16 +102,24 @@ impl Client {
             connection: 0,
             random: Random::new(seed),
             flights: BTreeMap::new(),
+            teller: None,
+            transactions: BTreeMap::new(),
             calls: 0,
             value_bytes,
             seen: BTreeMap::new(),
         }
     }
 
+    /// One that moves money between accounts of these groups.
+    #[must_use]
+    pub fn teller(index: u64, groups: u32, seed: u64) -> Client {
+        Client { teller: Some(Teller::new(groups)), ..Client::new(index, 0, seed) }
+    }
+
     /// Whether it waits for nothing.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.flights.is_empty()
+        self.flights.is_empty() && self.transactions.is_empty()
     }
 
     /// The name of its connection: client and number, so that late answers find nobody.
@@ -153,6 +166,20 @@ impl Client {
         order: &mut ReadOrder,
         coverage: &mut Coverage,
     ) -> Vec<Request> {
+        if let Some(teller) = &mut self.teller {
+            self.calls += 1;
+            let signature = format!("t{}.{}", self.index, self.calls);
+            let flight = teller.ask(&signature, now, &mut self.log, &mut self.random);
+            let request = Request {
+                token: Token { connection: self.index << 32 | self.connection, request: self.calls },
+                group: flight.group,
+                read: !flight.transfer,
+                ordered: false,
+                command: flight.command.clone(),
+            };
+            self.transactions.insert(self.calls, flight);
+            return vec![request];
+        }
         let length = if self.random.below(2) == 0 { 1 } else { 2 + self.random.below(PIPELINE - 1) };
         let mut requests = Vec::with_capacity(length as usize);
         // A pipeline often stays with one key: only then does its own order matter.
@@ -269,6 +296,9 @@ impl Client {
         if completion.token.connection != self.connection() {
             return Ok(None);
         }
+        if self.transactions.contains_key(&number) {
+            return self.end_transaction(number, Some(completion.result), now, coverage);
+        }
         let Some(flight) = self.flights.get(&number) else { return Ok(None) };
         let revision = match &completion.result {
             Ok(kv::Outcome::Revision(revision)) => Some(Some(*revision)),
@@ -308,7 +338,7 @@ impl Client {
 
     /// Gives up what is unanswered of a pipeline that ended with call `last`, and the connection.
     pub fn give_up(&mut self, last: u64, now: Time) -> Vec<Answered> {
-        if !self.flights.keys().any(|n| *n <= last) {
+        if !self.flights.keys().chain(self.transactions.keys()).any(|n| *n <= last) {
             return Vec::new();
         }
         self.hang_up(now)
@@ -318,7 +348,14 @@ impl Client {
     pub fn hang_up(&mut self, now: Time) -> Vec<Answered> {
         self.at = None;
         let open: Vec<u64> = self.flights.keys().copied().collect();
-        open.into_iter().filter_map(|n| self.end(n, now, Outcome::Unknown)).collect()
+        let mut ended: Vec<Answered> =
+            open.into_iter().filter_map(|n| self.end(n, now, Outcome::Unknown)).collect();
+        let open: Vec<u64> = self.transactions.keys().copied().collect();
+        for number in open {
+            // No answer is never a wrong one.
+            ended.extend(self.end_transaction(number, None, now, &mut Coverage::default()).ok().flatten());
+        }
+        ended
     }
 
     /// The number of its last call.
@@ -343,7 +380,34 @@ impl Client {
             self.content += 1;
         }
         self.log.respond(call, now.nanos(), outcome.clone());
-        Some(Answered { number, key, action, outcome, refused, only })
+        Some(Answered { number, what: What::One { key, action, outcome }, refused, only })
+    }
+
+    fn end_transaction(
+        &mut self,
+        number: u64,
+        result: Option<Result<kv::Outcome, Refusal>>,
+        now: Time,
+        coverage: &mut Coverage,
+    ) -> Result<Option<Answered>, String> {
+        let Some((teller, flight)) = self.teller.as_mut().zip(self.transactions.remove(&number)) else {
+            return Ok(None);
+        };
+        let (group, command, transfer) = (flight.group, flight.command.clone(), flight.transfer);
+        let (ending, parts) = teller.told(flight, result, now, &mut self.log)?;
+        let refused = matches!(ending, Ending::NotApplied | Ending::Unknown);
+        if !refused {
+            self.content += 1;
+        }
+        coverage.event(match (ending, transfer) {
+            (Ending::Done, true) => Event::Transfer,
+            (Ending::Done, false) => Event::Count,
+            (Ending::Unmet, _) => Event::TransferUnmet,
+            (Ending::NotApplied, _) => Event::NotApplied,
+            (Ending::Unknown, _) => Event::InDoubt,
+        });
+        let only = transfer.then_some((group, command));
+        Ok(Some(Answered { number, what: What::Transaction(parts), refused, only }))
     }
 }
 
@@ -352,14 +416,41 @@ impl Client {
 pub struct Answered {
     /// Its number.
     pub number: u64,
-    /// Its key.
-    pub key: u64,
-    /// What was asked.
-    pub action: Action,
-    /// What came.
-    pub outcome: Outcome,
+    /// What was asked, and what came.
+    pub what: What,
     /// Whether it says nothing.
     pub refused: bool,
     /// The group and the encoded command, when it writes a value that no other call writes.
     pub only: Option<(GroupId, Bytes)>,
+}
+
+/// What was asked, and what came.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A command on one key.
+    One {
+        /// The key's number.
+        key: u64,
+        /// What was asked.
+        action: Action,
+        /// What came.
+        outcome: Outcome,
+    },
+    /// A teller's transaction.
+    Transaction(Vec<Part>),
+}
+
+impl fmt::Display for What {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            What::One { key, action, outcome } => write!(f, "{action} of k{key} -> {outcome}"),
+            What::Transaction(parts) => {
+                for (n, part) in parts.iter().enumerate() {
+                    let separator = if n == 0 { "" } else { "; " };
+                    write!(f, "{separator}{part}")?;
+                }
+                Ok(())
+            }
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`plan`] says what a run is, and [`fault`] what can go wrong in it.
 //! - [`world`] runs it: [`schedule`] is time, [`network`] the links, [`machine`] one node with
-//!   disks that outlive it, [`clients`] those who ask.
+//!   disks that outlive it, [`clients`] those who ask, [`tellers`] those of them who move money.
 //! - [`judges`] look at every step, one rule per file; [`history`] judges what clients saw.
 //! - [`trial`] runs one seed, [`swarm`] many, [`mod@shrink`] makes a failing one small,
 //!   [`coverage`] counts, [`story`] tells.
@@ -19,5 +19,6 @@ pub mod schedule;
 pub mod shrink;
 pub mod story;
 pub mod swarm;
+pub mod tellers;
 pub mod trial;
 pub mod world;

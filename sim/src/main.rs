@@ -120,12 +120,13 @@ fn replay_once(seed: u64, cut: &Cut) -> ExitCode {
 fn replay(seed: u64, cut: &Cut) -> ExitCode {
     let plan = cut.of(seed);
     println!(
-        "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} clients, {} keys, {:?} of faults{}",
+        "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} clients, {} tellers, {} keys, {:?} of faults{}",
         plan.cluster.nodes,
         plan.cluster.groups,
         plan.cluster.replication,
         plan.cluster.shards,
         plan.clients,
+        plan.tellers,
         plan.keys,
         plan.turmoil,
         if plan.beyond_repair { ", beyond repair" } else { "" }

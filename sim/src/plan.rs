@@ -31,6 +31,8 @@ pub struct Plan {
     pub cluster: Cluster,
     /// Clients, each on a connection of its own.
     pub clients: u64,
+    /// More clients, who move money between accounts in transactions.
+    pub tellers: u64,
     /// Keys that they fight over.
     pub keys: u64,
     /// Plain values are as long as this at most: longer ones fill batches, windows and segments.
@@ -86,7 +88,20 @@ impl Plan {
             }
         }
         let recovery = Duration::from_secs(15);
-        Plan { seed, salt: 0, cluster, clients, keys, value_bytes, turmoil, recovery, beyond_repair, faults }
+        let tellers = [0, 0, 2, 3][random.below(4) as usize];
+        Plan {
+            seed,
+            salt: 0,
+            cluster,
+            clients,
+            tellers,
+            keys,
+            value_bytes,
+            turmoil,
+            recovery,
+            beyond_repair,
+            faults,
+        }
     }
 
     /// The same plan with only those of its faults.

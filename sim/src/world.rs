@@ -161,8 +161,10 @@ impl World {
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
         let machines: Vec<Machine> =
             nodes.iter().map(|n| Machine::new(*n, &plan.cluster, random.next_u64())).collect();
-        let clients =
+        let mut clients: Vec<Client> =
             (0..plan.clients).map(|c| Client::new(c, plan.value_bytes, random.next_u64())).collect();
+        let tellers = plan.clients..plan.clients + plan.tellers;
+        clients.extend(tellers.map(|t| Client::teller(t, plan.cluster.groups, random.next_u64())));
         let layout = Layout::new(nodes, plan.cluster.groups, plan.cluster.replication);
         World {
             judges: Judges::new(&layout),
@@ -1001,12 +1003,7 @@ impl World {
         let Some(last) = ended.last() else { return };
         for one in ended {
             self.story.mix(client as u64 ^ one.number << 8);
-            self.tell(|| {
-                format!(
-                    "client {client} call {}: {} of k{} -> {}",
-                    one.number, one.action, one.key, one.outcome
-                )
-            });
+            self.tell(|| format!("client {client} call {}: {}", one.number, one.what));
         }
         if self.clients[client].is_idle() {
             let pause = self.clients[client].pause(last.refused);

@@ -35,6 +35,7 @@ fn story(faults: &[(u64, Fault)]) -> Plan {
             leases: true,
         },
         clients: 4,
+        tellers: 0,
         keys: 8,
         value_bytes: 0,
         turmoil: ms(5_000),
@@ -216,6 +217,28 @@ fn failing_disks() -> Plan {
     ])
 }
 
+/// Money moves between accounts while leaders die, pause and forget what was not synced: none is made,
+/// none is lost, and nobody sees the middle of a transfer.
+#[test]
+fn transfers_keep_the_sum_whoever_leads() {
+    let reports = passes(&transfers());
+    assert!(count(&reports, "transfers between accounts") > 100);
+    assert!(count(&reports, "transfers that met a change") > 10);
+    assert!(count(&reports, "times all accounts were counted") > 10);
+    assert!(count(&reports, "leaderships won") > 16, "somebody else leads in between");
+}
+
+fn transfers() -> Plan {
+    let plan = story(&[
+        (300, Fault::Duplication { share: 200, by: ms(20), length: ms(4_500) }),
+        (900, Fault::Kill { node: 0, down: ms(600) }),
+        (2_000, Fault::Pause { node: 0, length: ms(700) }),
+        (3_000, Fault::Blackout { operations: 3, down: ms(50) }),
+        (3_800, Fault::Kill { node: 1, down: ms(400) }),
+    ]);
+    Plan { clients: 1, tellers: 5, ..plan }
+}
+
 /// The plans above are worth something only if they fail when the rule they tell of is broken.
 #[cfg(feature = "planted")]
 #[test]
@@ -234,6 +257,9 @@ fn the_plans_fail_with_their_bug_planted() {
     assert!(fails(&duplicated_frames(), Bug::FramesCountTwice), "a copy of a frame");
     for rot in [Rot::BitFlip, Rot::LostBlock, Rot::Misplaced] {
         assert!(fails(&damaged(rot, 300), Bug::RotIsTornTail), "{rot:?}");
+    }
+    for bug in [Bug::TransactionHalfApplied, Bug::GuardIgnored, Bug::NoSessions] {
+        assert!(fails(&transfers(), bug), "{bug:?}");
     }
     // One lost sync seldom costs anything; but the process has to end, and goes on.
     let reports = sim::trial::run(failing_disks(), Some(Bug::SyncErrorIgnored), false).result.ok();

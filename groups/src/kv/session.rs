@@ -37,7 +37,7 @@ pub const MAX_OPEN: u64 = 1 << 16;
 
 /// A session whose remembered outcomes take more than this many bytes takes no further command
 /// before some are answered: the table travels in every checkpoint. One outcome may be as large
-/// as a value.
+/// as a value, that of a transaction a little larger.
 const MAX_BYTES: usize = 4 << 20;
 
 #[derive(Debug)]
