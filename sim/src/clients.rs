@@ -175,6 +175,7 @@ impl Client {
                 group: flight.group,
                 read: !flight.transfer,
                 ordered: false,
+                stale: None,
                 command: flight.command.clone(),
             };
             self.transactions.insert(self.calls, flight);

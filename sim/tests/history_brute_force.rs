@@ -11,14 +11,16 @@ use sim::history::{Action, History, Operation, Outcome, Verdict, check};
 struct Key {
     value: Option<Vec<u8>>,
     revision: u64,
+    /// It may vanish from here on.
+    until: Option<u64>,
 }
 
 /// Every result of `action` on `key` when a write gets revision `next`: the key after it, and the answer with and
 /// without revisions.
-fn execute(key: &Key, action: &Action, next: u64) -> Option<(Key, Vec<Outcome>)> {
+fn execute(key: &Key, action: &Action, next: u64, invoke: u64) -> Option<(Key, Vec<Outcome>)> {
     let old = key.value.clone();
-    let write = |value: &[u8]| Key { value: Some(value.to_vec()), revision: next };
-    let removed = || Key { value: None, revision: key.revision };
+    let write = |value: &[u8]| Key { value: Some(value.to_vec()), revision: next, until: None };
+    let removed = || Key { value: None, revision: key.revision, until: None };
     let conditional = |holds: bool, value: &[u8]| {
         if holds {
             (write(value), vec![Outcome::Flag(true), Outcome::Revision(next)])
@@ -41,19 +43,32 @@ fn execute(key: &Key, action: &Action, next: u64) -> Option<(Key, Vec<Outcome>)>
         Action::Add(delta) => {
             let text = String::from_utf8(old.unwrap_or_else(|| b"0".to_vec())).ok()?;
             let sum = text.parse::<i64>().ok()?.checked_add(*delta)?;
-            (write(sum.to_string().as_bytes()), vec![Outcome::Number(sum)])
+            (Key { until: key.until, ..write(sum.to_string().as_bytes()) }, vec![Outcome::Number(sum)])
         }
         Action::Append(suffix) => {
             let value = [old.unwrap_or_default(), suffix.clone()].concat();
-            (write(&value), vec![Outcome::Number(value.len() as i64)])
+            (Key { until: key.until, ..write(&value) }, vec![Outcome::Number(value.len() as i64)])
         }
         Action::GetSet(value) => (write(value), vec![Outcome::Value(old)]),
         Action::GetDel => (removed(), vec![Outcome::Value(old)]),
+        Action::PutFor { value, life } => {
+            let key = Key { until: Some(invoke + life), ..write(value) };
+            (key, vec![Outcome::Done, Outcome::Revision(next)])
+        }
+        Action::Renew(life) => {
+            let until = life.filter(|_| old.is_some()).map(|life| invoke + life);
+            (Key { until, ..key.clone() }, vec![Outcome::Flag(old.is_some())])
+        }
     })
 }
 
+/// The key after it has vanished by itself.
+fn vanished(key: &Key) -> Key {
+    Key { value: None, revision: key.revision, until: None }
+}
+
 /// Whether some order of all answered and some open operations explains every answer.
-fn brute_force(operations: &[Operation], done: &mut Vec<bool>, key: &Key, top: u64) -> bool {
+fn brute_force(operations: &[Operation], done: &mut Vec<bool>, key: &Key, top: u64, since: u64) -> bool {
     let waiting = |o: &Operation| o.response.is_some() && o.outcome != Outcome::NotApplied;
     let left: Vec<usize> = (0..operations.len()).filter(|&n| !done[n]).collect();
     let Some(horizon) =
@@ -66,13 +81,18 @@ fn brute_force(operations: &[Operation], done: &mut Vec<bool>, key: &Key, top: u
         if operation.invoke > horizon || operation.outcome == Outcome::NotApplied {
             continue;
         }
+        if operation.response.is_some_and(|response| response < since) {
+            continue;
+        }
         for next in key.revision + 1..=top {
-            let Some((after, answers)) = execute(key, &operation.action, next) else { continue };
+            let Some((after, answers)) = execute(key, &operation.action, next, operation.invoke) else {
+                continue;
+            };
             if operation.outcome != Outcome::Unknown && !answers.contains(&operation.outcome) {
                 continue;
             }
             done[number] = true;
-            let found = brute_force(operations, done, &after, top);
+            let found = brute_force(operations, done, &after, top, since);
             done[number] = false;
             if found {
                 return true;
@@ -82,7 +102,8 @@ fn brute_force(operations: &[Operation], done: &mut Vec<bool>, key: &Key, top: u
             }
         }
     }
-    false
+    // At this instant the key may vanish: nothing that comes now is before that.
+    key.until.is_some_and(|until| brute_force(operations, done, &vanished(key), top, since.max(until)))
 }
 
 /// One operation before it is known what it is answered.
@@ -152,6 +173,17 @@ fn text_action() -> BoxedStrategy<Action> {
     .boxed()
 }
 
+/// Keys that are given lives, and other operations on them.
+fn mortal_action() -> BoxedStrategy<Action> {
+    prop_oneof![
+        4 => Just(Action::Get),
+        3 => (value(), 0..12_u64).prop_map(|(value, life)| Action::PutFor { value, life }),
+        2 => proptest::option::of(0..12_u64).prop_map(Action::Renew),
+        2 => any_action(),
+    ]
+    .boxed()
+}
+
 fn lie() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         prop_oneof![Just(None), value().prop_map(Some)].prop_map(Outcome::Value),
@@ -199,9 +231,13 @@ fn act_out(mut plans: Vec<Plan>) -> Vec<Operation> {
             Fate::Refused => Outcome::NotApplied,
             _ => Outcome::Unknown,
         };
+        // A life that is over ends sooner or later; the plan's numbers say which.
+        if key.until.is_some_and(|until| until <= plan.invoke + plan.effect) && plan.answer % 2 == 0 {
+            key = vanished(&key);
+        }
         if applied {
             let next = key.revision + 1;
-            let Some((after, answers)) = execute(&key, &plan.action, next) else { continue };
+            let Some((after, answers)) = execute(&key, &plan.action, next, plan.invoke) else { continue };
             key = after;
             if plan.fate == Fate::Answered {
                 let pick = if plan.with_revision { answers.len() - 1 } else { 0 };
@@ -237,6 +273,7 @@ fn agree(operations: Vec<Operation>) -> Result<bool, TestCaseError> {
         &mut vec![false; operations.len()],
         &Key::default(),
         operations.len() as u64 + 6,
+        0,
     );
     let verdict = check(&history);
     // The judge does not remember which number an untold revision was found *not* to be, so it may accept more there.
@@ -310,8 +347,18 @@ fn every_kind_of_operation_with_many_lost_ones() {
 }
 
 #[test]
+fn keys_that_vanish() {
+    compare(mortal_action, 0.0, 1, 12_000);
+}
+
+#[test]
+fn keys_that_vanish_with_revisions_and_many_lost_operations() {
+    compare(mortal_action, 0.5, 3, 12_000);
+}
+
+#[test]
 fn a_history_survives_its_file() {
-    let plans = prop::collection::vec(plan(any_action(), 0.5, 1), 0..8);
+    let plans = prop::collection::vec(plan(mortal_action(), 0.5, 1), 0..8);
     proptest!(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }, |(plans in plans, key in any::<Vec<u8>>())| {
         let mut history = History::new();
         for operation in act_out(plans) {

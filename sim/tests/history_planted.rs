@@ -290,3 +290,36 @@ fn too_much_work_is_undecided_and_neither_right_nor_wrong() {
     let verdict = check_within(&story.0, &Limits { steps_per_key: 10_000 });
     assert!(matches!(verdict, Verdict::Undecided(_)), "{verdict}");
 }
+
+/// A key with a life that a client gave it at 10, for 100.
+fn mortal() -> Story {
+    Story::default().op(10, 20, Action::PutFor { value: b"a".to_vec(), life: 100 }, Outcome::Done)
+}
+
+#[test]
+fn a_key_that_vanishes_before_its_time_is_found() {
+    mortal().nil(30, 109).wrong();
+    mortal().nil(30, 110).right();
+    mortal().get(500, 510, "a").right();
+    mortal().get(120, 130, "a").nil(140, 150).get(160, 170, "a").wrong();
+    mortal().put(30, 40, "b").nil(500, 510).wrong();
+    // Who saw the key gone and who saw it there cannot change places.
+    mortal().nil(30, 115).get(116, 120, "a").wrong();
+}
+
+#[test]
+fn a_life_that_is_changed_counts_from_there() {
+    let stays = || mortal().flag(30, 40, Action::Renew(None), true);
+    stays().nil(500, 510).wrong();
+    let longer = || mortal().flag(30, 40, Action::Renew(Some(200)), true);
+    longer().nil(120, 229).wrong();
+    longer().nil(120, 230).right();
+    let shorter = || mortal().flag(30, 40, Action::Renew(Some(20)), true);
+    shorter().nil(45, 50).right();
+    Story::default().put(10, 20, "a").flag(30, 40, Action::Renew(Some(5)), true).nil(41, 50).right();
+    // Nobody knows whether the life was taken away.
+    mortal().op(30, 0, Action::Renew(None), Outcome::Unknown).nil(200, 210).right();
+    mortal().op(30, 0, Action::Renew(Some(1)), Outcome::Unknown).nil(40, 50).right();
+    mortal().flag(200, 210, Action::Renew(Some(5)), false).nil(220, 230).right();
+    mortal().flag(50, 60, Action::Renew(Some(5)), false).wrong();
+}

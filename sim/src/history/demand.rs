@@ -20,7 +20,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::model::{Expect, NIL, Step, Value, Values};
-use super::prepare::{Call, OPEN, seen_by, written_by};
+use super::prepare::{Call, OPEN, is_mortal, seen_by, written_by};
 
 /// How many demanded values are looked at per step; the shortest first, since they can least wait.
 const LOOKED_AT: usize = 64;
@@ -57,6 +57,12 @@ impl Demand {
             pressing: BTreeSet::new(),
             lengths: (0..count).map(|value| length(value as Value)).collect(),
         };
+        if is_mortal(calls) {
+            // The key may vanish by itself: absence, and what can grow from it, always have a source.
+            for value in &demand.feeds[NIL as usize] {
+                demand.sources[*value as usize] += 1;
+            }
+        }
         calls.iter().for_each(|call| demand.toggle(call, false));
         Some(demand)
     }
@@ -158,11 +164,17 @@ impl Openness {
     pub(super) fn of(calls: &[Call]) -> Openness {
         let kind = |call: &Call| match call.step {
             Step::Append(_) => Openness::Appends,
-            Step::Add(_) | Step::Cas { .. } | Step::SetNx(_) | Step::PutIfRev { .. } => Openness::Anything,
+            Step::Add(_)
+            | Step::Cas { .. }
+            | Step::SetNx(_)
+            | Step::PutIfRev { .. }
+            | Step::PutFor { .. }
+            | Step::Renew { .. } => Openness::Anything,
             Step::Get | Step::Put(_) | Step::Delete | Step::GetSet(_) | Step::GetDel => Openness::Writes,
         };
         let open: Vec<Openness> = calls.iter().filter(|call| call.deadline == OPEN).map(kind).collect();
-        if open.contains(&Openness::Anything) {
+        // What vanishes leaves a value that nobody has written.
+        if open.contains(&Openness::Anything) || is_mortal(calls) {
             Openness::Anything
         } else if open.contains(&Openness::Appends) {
             Openness::Appends
@@ -195,7 +207,9 @@ impl Openness {
 /// Whether a call leaves the same value whatever it finds and was not told what that was.
 pub(super) fn takes_no_notice(call: &Call) -> bool {
     match (call.step, call.expect) {
-        (Step::Put(_), _) | (Step::GetSet(_), Expect::Effect) | (Step::Delete, Expect::Done) => true,
+        (Step::Put(_) | Step::PutFor { .. }, _)
+        | (Step::GetSet(_), Expect::Effect)
+        | (Step::Delete, Expect::Done) => true,
         (Step::Delete | Step::GetDel, Expect::Effect) => call.deadline == OPEN,
         _ => false,
     }

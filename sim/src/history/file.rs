@@ -17,6 +17,8 @@
 //! | `putifrev` | `if_revision`, `value` | `"applied":bool`, `"revision":n` |
 //! | `add`, `append` | `delta`, `value` | `"number":n` |
 //! | `getset`, `getdel` | `value` | `"read":string or null` |
+//! | `putfor` | `value`, `life` | `"done":true`, `"revision":n` |
+//! | `renew` | `life`, a number or null | `"applied":bool` |
 //!
 //! Any of them may be refused (`"refused":true`) or have no outcome (`"response":null` and nothing else).
 
@@ -95,6 +97,8 @@ fn write_action(action: &Action, object: &mut Object) {
         Action::Append(_) => name("append"),
         Action::GetSet(_) => name("getset"),
         Action::GetDel => name("getdel"),
+        Action::PutFor { .. } => name("putfor"),
+        Action::Renew(_) => name("renew"),
     }
     match action {
         Action::Get | Action::Delete | Action::GetDel => {}
@@ -110,6 +114,11 @@ fn write_action(action: &Action, object: &mut Object) {
             object.add("value", Scalar::text(value));
         }
         Action::Add(delta) => object.add("delta", Scalar::from(*delta)),
+        Action::PutFor { value, life } => {
+            object.add("value", Scalar::text(value));
+            object.add("life", Scalar::from(*life));
+        }
+        Action::Renew(life) => object.add("life", life.map_or(Scalar::Null, Scalar::from)),
     }
 }
 
@@ -164,6 +173,11 @@ fn parse_action(object: &mut Object) -> Result<Action, String> {
         b"append" => Action::Append(object.bytes("value")?),
         b"getset" => Action::GetSet(object.bytes("value")?),
         b"getdel" => Action::GetDel,
+        b"putfor" => Action::PutFor { value: object.bytes("value")?, life: object.integer("life")? },
+        b"renew" => Action::Renew(match object.take("life")? {
+            Scalar::Null => None,
+            other => Some(other.integer("life")?),
+        }),
         other => return Err(format!("unknown operation \"{}\"", other.escape_ascii())),
     })
 }

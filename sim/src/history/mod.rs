@@ -33,6 +33,9 @@
 //! model of one key (`model.rs`), bounded in work. A history that is rejected comes with the smallest story that could
 //! be found for it (`explain.rs`).
 //!
+//! A key may be given a life. From its end on, counted from the sending of the write that gave it, the key may vanish at
+//! any instant without an operation, and never before; that it does vanish in the end is not judged.
+//!
 //! Operations over several keys are not judged here yet. They fit without a new search: keys joined by an operation
 //! are judged together, and the state of the model becomes one value per joined key.
 

@@ -50,12 +50,27 @@ pub(super) enum Step {
     Put(Value),
     Delete,
     SetNx(Value),
-    Cas { old: Value, new: Value },
-    PutIfRev { revision: u64, value: Value },
+    Cas {
+        old: Value,
+        new: Value,
+    },
+    PutIfRev {
+        revision: u64,
+        value: Value,
+    },
     Add(i64),
     Append(Value),
     GetSet(Value),
     GetDel,
+    /// The key may vanish from `until` on.
+    PutFor {
+        value: Value,
+        until: u64,
+    },
+    /// The same of a key that is there; 0: never.
+    Renew {
+        until: u64,
+    },
 }
 
 /// What the answer demands of the state.
@@ -88,12 +103,34 @@ pub(super) enum Revision {
 pub(super) struct State {
     pub(super) value: Value,
     pub(super) revision: Revision,
+    /// The key may vanish by itself from here on; 0: never.
+    pub(super) until: u64,
+    /// A key has vanished, and not before this: whatever comes now does not either.
+    pub(super) since: u64,
 }
 
 impl State {
     /// An absent key before the history begins.
     pub(super) fn absent(track_revisions: bool) -> State {
-        State { value: NIL, revision: if track_revisions { Revision::Above(0) } else { Revision::Untracked } }
+        let revision = if track_revisions { Revision::Above(0) } else { Revision::Untracked };
+        State { value: NIL, revision, until: 0, since: 0 }
+    }
+
+    /// The state after `step`, which takes effect no later than `by`, if it can be answered as `expect` says. Where
+    /// that does not fit a key that is there, the key may have vanished before. Where it fits, it need not have: what
+    /// is there may vanish later, so nothing that follows is lost. (Only sums and texts of unknown outcome come out
+    /// differently; the search tries both.)
+    pub(super) fn after_by(self, step: Step, expect: Expect, by: u64, values: &mut Values) -> Option<State> {
+        if by < self.since {
+            return None;
+        }
+        self.after(step, expect, values).or_else(|| self.vanished(by)?.after(step, expect, values))
+    }
+
+    /// The state without the key, if it can have vanished no later than `by`.
+    pub(super) fn vanished(self, by: u64) -> Option<State> {
+        let may = self.value != NIL && self.until != 0 && self.until <= by;
+        may.then(|| State { since: self.since.max(self.until), ..self.removed() })
     }
 
     /// The state after `step` if it can be answered as `expect` says, else `None`.
@@ -115,6 +152,12 @@ impl State {
                 self.derive(i64::try_from(bytes.len()).ok()?, &bytes, expect, values)
             }
             Step::GetSet(value) => self.exchange(value, expect),
+            Step::PutFor { value, until } => self.write(value, expect).map(|state| State { until, ..state }),
+            Step::Renew { until } => match expect {
+                Expect::Flag(false) => (self.value == NIL).then_some(self),
+                Expect::Flag(true) | Expect::Effect => (self.value != NIL).then_some(State { until, ..self }),
+                _ => None,
+            },
             Step::GetDel if expect == Expect::Effect && self.value == NIL => None,
             Step::GetDel => self.exchange(NIL, expect),
         }
@@ -126,7 +169,7 @@ impl State {
             Expect::Versioned(NIL, _) => (self.value == NIL).then_some(self),
             Expect::Versioned(value, revision) => {
                 let fits = self.value == value && self.revision.may_be(revision);
-                fits.then_some(State { value, revision: Revision::Exactly(revision) })
+                fits.then_some(State { revision: Revision::Exactly(revision), ..self })
             }
             _ => None,
         }
@@ -182,7 +225,10 @@ impl State {
     fn derive(self, answer: i64, bytes: &[u8], expect: Expect, values: &mut Values) -> Option<State> {
         match expect {
             Expect::Number(number) if number != answer => None,
-            Expect::Number(_) | Expect::Effect => self.write(values.intern(bytes), Expect::Done),
+            Expect::Number(_) | Expect::Effect => {
+                let until = self.until;
+                self.write(values.intern(bytes), Expect::Done).map(|state| State { until, ..state })
+            }
             _ => None,
         }
     }
@@ -193,11 +239,14 @@ impl State {
             Expect::Revision(revision) if revision > self.floor() => Revision::Exactly(revision),
             _ => return None,
         };
-        Some(State { value, revision })
+        Some(State { value, revision, until: 0, since: self.since })
     }
 
     fn removed(self) -> State {
-        if self.value == NIL { self } else { State { value: NIL, revision: self.risen() } }
+        if self.value == NIL {
+            return self;
+        }
+        State { value: NIL, revision: self.risen(), until: 0, since: self.since }
     }
 
     fn risen(self) -> Revision {

@@ -35,6 +35,16 @@ pub enum Action {
     GetSet(Vec<u8>),
     /// Remove, and return what was there: [`Outcome::Value`].
     GetDel,
+    /// Write a value that may vanish by itself: [`Outcome::Done`] or [`Outcome::Revision`].
+    PutFor {
+        /// The value.
+        value: Vec<u8>,
+        /// The key may vanish from so long after the invocation on, and never before.
+        life: u64,
+    },
+    /// Let the key vanish from so long after the invocation on, or keep it for good:
+    /// [`Outcome::Flag`] (did it exist?).
+    Renew(Option<u64>),
 }
 
 /// What the client learnt.
@@ -65,13 +75,14 @@ impl Outcome {
         match action {
             _ if matches!(self, O::Unknown | O::NotApplied) => true,
             Action::Get => matches!(self, O::Value(_) | O::Versioned(_)),
-            Action::Put(_) => matches!(self, O::Done | O::Revision(_)),
+            Action::Put(_) | Action::PutFor { .. } => matches!(self, O::Done | O::Revision(_)),
             Action::Delete => matches!(self, O::Flag(_) | O::Done),
             Action::SetNx(_) | Action::Cas { .. } | Action::PutIfRev { .. } => {
                 matches!(self, O::Flag(_) | O::Revision(_))
             }
             Action::Add(_) | Action::Append(_) => matches!(self, O::Number(_)),
             Action::GetSet(_) | Action::GetDel => matches!(self, O::Value(_)),
+            Action::Renew(_) => matches!(self, O::Flag(_)),
         }
     }
 }
@@ -118,6 +129,9 @@ impl fmt::Display for Action {
             Action::Append(suffix) => write!(f, "append {}", Quoted(suffix)),
             Action::GetSet(value) => write!(f, "get-and-put {}", Quoted(value)),
             Action::GetDel => write!(f, "get-and-delete"),
+            Action::PutFor { value, life } => write!(f, "put {} for {life}", Quoted(value)),
+            Action::Renew(Some(life)) => write!(f, "vanish in {life}"),
+            Action::Renew(None) => write!(f, "stay for good"),
         }
     }
 }

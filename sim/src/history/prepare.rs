@@ -62,6 +62,12 @@ fn compile(source: usize, operation: &Operation, values: &mut Values) -> Option<
         Action::Append(suffix) => Step::Append(values.intern(suffix)),
         Action::GetSet(value) => Step::GetSet(values.intern(value)),
         Action::GetDel => Step::GetDel,
+        Action::PutFor { value, life } => {
+            Step::PutFor { value: values.intern(value), until: end_of_life(operation.invoke, *life) }
+        }
+        Action::Renew(life) => {
+            Step::Renew { until: life.map_or(0, |life| end_of_life(operation.invoke, life)) }
+        }
     };
     let expect = match &operation.outcome {
         Outcome::NotApplied => return None,
@@ -80,6 +86,16 @@ fn compile(source: usize, operation: &Operation, values: &mut Values) -> Option<
     let pure = step == Step::Get || expect == Expect::Flag(false);
     let deadline = operation.response.unwrap_or(OPEN);
     Some(Call { source, invoke: operation.invoke, deadline, step, expect, pure })
+}
+
+/// When a life of an operation may end; never 0, which is for none.
+fn end_of_life(invoke: u64, life: u64) -> u64 {
+    invoke.saturating_add(life).max(1)
+}
+
+/// Whether the key may vanish by itself.
+pub(super) fn is_mortal(calls: &[Call]) -> bool {
+    calls.iter().any(|call| matches!(call.step, Step::PutFor { .. } | Step::Renew { .. }))
 }
 
 /// Drops open writes whose effect nobody saw, on keys with blind writes and plain reads only. A benchmark against
@@ -133,9 +149,9 @@ pub(super) fn written_by(call: &Call) -> Option<Value> {
         _ if call.pure => None,
         Step::Put(value) | Step::SetNx(value) | Step::GetSet(value) => Some(value),
         Step::Cas { new, .. } => Some(new),
-        Step::PutIfRev { value, .. } => Some(value),
+        Step::PutIfRev { value, .. } | Step::PutFor { value, .. } => Some(value),
         Step::Delete | Step::GetDel => Some(NIL),
-        Step::Get | Step::Add(_) | Step::Append(_) => None,
+        Step::Get | Step::Add(_) | Step::Append(_) | Step::Renew { .. } => None,
     }
 }
 

@@ -21,7 +21,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::demand::{Demand, Openness, takes_no_notice};
-use super::model::{Revision, State, Values};
+use super::model::{Revision, State, Step, Values};
 use super::prepare::{Call, OPEN, Prepared};
 
 /// What a search found.
@@ -207,7 +207,8 @@ impl<'a> Search<'a> {
             }
             self.steps_left = self.steps_left.saturating_sub(1);
             cursor = self.by_invoke.next(index);
-            if call.pure && self.state.after(call.step, call.expect, self.values) == Some(self.state) {
+            let after = self.state.after_by(call.step, call.expect, call.deadline, self.values);
+            if call.pure && after == Some(self.state) {
                 self.place(index, self.state);
             }
         }
@@ -226,6 +227,11 @@ impl<'a> Search<'a> {
                 self.candidates.push(call);
             }
         }
+        if self.state.until != 0 {
+            let derived = |call: &u32| matches!(calls[*call as usize].step, Step::Add(_) | Step::Append(_));
+            let vanished: Vec<u32> = self.candidates[first..].iter().copied().filter(derived).collect();
+            self.candidates.extend(vanished.into_iter().map(|call| call | VANISHED));
+        }
         self.frames.push(Frame { depth: self.order.len(), first, next: first, end: self.candidates.len() });
     }
 
@@ -241,7 +247,8 @@ impl<'a> Search<'a> {
             self.frames.pop();
             return Tried::NoFit;
         }
-        let call = self.candidates[frame.next];
+        let candidate = self.candidates[frame.next];
+        let (call, vanished) = (candidate & !VANISHED, candidate & VANISHED != 0);
         frame.next += 1;
         self.unwind(depth);
         self.steps_left = self.steps_left.saturating_sub(1);
@@ -253,7 +260,13 @@ impl<'a> Search<'a> {
             self.was_bounded = true;
             return Tried::NoFit;
         }
-        let Some(state) = self.state.after(step, expect, self.values) else { return Tried::NoFit };
+        let state = match vanished {
+            true => {
+                self.state.vanished(deadline).and_then(|s| s.after_by(step, expect, deadline, self.values))
+            }
+            false => self.state.after_by(step, expect, deadline, self.values),
+        };
+        let Some(state) = state else { return Tried::NoFit };
         self.place(call, state);
         if self.leaves_enough() && self.is_awaited() { Tried::Placed } else { Tried::NoFit }
     }
@@ -324,7 +337,8 @@ impl<'a> Search<'a> {
             Revision::Exactly(revision) => (1, revision),
             Revision::Above(revision) => (2, revision),
         };
-        self.fingerprint ^ fingerprint(revision, u64::from(self.state.value) << 2 | kind)
+        let life = fingerprint(self.state.until, u64::MAX - 1) ^ fingerprint(self.state.since, u64::MAX - 2);
+        self.fingerprint ^ life ^ fingerprint(revision, u64::from(self.state.value) << 2 | kind)
     }
 
     fn note_dead_end(&mut self) {
@@ -348,6 +362,9 @@ impl<'a> Search<'a> {
     }
 }
 
+/// Marks a candidate that is tried on a key that has vanished before.
+const VANISHED: u32 = 1 << 31;
+
 enum Tried {
     Placed,
     NoFit,
@@ -355,7 +372,8 @@ enum Tried {
 }
 
 fn indices(calls: &[Call], wanted: impl Fn(&Call) -> bool) -> Vec<u32> {
-    let count = u32::try_from(calls.len()).expect("fewer than 2^32 operations on one key");
+    let count = u32::try_from(calls.len()).ok().filter(|count| *count < VANISHED);
+    let count = count.expect("fewer than 2^31 operations on one key");
     (0..count).filter(|&index| wanted(&calls[index as usize])).collect()
 }
 

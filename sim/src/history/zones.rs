@@ -16,7 +16,7 @@
 use std::collections::HashMap;
 
 use super::model::{Expect, NIL, Step, Value};
-use super::prepare::{Call, Prepared, seen_by, written_by};
+use super::prepare::{Call, Prepared, is_mortal, seen_by, written_by};
 
 /// Why the blocks cannot be put in a row: the operations concerned (indices into the prepared calls) and the reason.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Cluster {
 }
 
 /// The clusters of all values that only one operation can have written. Absence counts as such a value, written
-/// before all time, unless something removes the key.
+/// before all time, unless something removes the key or it may vanish by itself.
 fn gather(calls: &[Call]) -> Result<Vec<Cluster>, Conflict> {
     let mut writers: HashMap<Value, Vec<usize>> = HashMap::new();
     for (index, call) in calls.iter().enumerate() {
@@ -98,7 +98,7 @@ fn gather(calls: &[Call]) -> Result<Vec<Cluster>, Conflict> {
             clusters.insert(value, cluster);
         }
     }
-    if !writers.contains_key(&NIL) {
+    if !writers.contains_key(&NIL) && !is_mortal(calls) {
         clusters.insert(NIL, Cluster { write: None, finish: (-1, None), start: (-1, None) });
     }
     for (index, call) in calls.iter().enumerate() {
