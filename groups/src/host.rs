@@ -346,6 +346,24 @@ impl Host {
         }
     }
 
+    /// The node is about to end: its groups hand over what they lead.
+    pub fn leave_all(&mut self) {
+        self.peers.leave_all();
+        // The others hear of it before they are asked to take over.
+        self.next_beat = Time::ZERO;
+        for index in 0..self.members.len() {
+            if self.members[index].group.replica.is_leader() {
+                self.activate(index);
+            }
+        }
+    }
+
+    /// How many groups this shard leads.
+    #[must_use]
+    pub fn leads(&self) -> usize {
+        self.members.iter().filter(|m| m.group.replica.is_leader()).count()
+    }
+
     /// The groups are to bring their mirrors up to date, verified and recorded.
     pub fn checkpoint(&mut self, only: Option<GroupId>) {
         for index in self.chosen_seats(only) {

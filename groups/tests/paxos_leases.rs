@@ -166,14 +166,27 @@ fn a_follower_answers_what_may_be_old_once_it_can_prove_how_old() {
         host.read_stale(GROUP, &get, bound, now)
     };
     assert_eq!(ask(&mut world), None, "it has heard nothing that proves anything; it asks the leader");
-    world.settle();
+    world.run(2 * STEP);
     let value = Some(Outcome::Value(Some(("1".into(), 1))));
     assert_eq!(ask(&mut world), value);
     // Cut off, it answers as long as it may, and no longer.
     world.isolate(2);
-    world.tick(bound - STEP);
+    world.tick(bound - 3 * STEP);
     assert_eq!(ask(&mut world), value);
-    world.tick(2 * STEP);
+    world.tick(3 * STEP);
     assert!(world.now.since(now) > bound);
     assert_eq!(ask(&mut world), None);
+}
+
+#[test]
+fn a_node_that_is_about_to_end_hands_over_at_once_and_is_handed_nothing_back() {
+    let mut world = led();
+    world.node(1).host.as_mut().expect("up").leave_all();
+    world.run(Duration::from_millis(60));
+    let heir = world.leader().expect("somebody leads");
+    assert_ne!(heir, 1, "long before anybody would miss it");
+    // It is the best placed of all, and alive.
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.leader(), Some(heir));
+    assert_eq!(world.host(1).leads(), 0);
 }

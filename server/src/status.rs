@@ -110,6 +110,9 @@ pub struct GroupLine {
     /// How often the whole state in memory was hashed anew and was what its hash says.
     #[serde(default)]
     pub rescans: u64,
+    /// Reads that this node has answered on a leader's lease, without asking anybody.
+    #[serde(default)]
+    pub leased: u64,
     /// How often the whole mirror was read back for its own sake and was what it should be.
     #[serde(default)]
     pub verified: u64,

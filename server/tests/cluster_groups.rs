@@ -71,6 +71,10 @@ fn sigterm_ends_a_node_in_order_and_it_comes_back() {
         put_all(&cluster, node, &format!("before{node}"));
         let ended = cluster.terminate(node);
         assert_eq!(ended.code(), Some(0), "node {node} after SIGTERM: {ended}");
+        // Others lead its groups before it goes: nobody has to miss it first.
+        let log = cluster.log(node);
+        let line = log.lines().rfind(|line| line.contains("leaderships handed over")).expect("the line");
+        assert!(line.contains("left=0"), "{line}");
         cluster.wait_led(Duration::from_secs(3));
         get_all(&cluster, node % 3 + 1, &format!("before{node}"));
         cluster.run(node);

@@ -83,6 +83,7 @@ fn wire_seeds() {
         shard: 0,
         shards: 2,
         sent,
+        leaving: false,
         storage,
         opened,
         commit,

@@ -105,7 +105,7 @@ impl Replica {
                     // then may follow this node by another.
                     self.election_due = now + self.tuning.election_timeout;
                     self.disown(ready);
-                } else if now >= self.election_due && self.may_lead() {
+                } else if now >= self.election_due && self.may_lead() && !peers.is_leaving(self.me) {
                     self.probe(now, peers, random, ready);
                 } else if now >= self.election_due {
                     // It cannot lead, and says so: a late word of the node's earlier life may have made

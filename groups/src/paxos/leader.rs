@@ -1,6 +1,7 @@
 //! The leader: pipelined phase 2, read barriers, and stepping aside.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -592,16 +593,18 @@ impl Replica {
             }
             return true;
         }
-        if now < leadership.next_handover
-            || now.since(leadership.since) < settle
-            || chosen < leadership.opening
-        {
+        let leaving = peers.is_leaving(me);
+        let settled = now >= leadership.next_handover && now.since(leadership.since) >= settle;
+        if chosen < leadership.opening || !(settled || leaving) {
             return false;
         }
+        // Who is about to end hands over to the next best, and at once.
+        let settle = if leaving { Duration::ZERO } else { settle };
         let better = self
             .preference
             .iter()
-            .take_while(|n| **n != me)
+            .take_while(|n| **n != me || leaving)
+            .filter(|n| **n != me && !peers.is_leaving(**n))
             .find(|n| {
                 let votes = leadership.followers.iter().any(|f| {
                     f.node == **n && f.voter.is_some_and(|voter| self.members.counts(f.node, voter))
@@ -617,6 +620,6 @@ impl Replica {
         if near {
             leadership.handover = Some(Handover { to, begun: now, sent: false });
         }
-        near
+        near || leaving
     }
 }

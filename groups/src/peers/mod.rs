@@ -43,6 +43,8 @@ pub struct Heartbeat {
     pub shards: u32,
     /// When it was sent, on the sender's clock.
     pub sent: Time,
+    /// The sender is about to end, and wants to lead nothing.
+    pub leaving: bool,
     /// The disk that the sender runs on.
     pub storage: StorageId,
     /// The commit that the sender's log ended with when this life began.
@@ -95,6 +97,8 @@ struct Peer {
     vouches: bool,
     /// How often a group here has left a leader on it, in this life.
     left: u64,
+    /// It is about to end, and wants to lead nothing.
+    leaving: bool,
     /// When the newest heartbeat that granted a lease to an earlier life of it was heard.
     before: Option<Time>,
 }
@@ -114,6 +118,8 @@ pub struct Peers {
     newest: Newest,
     needed: usize,
     standing: Standing,
+    /// This node is about to end, and wants to lead nothing.
+    leaving: bool,
     /// A peer has another disk or a new life, or its commits have gone on, since the memory was
     /// last handed out.
     unsaved: (bool, bool),
@@ -158,6 +164,7 @@ impl Peers {
                 memory: remembered(node),
                 vouches: false,
                 left: 0,
+                leaving: false,
                 before: None,
             })
             .collect();
@@ -178,6 +185,7 @@ impl Peers {
             newest,
             needed,
             standing,
+            leaving: false,
             unsaved: (false, false),
             next_save: Time::ZERO,
         }
@@ -304,6 +312,7 @@ impl Peers {
             peer.before = peer.before.max(granted);
             peer.pulses = vec![Pulse::default(); beat.shards as usize];
         }
+        peer.leaving = beat.leaving;
         let pulse = &mut peer.pulses[beat.shard as usize];
         let silent = pulse.heard.is_none_or(|heard| now.since(heard) >= timeout);
         pulse.heard = Some(now);
@@ -342,6 +351,7 @@ impl Peers {
             shard: self.shard,
             shards: self.shards,
             sent: now,
+            leaving: self.leaving,
             storage: self.storage,
             opened: self.opened,
             commit: self.newest.get(),
@@ -396,6 +406,17 @@ impl Peers {
             }
         }
         changed
+    }
+
+    /// This node is about to end: it says so, and wants to lead nothing.
+    pub fn leave_all(&mut self) {
+        self.leaving = true;
+    }
+
+    /// Whether `node` is about to end, and wants to lead nothing.
+    #[must_use]
+    pub fn is_leaving(&self, node: NodeId) -> bool {
+        if node == self.me { self.leaving } else { self.peer(node).is_some_and(|p| p.leaving) }
     }
 
     /// For how long `node` has been heard without a break.

@@ -269,6 +269,7 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
             .map(|point| PointLine { instance: point.instance.0, state: point.sum.to_string() })
             .collect(),
         rescans: g.scrubbed.0,
+        leased: g.leased,
         verified: g.scrubbed.1,
     }
 }

@@ -22,6 +22,10 @@ const START: Duration = Duration::from_secs(60);
 const AFTER_KILL: Duration = Duration::from_secs(20);
 /// The key whose leader is killed.
 const KEY: &str = "demo:check";
+/// A number in the same group.
+const COUNT: &str = "{demo:check}:count";
+/// A key that does not stay.
+const SHORT: &str = "{demo:check}:short";
 /// Further keys, so that there is something to compare in many groups.
 const KEYS: usize = 100;
 
@@ -110,6 +114,8 @@ impl Check<'_, '_> {
         }
         self.done(&format!("put {KEYS} more keys through node {one}: all OK"))?;
 
+        self.meaning(one, other)?;
+
         let (group, leader) = self.leader()?;
         self.done(&format!("{KEY} belongs to group {group}, which node {leader} leads"))?;
         let pid = self.cluster.pid(leader).unwrap_or(0);
@@ -138,6 +144,66 @@ impl Check<'_, '_> {
         self.expect(leader, KEY, "2")?;
         self.expect_extras(leader)?;
         self.done(&format!("get all {} keys through node {leader}: as written", KEYS + 1))
+    }
+
+    /// What more there is than putting and getting: conditions, transactions, lives, reads on a lease.
+    fn meaning(&mut self, one: u32, other: u32) -> Result<(), Stop> {
+        self.answers(one, &["CAS", COUNT, "x", "1"], &Reply::Integer(0))?;
+        self.answers(one, &["SET", COUNT, "0"], &Reply::ok())?;
+        self.answers(other, &["CAS", COUNT, "0", "1"], &Reply::Integer(1))?;
+        self.done(&format!("cas {COUNT}: refused while it held something else, done when it held 0"))?;
+
+        let both = Reply::Array(vec![Reply::Integer(1), Reply::Array(vec![Reply::Integer(2), Reply::ok()])]);
+        let add = ["MULTIOP", "IF", KEY, "VALUE", "1", "THEN", "INCR", COUNT, "THEN", "SET", KEY, "1"];
+        self.answers(one, &add, &both)?;
+        let not = Reply::Array(vec![Reply::Integer(0), Reply::Array(vec![])]);
+        self.answers(other, &["MULTIOP", "IF", KEY, "ABSENT", "THEN", "DEL", COUNT], &not)?;
+        self.answers(other, &["GET", COUNT], &Reply::bulk("2"))?;
+        self.done("transaction: both of its writes when its guard held, neither when it did not")?;
+
+        self.answers(one, &["SET", SHORT, "soon gone", "PX", "300"], &Reply::ok())?;
+        let begun = Instant::now();
+        while self.get(other, SHORT)?.is_some() {
+            if begun.elapsed() > AFTER_KILL {
+                return Err(self.failed(other, &format!("{SHORT} was to be there for 300 ms and still is")));
+            }
+            if self.interrupt.wait(Duration::from_millis(20)) {
+                return Err(Stop::Interrupted);
+            }
+        }
+        self.done(&format!("{SHORT} was there for 300 ms, and then on no node"))?;
+
+        let before = self.leased()?;
+        let begun = Instant::now();
+        let after = loop {
+            self.expect(one, KEY, "1")?;
+            let now = self.leased()?;
+            if now > before || begun.elapsed() > AFTER_KILL {
+                break now;
+            }
+        };
+        if after <= before {
+            return Err(self.failed(one, "no get was answered on the leader's lease"));
+        }
+        self.done(&format!("get {KEY}: answered by the leader on its lease, without asking anybody"))
+    }
+
+    /// Gets of the key's group that were answered on a lease.
+    fn leased(&self) -> Result<u64, Stop> {
+        let slot = slot_of(KEY.as_bytes()).0;
+        let overview = look(&self.cluster.addresses(), &Options::default())
+            .map_err(|error| Stop::Failed(error.to_string()))?;
+        let group = overview.group_of(slot).map(|group| group.group);
+        let lines = overview.nodes.iter().flat_map(|node| &node.groups);
+        Ok(lines.filter(|line| Some(line.group) == group).map(|line| line.leased).sum())
+    }
+
+    fn answers(&mut self, node: u32, words: &[&str], wanted: &Reply) -> Result<(), Stop> {
+        let bytes: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        match self.call(node, &bytes)? {
+            reply if reply == *wanted => Ok(()),
+            reply => Err(self.failed(node, &format!("{}: {reply:?}, and not {wanted:?}", words.join(" ")))),
+        }
     }
 
     /// Says what was done, and how long it took.

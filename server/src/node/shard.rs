@@ -321,6 +321,11 @@ impl Shard {
         self.host.compact(group, demand);
     }
 
+    /// The node is about to end: its groups hand over what they lead.
+    pub fn leave_all(&mut self) {
+        self.host.leave_all();
+    }
+
     /// The groups are to bring their mirrors up to date, verified and recorded; with `verify`
     /// everything about them is to be verified.
     pub fn go_through(&mut self, only: Option<GroupId>, verify: bool) {
@@ -567,6 +572,8 @@ pub struct GroupStatus {
     pub points: Vec<Point>,
     /// How often the state in memory and the mirror were gone through and found sound.
     pub scrubbed: (u64, u64),
+    /// Reads that were answered here on a lease.
+    pub leased: u64,
 }
 
 impl GroupStatus {
@@ -606,6 +613,7 @@ impl GroupStatus {
                 .collect(),
             points: state.points().copied().collect(),
             scrubbed: group.scrubbed(),
+            leased: group.replica.counters.leased,
         }
     }
 }

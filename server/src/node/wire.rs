@@ -36,6 +36,7 @@ pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
     out.put_u32_le(beat.shard);
     out.put_u32_le(beat.shards);
     out.put_u64_le(beat.sent.nanos());
+    out.put_u8(u8::from(beat.leaving));
     out.put_u128_le(beat.storage.0);
     out.put_u64_le(beat.opened.0);
     out.put_u64_le(beat.commit.0);
@@ -65,6 +66,7 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
     let shard = body.try_get_u32_le().ok()?;
     let shards = body.try_get_u32_le().ok()?;
     let sent = Time::from_nanos(body.try_get_u64_le().ok()?);
+    let leaving = flag(body.try_get_u8().ok()?)?;
     let storage = StorageId(body.try_get_u128_le().ok()?);
     let opened = CommitId(body.try_get_u64_le().ok()?);
     let commit = CommitId(body.try_get_u64_le().ok()?);
@@ -85,6 +87,7 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
         shard,
         shards,
         sent,
+        leaving,
         storage,
         opened,
         commit,

@@ -28,7 +28,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use checkpoint::store::StoreError;
 use groups::group::Limits as GroupLimits;
@@ -152,7 +152,7 @@ fn live(
     mut notes: Vec<String>,
 ) -> Result<Option<String>, ServeError> {
     let clock = Clock::start();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let node = entry.id;
     let replication = config.cluster.replication;
     let directory = config.node_dir(node);
@@ -256,7 +256,7 @@ fn live(
         },
     };
     let log_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
-    let opening = std::time::Instant::now();
+    let opening = Instant::now();
     let mirror_gauge = Arc::new(MirrorGauge::default());
     let engine = match config.checkpoint.engine {
         crate::config::Engine::Fjall => checkpoint::store::Engine::Fjall,
@@ -427,6 +427,9 @@ fn live(
         "serving"
     );
     accept(&listener, &posts, &shared, stop);
+    if shared.verdict.get().is_none() && shared.layout.nodes().len() > 1 {
+        hand_over(&posts);
+    }
     ending.store(true, Ordering::Relaxed);
 
     tracing::info!("ending");
@@ -625,6 +628,38 @@ fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &A
             }
         }
     }
+}
+
+/// The longest that a node waits at its end for others to take over what it leads.
+const HAND_OVER: Duration = Duration::from_secs(2);
+
+/// Hands over what this node leads, so that nobody has to miss it first.
+fn hand_over(posts: &[Arc<Post>]) {
+    let begun = Instant::now();
+    for post in posts {
+        post.mail.push(Letter::Leave);
+    }
+    // What is led here, and whether anybody is there to take it over.
+    let look = || {
+        let (mut led, mut heirs) = (0, false);
+        for post in posts {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            post.mail.push(Letter::Report(sender));
+            if let Ok(report) = receiver.blocking_recv() {
+                led += report.groups.iter().filter(|group| group.role == "leader").count();
+                heirs |= report.heirs;
+            }
+        }
+        (led, heirs)
+    };
+    let (before, mut heirs) = look();
+    let mut left = before;
+    while left > 0 && heirs && begun.elapsed() < HAND_OVER {
+        std::thread::sleep(Duration::from_millis(5));
+        (left, heirs) = look();
+    }
+    let took_ms = begun.elapsed().as_millis() as u64;
+    tracing::info!(groups = before - left.min(before), left, took_ms, "leaderships handed over");
 }
 
 /// Waits until a client knocks, and looks up now and then.

@@ -61,6 +61,8 @@ pub enum Letter {
         /// Where the answer goes.
         before: oneshot::Sender<ShardReport>,
     },
+    /// Hand over what is led here: the node is about to end.
+    Leave,
     /// Stop.
     End,
 }
@@ -72,6 +74,8 @@ pub struct ShardReport {
     pub groups: Vec<GroupStatus>,
     /// The peers that it hears.
     pub alive: Vec<NodeId>,
+    /// One of them at least is not about to end itself.
+    pub heirs: bool,
     /// Unanswered requests.
     pub open_requests: usize,
     /// Enough peers vouch for this node's disk.
@@ -184,6 +188,7 @@ impl Worker {
         let some_group = groups.first().map_or(GroupId(0), |g| g.group);
         ShardReport {
             alive: peers.nodes().filter(|n| peers.alive(*n, some_group, now)).collect(),
+            heirs: peers.nodes().any(|n| peers.alive(n, some_group, now) && !peers.is_leaving(n)),
             open_requests: shard.open_requests().0,
             proven: peers.standing() == Standing::Proven,
             state_bytes: groups.iter().map(|g| g.bytes).sum(),
@@ -323,6 +328,7 @@ impl Worker {
                         self.shard.borrow_mut().go_through(only, verify);
                         let _ = before.send(report);
                     }
+                    Letter::Leave => self.shard.borrow_mut().leave_all(),
                     Letter::End => return,
                 }
             }

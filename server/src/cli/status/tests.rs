@@ -77,6 +77,7 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
         },
         points: Vec::new(),
         rescans: 0,
+        leased: 0,
         verified: 0,
     }
 }
