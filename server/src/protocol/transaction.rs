@@ -165,11 +165,17 @@ impl Queue {
         } else if watched + queued.bytes > max {
             Err(too_many_bytes(watched + queued.bytes, max))
         } else {
+            let place = queued.len();
             match command {
                 Command::Data(data) => queueable(&data).map(|()| queued.data.push(data)),
-                Command::Transaction(_) => Ok(queued.locals.push((queued.len(), LocalCommand::Nothing))),
                 Command::Local(local) if is_queueable(&local) => {
-                    Ok(queued.locals.push((queued.len(), local)))
+                    queued.locals.push((place, local));
+                    Ok(())
+                }
+                // `UNWATCH`: it forgets what `EXEC` forgets anyway.
+                Command::Transaction(_) => {
+                    queued.locals.push((place, LocalCommand::Nothing));
+                    Ok(())
                 }
                 Command::Local(_) | Command::Node(_) => Err(not_allowed("this command")),
             }
