@@ -119,6 +119,10 @@ pub enum Bug {
     LogReadBeforeSync,
     /// Log GC drops what is being sent.
     GcIgnoresReaders,
+    /// A watch that asks for changes that are gone gets those behind the gap.
+    WatchSkipsGap,
+    /// A page of a scan names the key behind the one at which the next should begin.
+    ScanSkipsAtPageEnd,
 }
 
 impl Bug {

@@ -576,8 +576,14 @@ impl Machine {
             retry: Duration::from_millis(100),
         };
         let rescan = Duration::from_secs(2);
-        let limits =
-            Limits { max_batch_bytes: 400, mirror: Some(mirror), check, rescan, ..Limits::default() };
+        let limits = Limits {
+            max_batch_bytes: 400,
+            mirror: Some(mirror),
+            check,
+            rescan,
+            history_bytes: 4_000,
+            ..Limits::default()
+        };
         ShardConfig {
             host: HostConfig {
                 me: self.node,

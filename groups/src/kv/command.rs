@@ -3,6 +3,10 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::history::Since;
+use super::scan::Range;
+use super::walk::Walk;
+
 /// The most keys in one command: what a request's limits allow, far below what a length can say.
 pub const MAX_KEYS: usize = 1 << 20;
 
@@ -59,6 +63,12 @@ pub enum Command {
         /// The key.
         key: Bytes,
     },
+    /// The keys of a range, in their order.
+    Scan(Range),
+    /// The next keys of a walk through all of them.
+    Walk(Walk),
+    /// The changes behind a revision, as far as the replica that answers remembers them.
+    Changes(Since),
     /// Sets a key.
     Put {
         /// The key.
@@ -116,13 +126,16 @@ pub enum Command {
 /// Why bytes are not a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a command: {0}")]
-pub struct BadCommand(&'static str);
+pub struct BadCommand(pub(super) &'static str);
 
 const GET: u8 = 1;
 const GET_MANY: u8 = 2;
 const EXISTS: u8 = 3;
 const COUNT: u8 = 4;
 const LENGTH: u8 = 5;
+const SCAN: u8 = 10;
+const WALK: u8 = 11;
+const CHANGES: u8 = 12;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -142,6 +155,9 @@ impl Command {
                 | Command::Exists { .. }
                 | Command::Count
                 | Command::Length { .. }
+                | Command::Scan(_)
+                | Command::Walk(_)
+                | Command::Changes(_)
         )
     }
 
@@ -158,6 +174,18 @@ impl Command {
             Command::Length { key } => {
                 out.put_u8(LENGTH);
                 put_bytes(out, key);
+            }
+            Command::Scan(range) => {
+                out.put_u8(SCAN);
+                range.encode(out);
+            }
+            Command::Walk(walk) => {
+                out.put_u8(WALK);
+                walk.encode(out);
+            }
+            Command::Changes(since) => {
+                out.put_u8(CHANGES);
+                since.encode(out);
             }
             Command::Put { key, value, condition, want } => {
                 out.put_u8(PUT);
@@ -235,6 +263,9 @@ impl Command {
             EXISTS => Command::Exists { keys: r.keys()? },
             COUNT => Command::Count,
             LENGTH => Command::Length { key: r.bytes()? },
+            SCAN => Command::Scan(Range::decode(&mut r)?),
+            WALK => Command::Walk(Walk::decode(&mut r)?),
+            CHANGES => Command::Changes(Since::decode(&mut r)?),
             PUT => {
                 let want = match r.u8()? {
                     0 => Want::Done,
@@ -277,7 +308,7 @@ impl Command {
     }
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);
 }
@@ -290,29 +321,30 @@ fn put_keys(out: &mut Vec<u8>, kind: u8, keys: &[Bytes]) {
     }
 }
 
-struct Reader(Bytes);
+/// What is left of a command or an outcome that is being read.
+pub(super) struct Reader(pub(super) Bytes);
 
 impl Reader {
     fn need(&self, n: usize) -> Result<(), BadCommand> {
         if self.0.len() < n { Err(BadCommand("cut short")) } else { Ok(()) }
     }
 
-    fn u8(&mut self) -> Result<u8, BadCommand> {
+    pub(super) fn u8(&mut self) -> Result<u8, BadCommand> {
         self.need(1)?;
         Ok(self.0.get_u8())
     }
 
-    fn u32(&mut self) -> Result<u32, BadCommand> {
+    pub(super) fn u32(&mut self) -> Result<u32, BadCommand> {
         self.need(4)?;
         Ok(self.0.get_u32_le())
     }
 
-    fn u64(&mut self) -> Result<u64, BadCommand> {
+    pub(super) fn u64(&mut self) -> Result<u64, BadCommand> {
         self.need(8)?;
         Ok(self.0.get_u64_le())
     }
 
-    fn bytes(&mut self) -> Result<Bytes, BadCommand> {
+    pub(super) fn bytes(&mut self) -> Result<Bytes, BadCommand> {
         let len = self.u32()? as usize;
         self.need(len)?;
         Ok(self.0.split_to(len))
@@ -320,7 +352,7 @@ impl Reader {
 
     /// A count of things that take at least `least` bytes each: one that cannot fit allocates
     /// nothing.
-    fn count(&mut self, least: usize) -> Result<usize, BadCommand> {
+    pub(super) fn count(&mut self, least: usize) -> Result<usize, BadCommand> {
         let count = self.u32()? as usize;
         if count > MAX_KEYS {
             return Err(BadCommand("too many keys"));
@@ -329,7 +361,7 @@ impl Reader {
         Ok(count)
     }
 
-    fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {
+    pub(super) fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {
         let count = self.count(4)?;
         (0..count).map(|_| self.bytes()).collect()
     }

@@ -3,7 +3,10 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::MAX_KEYS;
+use super::command::{BadCommand, MAX_KEYS, Reader};
+use super::history::{self, Change};
+use super::scan::Page;
+use super::walk;
 
 /// Why a command failed. Nothing of it was applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,27 @@ pub enum Outcome {
     Value(Option<(Bytes, u64)>),
     /// Values in the order of the keys.
     Values(Vec<Option<Bytes>>),
+    /// Keys of a range, in their order.
+    Page(Page),
+    /// The next keys of a walk.
+    Walked {
+        /// The keys.
+        keys: Vec<Bytes>,
+        /// The place from which it goes on; `None` at the end.
+        next: Option<u64>,
+    },
+    /// What has changed.
+    Changes {
+        /// The changes, by revision.
+        changes: Vec<Change>,
+        /// Every change asked for up to this revision is among them.
+        through: u64,
+    },
+    /// Changes that were asked for are gone.
+    Compacted {
+        /// The lowest revision behind which they are all there.
+        min: u64,
+    },
     /// Not applied.
     Failed(Failure),
     /// A copy of a command whose answer was given up long ago. Not applied again; whether it
@@ -84,6 +108,23 @@ impl Outcome {
             Outcome::Failed(Failure::SessionFull) => out.put_u8(10),
             Outcome::Retired => out.put_u8(11),
             Outcome::Failed(Failure::OutOfOrder) => out.put_u8(12),
+            Outcome::Page(page) => {
+                out.put_u8(20);
+                page.encode(out);
+            }
+            Outcome::Walked { keys, next } => {
+                out.put_u8(21);
+                walk::encode_walked(keys, *next, out);
+            }
+            Outcome::Changes { changes, through } => {
+                out.put_u8(22);
+                out.put_u64_le(*through);
+                history::encode_changes(changes, out);
+            }
+            Outcome::Compacted { min } => {
+                out.put_u8(23);
+                out.put_u64_le(*min);
+            }
         }
     }
 
@@ -93,6 +134,9 @@ impl Outcome {
         match self {
             Outcome::Value(Some((value, _))) => value.len() + 16,
             Outcome::Values(values) => values.iter().flatten().map(|v| v.len() + 8).sum::<usize>() + 8,
+            Outcome::Page(page) => page.size(),
+            Outcome::Walked { keys, .. } => keys.iter().map(|k| k.len() + 4).sum::<usize>() + 16,
+            Outcome::Changes { changes, .. } => history::size(changes) + 16,
             _ => 16,
         }
     }
@@ -134,8 +178,29 @@ impl Outcome {
             10 => Outcome::Failed(Failure::SessionFull),
             11 => Outcome::Retired,
             12 => Outcome::Failed(Failure::OutOfOrder),
+            kind @ 20..=23 => {
+                let mut r = Reader(bytes);
+                let outcome = Outcome::decode_rest(kind, &mut r).ok()?;
+                return r.0.is_empty().then_some(outcome);
+            }
             _ => return None,
         };
         bytes.is_empty().then_some(outcome)
+    }
+
+    /// The outcomes of reads of many keys.
+    fn decode_rest(kind: u8, r: &mut Reader) -> Result<Outcome, BadCommand> {
+        Ok(match kind {
+            20 => Outcome::Page(Page::decode(r)?),
+            21 => {
+                let (keys, next) = walk::decode_walked(r)?;
+                Outcome::Walked { keys, next }
+            }
+            22 => {
+                let through = r.u64()?;
+                Outcome::Changes { changes: history::decode_changes(r)?, through }
+            }
+            _ => Outcome::Compacted { min: r.u64()? },
+        })
     }
 }

@@ -14,11 +14,13 @@ use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
 use super::hash::StateHash;
+use super::history::History;
 use super::image::{Fold, Head, Image};
 use super::outcome::{Failure, Outcome};
 use super::rescan::{Rescan, Scanned};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
+use super::walk::Places;
 use crate::ids::{Boot, InstanceId, NodeId};
 use crate::paxos::Members;
 use crate::planted::{self, Bug};
@@ -61,6 +63,10 @@ pub struct State {
     /// of the state: a replica that began behind them has no opinion on them.
     points: VecDeque<Point>,
     rescan: Rescan,
+    /// The newest changes, for those who watch. No part of the state.
+    history: History,
+    /// The keys in the order of a walk, while walks come. No part of the state.
+    places: Option<Places>,
 }
 
 /// Points that are remembered: a verdict comes a message's way behind its point, and a few checks
@@ -232,7 +238,20 @@ impl State {
             changes: None,
             points: VecDeque::new(),
             rescan: Rescan::default(),
+            history: History::behind(head.revision),
+            places: None,
         }
+    }
+
+    /// Remembers at most so many bytes of changes from now on.
+    pub fn limit_history(&mut self, bytes: usize) {
+        self.history.limit(bytes);
+    }
+
+    /// The newest changes.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Remembers from now on which keys change, for [`State::fold`].
@@ -300,8 +319,31 @@ impl State {
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
             Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
+            Command::Scan(range) => Outcome::Page(range.read(self)),
+            Command::Walk(walk) => walk.read(self),
+            Command::Changes(since) => self.history.since(since),
             _ => panic!("a write is not a read"),
         }
+    }
+
+    /// Answers a read like [`State::read`], in bounded time: what a walk needs is built by and by.
+    pub fn answer(&mut self, command: &Command) -> Outcome {
+        let Command::Walk(walk) = command else { return self.read(command) };
+        let mut places = self.places.take().unwrap_or_default();
+        places.build(self);
+        let outcome = places.answer(walk);
+        self.places = Some(places);
+        outcome
+    }
+
+    /// Gives up what only walks need.
+    pub fn forget_places(&mut self) {
+        self.places = None;
+    }
+
+    /// The items of a range of keys, in their order.
+    pub(super) fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>)) -> impl Iterator<Item = (&[u8], &Item)> {
+        self.items.range::<[u8], _>(range).map(|(key, item)| (&key[..], item))
     }
 
     /// The item of a key.
@@ -339,7 +381,10 @@ impl State {
             | Command::GetMany { .. }
             | Command::Exists { .. }
             | Command::Count
-            | Command::Length { .. } => self.read(&command),
+            | Command::Length { .. }
+            | Command::Scan(_) => self.read(&command),
+            // What replicas remember differs, and how long a walk takes is not bounded here.
+            Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
         }
     }
 
@@ -404,6 +449,7 @@ impl State {
             changes.note(key);
         }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
+        self.history.note(revision, key, Some(value.clone()));
         let scanned = self.rescan.is_past(key);
         self.hash.add(key, &value, revision, 0);
         if scanned {
@@ -422,6 +468,9 @@ impl State {
             }
             None => {
                 self.bytes += key.len() as u64;
+                if let Some(places) = &mut self.places {
+                    places.insert(key);
+                }
                 self.items.insert(key.into(), item);
             }
         }
@@ -430,6 +479,10 @@ impl State {
     fn unset(&mut self, key: &[u8]) -> Option<Item> {
         let item = self.items.remove(key)?;
         self.revision += 1;
+        self.history.note(self.revision, key, None);
+        if let Some(places) = &mut self.places {
+            places.remove(key);
+        }
         if let Some(changes) = &mut self.changes {
             changes.note(key);
         }

@@ -196,5 +196,6 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Failed(Failure::OutOfOrder) => "refused, out of order".into(),
         Outcome::Failed(failure) => format!("failed, {failure:?}"),
         Outcome::Retired => "retired".into(),
+        other => format!("{other:?}"),
     }
 }

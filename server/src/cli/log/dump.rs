@@ -212,6 +212,9 @@ fn shown_command(command: &Command) -> String {
         Command::GetMany { keys: many } => keys("get", many),
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),
+        Command::Scan(range) => format!("scan from {}", preview(&range.from)),
+        Command::Walk(walk) => format!("walk from place {}", walk.from),
+        Command::Changes(since) => format!("changes of {}", preview(&since.prefix)),
         Command::Put { key, value, condition, .. } => {
             let condition = match condition {
                 Condition::None => String::new(),
