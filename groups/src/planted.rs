@@ -121,6 +121,8 @@ pub enum Bug {
     GcIgnoresReaders,
     /// A watch that asks for changes that are gone gets those behind the gap.
     WatchSkipsGap,
+    /// A watch that waits takes one change for told that is still to come.
+    WatchSkipsOne,
     /// A page of a scan names the key behind the one at which the next should begin.
     ScanSkipsAtPageEnd,
 }

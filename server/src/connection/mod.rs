@@ -8,7 +8,9 @@
 //! follows, and a write waits for earlier reads of its group.
 
 pub mod node_commands;
+mod ordered;
 pub mod plan;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -29,8 +31,8 @@ use crate::config::Config;
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
-    Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo,
-    Session, Shortage, Version,
+    Command, DataCommand, ErrorReply, LocalCommand, Reply, ReplyBuffer, Request as Parsed, RequestParser,
+    ServerInfo, Session, Shortage, Version,
 };
 use crate::runtime::learner::LearnerGauge;
 use crate::runtime::logger::LogGauge;
@@ -38,6 +40,7 @@ use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
+use watch::Watches;
 
 /// Why this life of the node ends without anybody having asked for it.
 #[derive(Clone, Debug)]
@@ -168,8 +171,9 @@ struct State {
     pieces: usize,
     /// Bytes of replies that wait for earlier ones.
     ready_bytes: usize,
-    /// A node command is being answered.
+    /// A node command is being answered, or a watch is being begun.
     asking: bool,
+    watches: Watches,
     out: ReplyBuffer,
 }
 
@@ -229,6 +233,7 @@ impl Connection {
                 pieces: 0,
                 ready_bytes: 0,
                 asking: false,
+                watches: Watches::default(),
                 out: ReplyBuffer::new(),
             }),
             moved: Notify::new(),
@@ -255,6 +260,7 @@ impl Connection {
         loop {
             let flow = self.process(&mut input, &mut parser, &mut waiting, worker, &shared);
             self.write_out();
+            self.pull_more(worker);
             if self.broken.get() {
                 return;
             }
@@ -361,13 +367,21 @@ impl Connection {
             };
             let admitted = command.and_then(|command| {
                 self.state.borrow().session.admit(&command)?;
-                Ok(command)
+                self.allows(command)
             });
             match admitted {
                 Err(error) => {
                     self.push(Slot::Ready(error.into()));
                 }
+                Ok(Command::Watch(command)) => self.watch(command, worker, shared),
                 Ok(Command::Local(command)) => {
+                    if let Some(reply) = self.watching_ping(&command) {
+                        self.push(Slot::Ready(reply));
+                        continue;
+                    }
+                    if command == LocalCommand::Reset {
+                        self.unwatch(worker);
+                    }
                     let reply = self.state.borrow_mut().session.local(&command, &shared.info());
                     self.push(Slot::Ready(reply));
                 }
@@ -411,6 +425,10 @@ impl Connection {
         }
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
         let (pieces, join) = plan(command, &shared.layout, max_value);
+        if pieces.is_empty() {
+            self.push(Slot::Ready(join.reply(self.max_value)));
+            return Ok(());
+        }
         let request = self.push(Slot::Waiting(join));
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);
@@ -434,7 +452,7 @@ impl Connection {
         match command {
             DataCommand::One(one) => reads(&one.key),
             DataCommand::Many(many) => many.keys().any(|key| reads(key)),
-            DataCommand::Size => false,
+            DataCommand::Size | DataCommand::Ordered(_) => false,
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use groups::ids::GroupId;
 use groups::kv::{self, Failure, Outcome, Want};
 
+use super::ordered::{self, Gather};
 use crate::node::layout::Layout;
 use crate::node::requests::Refusal;
 use crate::protocol::{
@@ -48,6 +49,7 @@ enum Kind {
     List { values: Vec<Option<Bytes>>, places: BTreeMap<GroupId, Vec<u32>> },
     Sum(i64),
     Ok,
+    Ordered(Gather),
 }
 
 /// Splits a command by group.
@@ -66,6 +68,10 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> (Vec<Piece
                 .map(|g| Piece { group: GroupId(g), command: kv::Command::Count })
                 .collect();
             (pieces, Kind::Sum(0))
+        }
+        DataCommand::Ordered(command) => {
+            let (pieces, gather) = ordered::plan(command, layout);
+            (pieces, Kind::Ordered(gather))
         }
     };
     let missing = pieces.len();
@@ -175,6 +181,7 @@ impl Join {
                         }
                     }
                     Kind::Ok => {}
+                    Kind::Ordered(gather) => gather.take(outcome),
                 }
             }
         }
@@ -199,6 +206,7 @@ impl Join {
             Kind::List { values, .. } => Reply::Array(values.into_iter().map(Reply::bulk_or_nil).collect()),
             Kind::Sum(sum) => Reply::Integer(sum),
             Kind::Ok => Reply::ok(),
+            Kind::Ordered(gather) => gather.reply(),
         }
     }
 }
@@ -243,7 +251,7 @@ fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     }
 }
 
-fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
+pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool) -> ErrorReply {
     match refusal {
         Refusal::TryAgain => ErrorReply::try_again(group, "has no leader that answers; leadership is moving"),
         Refusal::ClusterDown => {

@@ -11,6 +11,7 @@ use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wr
 use super::reply::Version;
 use super::resp::{Excess, Oversized};
 use super::table::{self, CommandSpec, Verb};
+use super::watching::WatchCommand;
 use super::words::{Words, lower};
 
 /// The sizes that data may have.
@@ -29,6 +30,8 @@ pub enum Command {
     Data(DataCommand),
     /// The connection answers it by itself: [`Session::local`](super::Session::local).
     Local(LocalCommand),
+    /// The connection watches keys, or does so no more.
+    Watch(WatchCommand),
     /// This node answers it from what it knows of itself and the cluster.
     Node(NodeCommand),
 }
@@ -227,6 +230,12 @@ impl Words<'_> {
             Verb::MGet => Command::Data(DataCommand::Many(ManyKeys::Get(self.keys()?))),
             Verb::MSet => return self.pairs(),
             Verb::DbSize => Command::Data(DataCommand::Size),
+            Verb::Range => return self.range(),
+            Verb::Prefix => return self.prefix(),
+            Verb::Scan => return self.scan(),
+            Verb::Keys => return self.all_keys(),
+            Verb::SubscribeKv => return self.watch(),
+            Verb::UnsubscribeKv => return self.unwatch(),
             Verb::Info => Command::Node(NodeCommand::Info(self.rest().map(|word| lower(&word)).collect())),
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
             Verb::AdminCheckpoint => {

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::ordered::Ordered;
+
 /// A command about data. What it asks of one key is a [`KeyOperation`]; a command over many keys
 /// is a list of them, each of which goes to the group of its own key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +14,8 @@ pub enum DataCommand {
     Many(ManyKeys),
     /// How many keys there are in all groups; the answer is the sum as an integer.
     Size,
+    /// A read of many keys in some order.
+    Ordered(Ordered),
 }
 
 /// The same asked of many keys, in the order of the request. Keys may repeat.
@@ -131,7 +135,7 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => one.operation.is_write(),
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
-            DataCommand::Size => false,
+            DataCommand::Size | DataCommand::Ordered(_) => false,
         }
     }
 
@@ -141,7 +145,7 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => matches!(one.operation, Operation::Delete | Operation::GetDelete),
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
-            DataCommand::Size => false,
+            DataCommand::Size | DataCommand::Ordered(_) => false,
         }
     }
 }
