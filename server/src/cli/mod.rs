@@ -17,10 +17,12 @@ mod incr;
 mod log;
 mod logging;
 mod put;
+mod scan;
 mod serve;
 pub mod status;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -32,8 +34,9 @@ pub use exit::{Failure, print};
 /// A sharded, strongly consistent key-value server
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(help_template = "{about}\n\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
 #[command(after_help = "\
-Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more.
+Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more; there is --version.
 Example: pelago demo")]
 struct Cli {
     #[command(subcommand)]
@@ -49,6 +52,8 @@ enum Command {
     Del(del::Del),
     Cas(cas::Cas),
     Incr(incr::Incr),
+    Scan(scan::Scan),
+    Watch(watch::Watch),
     Status(status::Status),
     Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
@@ -83,6 +88,8 @@ impl Command {
             Command::Del(command) => command.run(),
             Command::Cas(command) => command.run(),
             Command::Incr(command) => command.run(),
+            Command::Scan(command) => command.run(),
+            Command::Watch(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),
