@@ -129,7 +129,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 54] = [
+    pub const ALL: [Bug; 57] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -184,6 +184,9 @@ impl Bug {
         Bug::AcknowledgesAlone,
         Bug::ValuesOutOfOrder,
         Bug::GcIgnoresReaders,
+        Bug::WatchSkipsGap,
+        Bug::WatchSkipsOne,
+        Bug::ScanSkipsAtPageEnd,
     ];
 }
 
