@@ -82,6 +82,8 @@ pub struct Limits {
     pub check: CheckLimits,
     /// A pass over the states in memory, and over the mirrors behind them, takes this long.
     pub rescan: Duration,
+    /// Bytes of changes that are remembered for those who watch.
+    pub history_bytes: usize,
 }
 
 impl Default for Limits {
@@ -94,6 +96,7 @@ impl Default for Limits {
             mirror: None,
             check: CheckLimits::default(),
             rescan: Duration::from_secs(3600),
+            history_bytes: 4 << 20,
         }
     }
 }
@@ -114,6 +117,9 @@ const ANSWER_BYTES: i64 = 4 << 20;
 /// A read whose own client's write has not come by then never will: the node that asked has
 /// given up, or has asked again.
 const MAX_DEFERRAL: Duration = Duration::from_secs(4);
+
+/// What only walks need is given up when none has come for so long.
+const WALK_REST: Duration = Duration::from_secs(60);
 
 /// One group on one node.
 #[derive(Debug)]
@@ -147,6 +153,8 @@ pub struct Group {
     clock: Clock,
     /// Passes over the state in memory that found it sound.
     rescans: u64,
+    /// When a walk last came.
+    walked: Option<Time>,
     me: NodeId,
     boot: Boot,
 }
@@ -190,7 +198,8 @@ impl Group {
         now: Time,
     ) -> Group {
         let Seat { group, founders, preference, replay } = seat;
-        let Replayed { recovered, state, mirror, ahead, floor, halted } = replay.finish();
+        let Replayed { recovered, mut state, mirror, ahead, floor, halted } = replay.finish();
+        state.limit_history(limits.history_bytes);
         let rebuilding =
             (state.applied() < recovered.chosen).then_some(Rebuilding { least: floor, due: Time::ZERO });
         let mut replica = Replica::new(group, me, founders, preference, tuning, recovered, now);
@@ -204,6 +213,7 @@ impl Group {
             checks: Checks::new(state.applied(), now),
             clock: Clock::default(),
             rescans: 0,
+            walked: None,
             replica,
             state,
             mirrored,
@@ -283,6 +293,10 @@ impl Group {
         answers: &mut Vec<Answer>,
         orders: &mut Vec<(GroupId, MirrorOrder)>,
     ) {
+        if self.walked.is_some_and(|walked| now.since(walked) >= WALK_REST) {
+            self.walked = None;
+            self.state.forget_places();
+        }
         let before = answers.len();
         self.replica.turn(now, ready);
         self.apply(answers);
@@ -373,6 +387,7 @@ impl Group {
         self.healed = Some(halt);
         self.state = State::default();
         self.state.watch_changes();
+        self.state.limit_history(self.limits.history_bytes);
         self.checks = Checks::new(InstanceId::ZERO, now);
         self.mirrored = Some(Mirrored::new(InstanceId::ZERO));
         (self.fetching, self.anchor_due) = (None, None);
@@ -472,6 +487,7 @@ impl Group {
             return mirrored.lost();
         }
         state.watch_changes();
+        state.limit_history(self.limits.history_bytes);
         let members = state.members().cloned();
         self.state = state;
         *mirrored = Mirrored::new(mark.instance);
@@ -749,7 +765,10 @@ impl Group {
             let past = self.state.is_past(read.ticket.node, read.ticket.boot, read.after);
             if past || planted::is(Bug::ReadOvertakesWrite) {
                 self.waiting_count -= 1;
-                let outcome = self.state.read_at(&read.command, clock);
+                if matches!(read.command, Command::Walk(_)) {
+                    self.walked = Some(now);
+                }
+                let outcome = self.state.answer(&read.command, clock);
                 budget -= outcome.size() as i64;
                 answers.push(self.answer(read.ticket, true, Reply::Outcome(outcome)));
             } else {

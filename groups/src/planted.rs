@@ -143,11 +143,17 @@ pub enum Bug {
     ReqIgnored,
     /// The table of the clients' requests is left out of a checkpoint.
     ReqsNotInCheckpoint,
+    /// A watch that asks for changes that are gone gets those behind the gap.
+    WatchSkipsGap,
+    /// A watch that waits takes one change for told that is still to come.
+    WatchSkipsOne,
+    /// A page of a scan names the key behind the one at which the next should begin.
+    ScanSkipsAtPageEnd,
 }
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 63] = [
+    pub const ALL: [Bug; 66] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -211,6 +217,9 @@ impl Bug {
         Bug::GcIgnoresReaders,
         Bug::TransactionHalfApplied,
         Bug::GuardIgnored,
+        Bug::WatchSkipsGap,
+        Bug::WatchSkipsOne,
+        Bug::ScanSkipsAtPageEnd,
     ];
 }
 

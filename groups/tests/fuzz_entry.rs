@@ -9,7 +9,8 @@ use groups::fuzz;
 use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use groups::kv::value::{Batch, check, lead, noop};
 use groups::kv::{
-    Command, Condition, Failure, Guard, Outcome, Point, StateHash, Sum, Ticket, Transaction, Verdict, Want,
+    Change, Command, Condition, Failure, Guard, Outcome, Page, Point, Range, Since, StateHash, Sum, Ticket,
+    Transaction, Verdict, Walk, Want,
 };
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
@@ -114,6 +115,9 @@ fn commands() -> Vec<Command> {
         Command::Exists { keys: keys() },
         Command::Count,
         Command::Length { key: key() },
+        Command::Scan(Range { from: key(), to: Some("l".into()), limit: 5, max_bytes: 99, values: true }),
+        Command::Walk(Walk { from: 7, limit: 5, max_bytes: 99 }),
+        Command::Changes(Since { after: Some(7), prefix: key(), max_bytes: 99 }),
         put(Condition::None, Want::Done),
         put(Condition::Absent, Want::Revision),
         put(Condition::Revision(1), Want::Previous),
@@ -177,6 +181,20 @@ fn write_seeds() {
         Outcome::Value(Some(("value".into(), 2))),
         Outcome::Values(vec![None, Some(Bytes::new()), Some("value".into())]),
         Outcome::Failed(Failure::TooLong(9)),
+        Outcome::Page(Page {
+            items: vec![("key".into(), Some("value".into())), ("other".into(), None)],
+            next: Some("third".into()),
+            large: true,
+        }),
+        Outcome::Walked { keys: vec!["key".into(), Bytes::new()], next: Some(7) },
+        Outcome::Changes {
+            changes: vec![
+                Change { revision: 7, key: "key".into(), value: Some("value".into()) },
+                Change { revision: 8, key: "key".into(), value: None },
+            ],
+            through: 9,
+        },
+        Outcome::Compacted { min: 7 },
         Outcome::Retired,
         Outcome::Transaction {
             met: false,

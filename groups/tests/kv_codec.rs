@@ -7,9 +7,10 @@ use bytes::Bytes;
 use groups::ids::{Boot, InstanceId, NodeId};
 use groups::kv::transaction::MAX_PARTS;
 use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, expire, lead, noop};
+use groups::kv::walk::PLACES;
 use groups::kv::{
-    Command, Condition, Failure, Guard, Life, Outcome, Point, Renewal, Req, StateHash, Sum, Ticket,
-    Transaction, Verdict, Want, When,
+    Change, Command, Condition, Failure, Guard, Life, Outcome, Page, Point, Range, Renewal, Req, Since,
+    StateHash, Sum, Ticket, Transaction, Verdict, Walk, Want, When,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -46,6 +47,23 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         (Command::Exists { keys: vec![b("a")] }, "03 01000000 01000000 61"),
         (Command::Count, "04"),
         (Command::Length { key: b("k") }, "05 01000000 6b"),
+        (
+            Command::Scan(Range { from: b("a"), to: None, limit: 3, max_bytes: 258, values: true }),
+            "0a 01 03000000 02010000 01000000 61",
+        ),
+        (
+            Command::Scan(Range { from: b(""), to: Some(b("z")), limit: 3, max_bytes: 258, values: false }),
+            "0a 02 03000000 02010000 00000000 01000000 7a",
+        ),
+        (Command::Walk(Walk { from: 258, limit: 3, max_bytes: 4 }), "0b 0201000000000000 03000000 04000000"),
+        (
+            Command::Changes(Since { after: Some(258), prefix: b("k"), max_bytes: 4 }),
+            "0c 01 0201000000000000 04000000 01000000 6b",
+        ),
+        (
+            Command::Changes(Since { after: None, prefix: b(""), max_bytes: 0 }),
+            "0c 00 0000000000000000 00000000 00000000",
+        ),
         (put(Condition::None, Want::Done), "10 00 00 01000000 6b 02000000 7677"),
         (put(Condition::Absent, Want::Revision), "10 01 01 01000000 6b 02000000 7677"),
         (put(Condition::Present, Want::Previous), "10 02 02 01000000 6b 02000000 7677"),
@@ -155,6 +173,29 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
         (Outcome::Forgotten { newest: 258 }, "14 0201000000000000"),
         (Outcome::Unkept, "15"),
         (Outcome::Failed(Failure::Reused), "16"),
+        (
+            Outcome::Page(Page {
+                items: vec![(b("a"), Some(b("v"))), (b("b"), None)],
+                next: Some(b("c")),
+                large: true,
+            }),
+            "1b 03 01000000 63 02000000 01000000 61 01 01000000 76 01000000 62 00",
+        ),
+        (Outcome::Page(Page::default()), "1b 00 00000000"),
+        (Outcome::Walked { keys: vec![b("a")], next: Some(258) }, "1c 0201000000000000 01000000 01000000 61"),
+        (Outcome::Walked { keys: vec![], next: None }, "1c ffffffffffffffff 00000000"),
+        (
+            Outcome::Changes {
+                changes: vec![
+                    Change { revision: 258, key: b("k"), value: Some(b("v")) },
+                    Change { revision: 259, key: b("k"), value: None },
+                ],
+                through: 260,
+            },
+            "1d 0401000000000000 02000000 0201000000000000 01000000 6b 01 01000000 76 \
+             0301000000000000 01000000 6b 00",
+        ),
+        (Outcome::Compacted { min: 258 }, "1e 0201000000000000"),
     ];
     for (outcome, text) in golden {
         let mut bytes = Vec::new();
@@ -367,6 +408,18 @@ fn single() -> impl Strategy<Value = Command> {
         keys().prop_map(|keys| Command::Exists { keys }),
         Just(Command::Count),
         key().prop_map(|key| Command::Length { key }),
+        (key(), proptest::option::of(key()), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
+            |(from, to, limit, max_bytes, values)| {
+                Command::Scan(Range { from, to, limit, max_bytes, values })
+            }
+        ),
+        (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(from, limit, max_bytes)| Command::Walk(Walk {
+            from,
+            limit,
+            max_bytes
+        })),
+        (proptest::option::of(any::<u64>()), key(), any::<u32>())
+            .prop_map(|(after, prefix, max_bytes)| { Command::Changes(Since { after, prefix, max_bytes }) }),
         (key(), key(), condition(), want()).prop_map(|(key, value, condition, want)| Command::Put {
             key,
             value,
@@ -410,6 +463,20 @@ fn single_outcome() -> impl Strategy<Value = Outcome> {
         any::<u64>().prop_map(|newest| Outcome::Forgotten { newest }),
         Just(Outcome::Unkept),
         Just(Outcome::Failed(Failure::Reused)),
+        (
+            proptest::collection::vec((key(), proptest::option::of(key())), 0..5),
+            proptest::option::of(key()),
+            any::<bool>()
+        )
+            .prop_map(|(items, next, large)| Outcome::Page(Page { items, next, large })),
+        (proptest::collection::vec(key(), 0..5), proptest::option::of(0..PLACES))
+            .prop_map(|(keys, next)| Outcome::Walked { keys, next }),
+        (proptest::collection::vec((any::<u64>(), key(), proptest::option::of(key())), 0..5), any::<u64>())
+            .prop_map(|(changes, through)| {
+                let change = |(revision, key, value)| Change { revision, key, value };
+                Outcome::Changes { changes: changes.into_iter().map(change).collect(), through }
+            }),
+        any::<u64>().prop_map(|min| Outcome::Compacted { min }),
     ]
 }
 
@@ -474,7 +541,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_are_an_outcome_or_none(kind in 0..30_u8, body in proptest::collection::vec(0..4_u8, 0..40)) {
+    fn random_bytes_are_an_outcome_or_none(kind in 0..34_u8, body in proptest::collection::vec(0..4_u8, 0..40)) {
         let bytes = [&[kind][..], &body[..]].concat();
         if let Some(outcome) = Outcome::decode(bytes.clone().into()) {
             let mut again = Vec::new();

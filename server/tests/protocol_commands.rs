@@ -8,9 +8,10 @@ use groups::kv::When;
 use proptest::prelude::*;
 use server::protocol::table::{COMMANDS, find};
 use server::protocol::{
-    Args, Combine, Command, Condition, DataCommand, Guard, KeyOperation, ManyKeys, NodeCommand, Operation,
-    Put, PutAnswer, Renew, Reply, ServerInfo, Session, SizeLimits, Transaction, TransactionCommand,
-    TransactionForm, Until, Version, nearest,
+    Args, Combine, Command, Condition, Cursor, DataCommand, Guard, KeyOperation, ManyKeys, NodeCommand,
+    Operation, Ordered, PageQuery, PageToken, Position, Put, PutAnswer, Renew, Reply, ScanQuery, ServerInfo,
+    Session, SizeLimits, Transaction, TransactionCommand, TransactionForm, Until, Version, WatchCommand,
+    WatchFrom, nearest,
 };
 
 const SIZES: SizeLimits = SizeLimits { max_key: 16, max_value: 64 };
@@ -32,6 +33,58 @@ fn one(key: &str, operation: Operation) -> DataCommand {
 
 fn keys(names: &[&'static str]) -> Vec<Bytes> {
     names.iter().map(|name| Bytes::from_static(name.as_bytes())).collect()
+}
+
+fn range(from: &'static str, to: Option<&'static str>, limit: u32) -> DataCommand {
+    let query = PageQuery { from: from.into(), to: to.map(Bytes::from), limit, alone: false };
+    DataCommand::Ordered(Ordered::Page(query))
+}
+
+fn scan(place: u64, pattern: Option<&'static str>, count: u32, any_type: bool) -> DataCommand {
+    let cursor = Cursor { group: GroupId(0), place };
+    DataCommand::Ordered(Ordered::Scan(ScanQuery {
+        cursor,
+        pattern: pattern.map(Bytes::from),
+        count,
+        any_type,
+    }))
+}
+
+#[test]
+fn a_page_goes_on_behind_its_token() {
+    let token = |from: &'static str, alone| PageToken { from: from.into(), alone }.to_text();
+    for (from, alone) in [("a", false), ("ab", true), ("az\0", false)] {
+        let query = PageQuery { from: from.into(), to: Some("b".into()), limit: 7, alone };
+        let line = format!("PREFIX a AFTER {} LIMIT 7", token(from, alone));
+        assert_eq!(data(&line), DataCommand::Ordered(Ordered::Page(query)), "{line}");
+    }
+    for (line, token) in [
+        ("PREFIX a AFTER", token("b", false)),
+        ("PREFIX b AFTER", token("a", false)),
+        ("RANGE a b AFTER", token("b", false)),
+        ("RANGE a b AFTER", Position { first: 0, revisions: vec![1] }.to_text()),
+        ("RANGE a b AFTER", "x".to_owned()),
+    ] {
+        let refused = parse(&format!("{line} {token}")).expect_err(line);
+        assert!(refused.starts_with("ERR this is no token of this range"), "{line}: {refused}");
+    }
+}
+
+#[test]
+fn watches() {
+    let begin = |from| Command::Watch(WatchCommand::Begin { prefix: "k".into(), from });
+    let position = Position { first: 0, revisions: vec![7, 0, 300] };
+    for (line, expected) in [
+        ("SUBSCRIBEKV k", begin(WatchFrom::Now)),
+        ("subscribekv k from 7", begin(WatchFrom::Revision(7))),
+        (&format!("SUBSCRIBEKV k FROM {}", position.to_text()), begin(WatchFrom::Position(position))),
+        ("UNSUBSCRIBEKV", Command::Watch(WatchCommand::End(None))),
+        ("UNSUBSCRIBEKV k", Command::Watch(WatchCommand::End(Some("k".into())))),
+    ] {
+        assert_eq!(parse(line), Ok(expected), "{line}");
+    }
+    assert!(parse("SUBSCRIBEKV k FROM x").expect_err("no place").starts_with("ERR FROM needs"));
+    assert!(parse("UNSUBSCRIBEKV a b").expect_err("two").starts_with("ERR wrong number"));
 }
 
 #[test]
@@ -77,6 +130,13 @@ fn data_commands() {
         ("STRLEN k", one("k", Operation::Length)),
         ("CAS k a b", one("k", Operation::CompareAndSwap { old: "a".into(), new: "b".into() })),
         ("DBSIZE", DataCommand::Size),
+        ("RANGE a b", range("a", Some("b"), 100)),
+        ("range - + limit 10000", range("", None, 10_000)),
+        ("PREFIX ab LIMIT 1", range("ab", Some("ac"), 1)),
+        ("SCAN 0", scan(0, None, 10, true)),
+        ("SCAN 281474976710656 MATCH a* COUNT 99999 TYPE STRING", scan(0, Some("a*"), 10_000, true)),
+        ("SCAN 0 TYPE hash MATCH *", scan(0, None, 10, false)),
+        ("KEYS a*", DataCommand::Ordered(Ordered::Keys("a*".into()))),
     ] {
         assert_eq!(data(line), expected, "{line}");
     }
@@ -300,6 +360,8 @@ fn what_has_to_be_proposed() {
         ("MGET a b", false, false),
         ("EXISTS a b", false, false),
         ("DBSIZE", false, false),
+        ("RANGE - +", false, false),
+        ("SCAN 0", false, false),
         ("SET k v", true, false),
         ("MSET a 1 b 2", true, false),
         ("INCR k", true, false),
@@ -493,6 +555,13 @@ fn every_refusal_has_its_words() {
             "GET k v",
             "ERR syntax error: 'v' is not expected here; nothing was applied; usage: GET key [REV] [STALE milliseconds]",
         ),
+        ("RANGE a b LIMIT 0", "ERR LIMIT must be between 1 and 10000; use AFTER for more"),
+        ("RANGE a b LIMIT x", "ERR value is not an integer or out of range"),
+        ("SCAN 1", "ERR invalid cursor; a scan begins with cursor 0"),
+        (
+            "SCAN 0 COUNT 0",
+            "ERR syntax error: COUNT must be at least 1; nothing was applied; usage: SCAN cursor [MATCH pattern] [COUNT count] [TYPE type]",
+        ),
         ("INCRBY k 1.5", "ERR value is not an integer or out of range"),
         ("INCRBY k 9223372036854775808", "ERR value is not an integer or out of range"),
         ("DECRBY k -9223372036854775808", "ERR decrement would overflow"),
@@ -537,8 +606,8 @@ fn every_refusal_has_its_words() {
             "ERR unknown command 'FOOBARBAZ', with args beginning with: 'a b' 'c' ; HELP lists all commands",
         ),
         (
-            "scan 0",
-            "ERR unknown command 'scan': ordered reads are not supported yet; nothing was applied; HELP lists all commands",
+            "subscribe c",
+            "ERR unknown command 'subscribe': there are no channels; nothing was applied; HELP lists all commands",
         ),
         ("HELP GTE", "ERR unknown command 'GTE', with args beginning with: ; did you mean 'get'?"),
     ] {

@@ -39,6 +39,8 @@ pub enum Event {
     Stateless,
     SealedRead,
     Pinned,
+    Scanned,
+    Watched,
 }
 
 /// The events and what they are called in the report.
@@ -73,6 +75,8 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Stateless, "groups started without their state"),
     (Event::SealedRead, "values read for peers from sealed segments"),
     (Event::Pinned, "segments kept because they were being sent"),
+    (Event::Scanned, "pages and steps of walks"),
+    (Event::Watched, "answers to watches"),
 ];
 
 /// Counts of one run, or of many.

@@ -3,6 +3,7 @@
 //! - [`plan`] says what a run is, and [`fault`] what can go wrong in it.
 //! - [`world`] runs it: [`schedule`] is time, [`network`] the links, [`machine`] one node with
 //!   disks that outlive it, [`clients`] those who ask, [`tellers`] those of them who move money.
+//!   disks that outlive it, [`clients`] those who ask, [`observers`] those who look at many keys.
 //! - [`judges`] look at every step, one rule per file; [`history`] judges what clients saw.
 //! - [`trial`] runs one seed, [`swarm`] many, [`mod@shrink`] makes a failing one small,
 //!   [`coverage`] counts, [`story`] tells.
@@ -14,6 +15,7 @@ pub mod history;
 pub mod judges;
 pub mod machine;
 pub mod network;
+pub mod observers;
 pub mod plan;
 pub mod schedule;
 pub mod shrink;

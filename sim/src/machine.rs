@@ -32,6 +32,7 @@ use server::node::mirror::{Closed, Loaded, MirrorEffect, NodeMirror, is_mirror_f
 use server::node::open::{Refused, Role, open_log, open_manifest};
 use server::node::requests::{Completion, Patience, Request};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
+use server::node::watch::{Pull, Pulled};
 use server::node::wire;
 
 use crate::fault::Rot;
@@ -77,6 +78,8 @@ pub struct Wishes {
     pub parcels: Vec<Parcel>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
+    /// To be told to those who watch.
+    pub pulled: Vec<Pulled>,
     /// The log begins to write: its end is an event of its own.
     pub log_begins: bool,
     /// The log found no space: it tries again later.
@@ -609,8 +612,14 @@ impl Machine {
             retry: Duration::from_millis(100),
         };
         let rescan = Duration::from_secs(2);
-        let limits =
-            Limits { max_batch_bytes: 400, mirror: Some(mirror), check, rescan, ..Limits::default() };
+        let limits = Limits {
+            max_batch_bytes: 400,
+            mirror: Some(mirror),
+            check,
+            rescan,
+            history_bytes: 4_000,
+            ..Limits::default()
+        };
         ShardConfig {
             host: HostConfig {
                 me: self.node,
@@ -757,6 +766,19 @@ impl Machine {
             }
         }
         wishes
+    }
+
+    /// Questions of watches. `None` when nobody is there to take them.
+    pub fn pull(&mut self, pulls: Vec<Pull>, now: Time) -> Option<Wishes> {
+        let clock = self.clock.at(now);
+        let Life::Running(running) = &mut self.state else { return None };
+        let shards = running.shards.len() as u32;
+        for pull in pulls {
+            running.shards[(pull.group.0 % shards) as usize].pull(pull, clock);
+        }
+        let mut wishes = Wishes::default();
+        self.turn(now, &mut wishes);
+        Some(wishes)
     }
 
     /// A client's request. `None` when nobody is there to take it.
@@ -939,7 +961,8 @@ impl Machine {
         let Life::Running(running) = &mut self.state else { return };
         for index in 0..running.shards.len() {
             let shard = &mut running.shards[index];
-            let Effects { send_now, job, log_reads, completions, orders, memory: peers } = shard.turn(clock);
+            let Effects { send_now, job, log_reads, completions, pulled, orders, memory: peers } =
+                shard.turn(clock);
             let standing = shard.host().peers().standing();
             if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
                 wishes.verdict = Some(standing);
@@ -961,6 +984,7 @@ impl Machine {
             }
             carry(send_now, &mut self.decoder, wishes);
             wishes.completions.extend(completions);
+            wishes.pulled.extend(pulled);
         }
         if !running.reads.is_empty() && !running.learner_awake {
             running.learner_awake = true;

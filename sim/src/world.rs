@@ -16,6 +16,7 @@ use netio::{Frame, NO_GROUP};
 use server::node::birth::Word;
 use server::node::layout::Layout;
 use server::node::requests::{Completion, Refusal, Request};
+use server::node::watch::Pull;
 use server::node::wire;
 
 use crate::clients::{Answered, Client, Keys};
@@ -25,6 +26,7 @@ use crate::history::{self, History};
 use crate::judges::{Judges, ReadOrder, Seen, Sent, leases};
 use crate::machine::{Machine, StartError, Wishes};
 use crate::network::{Direction, Effect, Fate, Network};
+use crate::observers::{Asked, Observers};
 pub use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::story::{self, Story};
@@ -85,6 +87,13 @@ enum Event {
         life: u64,
         requests: Vec<Request>,
     },
+    /// The observers look again.
+    Observe,
+    Pulls {
+        machine: usize,
+        life: u64,
+        pulls: Vec<Pull>,
+    },
     GiveUp {
         client: usize,
         last: u64,
@@ -112,6 +121,8 @@ pub struct World {
     /// Until when each process stands still.
     paused: Vec<Time>,
     clients: Vec<Client>,
+    /// Two seeds in three have them.
+    observers: Option<Observers>,
     random: Random,
     judges: Judges,
     order: ReadOrder,
@@ -177,6 +188,8 @@ impl World {
             layout,
             machines,
             clients,
+            observers: (!plan.seed.is_multiple_of(3))
+                .then(|| Observers::new(plan.cluster.groups, plan.seed ^ plan.salt.rotate_left(20))),
             random,
             calm: false,
             quiet: false,
@@ -232,6 +245,9 @@ impl World {
         }
         for client in 0..self.clients.len() {
             self.schedule.after(Duration::from_millis(200), Event::Act { client });
+        }
+        if self.observers.is_some() {
+            self.schedule.after(Duration::from_millis(300), Event::Observe);
         }
         self.schedule.after(CENSUS, Event::Census);
         let end = Time::ZERO + self.plan.turmoil;
@@ -449,6 +465,19 @@ impl World {
                     self.fulfil(machine, wishes)?;
                 }
             }
+            Event::Observe => self.observe(),
+            Event::Pulls { machine, life, pulls } => {
+                if !self.is_life(machine, life) {
+                    return Ok(());
+                }
+                if let Some(later) = self.pause_of(machine) {
+                    self.schedule.at(later, Event::Pulls { machine, life, pulls });
+                    return Ok(());
+                }
+                if let Some(wishes) = self.machines[machine].pull(pulls, now) {
+                    self.fulfil(machine, wishes)?;
+                }
+            }
             Event::GiveUp { client, last } => {
                 let ended = self.clients[client].give_up(last, now);
                 self.coverage.events(coverage::Event::Unanswered, ended.len() as u64);
@@ -521,7 +550,7 @@ impl World {
     /// Does what a machine wants done, in the order in which it would have done it itself.
     fn fulfil(&mut self, machine: usize, wishes: Wishes) -> Result<(), String> {
         let Wishes { durable, parcels, completions, log_begins, log_waits, came_to_life, died, .. } = wishes;
-        let Wishes { mirror_wakes, learner_wakes, settled, alarms, renewed, verdict, .. } = wishes;
+        let Wishes { mirror_wakes, learner_wakes, settled, alarms, renewed, verdict, pulled, .. } = wishes;
         let (node, life) = (self.machines[machine].node, self.machines[machine].life);
         let (storage, untrusted) = (self.machines[machine].storage, self.machines[machine].untrusted);
         if let Some((old, why)) = renewed {
@@ -616,6 +645,14 @@ impl World {
         }
         for completion in completions {
             self.complete(machine, life, completion)?;
+        }
+        for pulled in pulled {
+            if let Some(observers) = &mut self.observers
+                && let Some(told) = observers.pulled((machine, life), pulled, self.judges.ledger())?
+            {
+                self.coverage.event(coverage::Event::Watched);
+                self.tell(|| format!("the watcher on node {node} gets {told}"));
+            }
         }
         if let Some(why) = died {
             self.tell(|| format!("node {node} ends: {why}"));
@@ -982,7 +1019,44 @@ impl World {
         self.schedule.after(PATIENCE, Event::GiveUp { client, last });
     }
 
+    fn observe(&mut self) {
+        let Some(observers) = &mut self.observers else { return };
+        if self.quiet {
+            return;
+        }
+        let up: Vec<(usize, u64)> = self
+            .machines
+            .iter()
+            .enumerate()
+            .filter(|(_, m)| !m.shards().is_empty())
+            .map(|(index, m)| (index, m.life))
+            .collect();
+        for Asked { at: (machine, life), requests, pulls } in observers.act(&up, self.judges.ledger()) {
+            let delay = Duration::from_micros(50 + self.random.below(400));
+            if !requests.is_empty() {
+                self.schedule.after(delay, Event::Requests { machine, life, requests });
+            }
+            if !pulls.is_empty() {
+                self.schedule.after(delay, Event::Pulls { machine, life, pulls });
+            }
+        }
+        let pause = observers.pause();
+        self.schedule.after(pause, Event::Observe);
+    }
+
     fn complete(&mut self, machine: usize, life: u64, completion: Completion) -> Result<(), String> {
+        if let Some(observers) = &mut self.observers {
+            if Observers::own(completion.token.connection) {
+                if let Some(told) = observers.complete(completion, self.judges.ledger())? {
+                    self.coverage.event(coverage::Event::Scanned);
+                    self.tell(|| format!("an observer gets a {told}"));
+                }
+                return Ok(());
+            }
+            if let Ok(outcome) = &completion.result {
+                observers.known(completion.group, outcome);
+            }
+        }
         let client = Client::of(completion.token.connection);
         let now = self.schedule.now();
         let c = &mut self.clients[client];

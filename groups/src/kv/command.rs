@@ -3,10 +3,13 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::history::Since;
 use super::life::{Life, Renewal};
 use super::once::Req;
+use super::scan::Range;
 use super::state::Item;
 use super::transaction::Transaction;
+use super::walk::Walk;
 
 /// The most keys in one command: what a request's limits allow, far below what a length can say.
 pub const MAX_KEYS: usize = 1 << 20;
@@ -89,6 +92,13 @@ pub enum Command {
         key: Bytes,
     },
     /// Sets a key, which stays for good.
+    /// The keys of a range, in their order.
+    Scan(Range),
+    /// The next keys of a walk through all of them.
+    Walk(Walk),
+    /// The changes behind a revision, as far as the replica that answers remembers them.
+    Changes(Since),
+    /// Sets a key.
     Put {
         /// The key.
         key: Bytes,
@@ -184,6 +194,9 @@ const LENGTH: u8 = 5;
 pub(super) const READ_TRANSACTION: u8 = 12;
 const REVISIONS: u8 = 13;
 const REST: u8 = 8;
+pub(super) const SCAN: u8 = 10;
+pub(super) const WALK: u8 = 11;
+pub(super) const CHANGES: u8 = 14;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -210,7 +223,10 @@ impl Command {
             | Command::Exists { .. }
             | Command::Count
             | Command::Length { .. }
-            | Command::Rest { .. } => true,
+            | Command::Rest { .. }
+            | Command::Scan(_)
+            | Command::Walk(_)
+            | Command::Changes(_) => true,
             Command::Transaction(transaction) => transaction.is_read(),
             _ => false,
         }
@@ -234,6 +250,18 @@ impl Command {
             Command::Rest { key } => {
                 out.put_u8(REST);
                 put_bytes(out, key);
+            }
+            Command::Scan(range) => {
+                out.put_u8(SCAN);
+                range.encode(out);
+            }
+            Command::Walk(walk) => {
+                out.put_u8(WALK);
+                walk.encode(out);
+            }
+            Command::Changes(since) => {
+                out.put_u8(CHANGES);
+                since.encode(out);
             }
             Command::Put { key, value, condition, want } => {
                 out.put_u8(PUT);
@@ -320,6 +348,9 @@ impl Command {
             COUNT => Command::Count,
             LENGTH => Command::Length { key: r.bytes()? },
             REST => Command::Rest { key: r.bytes()? },
+            SCAN => Command::Scan(Range::decode(&mut r)?),
+            WALK => Command::Walk(Walk::decode(&mut r)?),
+            CHANGES => Command::Changes(Since::decode(&mut r)?),
             PUT => {
                 let (condition, want) = r.terms()?;
                 Command::Put { key: r.bytes()?, value: r.bytes()?, condition, want }
@@ -415,15 +446,15 @@ fn put_keys(out: &mut Vec<u8>, kind: u8, keys: &[Bytes]) {
     }
 }
 
-/// The bytes of a command that are not read yet.
-pub(super) struct Reader(Bytes);
+/// What is left of a command or an outcome that is being read.
+pub(super) struct Reader(pub(super) Bytes);
 
 impl Reader {
     fn need(&self, n: usize) -> Result<(), BadCommand> {
         if self.0.len() < n { Err(BadCommand("cut short")) } else { Ok(()) }
     }
 
-    fn u8(&mut self) -> Result<u8, BadCommand> {
+    pub(super) fn u8(&mut self) -> Result<u8, BadCommand> {
         self.need(1)?;
         Ok(self.0.get_u8())
     }
@@ -433,7 +464,7 @@ impl Reader {
         Ok(self.0.get_u32_le())
     }
 
-    fn u64(&mut self) -> Result<u64, BadCommand> {
+    pub(super) fn u64(&mut self) -> Result<u64, BadCommand> {
         self.need(8)?;
         Ok(self.0.get_u64_le())
     }
@@ -476,7 +507,7 @@ impl Reader {
         })
     }
 
-    fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {
+    pub(super) fn keys(&mut self) -> Result<Vec<Bytes>, BadCommand> {
         let count = self.count(4)?;
         (0..count).map(|_| self.bytes()).collect()
     }

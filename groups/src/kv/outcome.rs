@@ -3,8 +3,11 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::MAX_KEYS;
+use super::command::{BadCommand, MAX_KEYS, Reader};
+use super::history::{self, Change};
+use super::scan::Page;
 use super::transaction::MAX_PARTS;
+use super::walk;
 
 const TRANSACTION: u8 = 24;
 
@@ -50,6 +53,27 @@ pub enum Outcome {
         met: bool,
         /// What the commands of that list came to, in order; none of them is a transaction.
         outcomes: Vec<Outcome>,
+    },
+    /// Keys of a range, in their order.
+    Page(Page),
+    /// The next keys of a walk.
+    Walked {
+        /// The keys.
+        keys: Vec<Bytes>,
+        /// The place from which it goes on; `None` at the end.
+        next: Option<u64>,
+    },
+    /// What has changed.
+    Changes {
+        /// The changes, by revision.
+        changes: Vec<Change>,
+        /// Every change asked for up to this revision is among them.
+        through: u64,
+    },
+    /// Changes that were asked for are gone.
+    Compacted {
+        /// The lowest revision behind which they are all there.
+        min: u64,
     },
     /// Not applied.
     Failed(Failure),
@@ -135,6 +159,23 @@ impl Outcome {
             }
             Outcome::Unkept => out.put_u8(21),
             Outcome::Failed(Failure::Reused) => out.put_u8(22),
+            Outcome::Page(page) => {
+                out.put_u8(27);
+                page.encode(out);
+            }
+            Outcome::Walked { keys, next } => {
+                out.put_u8(28);
+                walk::encode_walked(keys, *next, out);
+            }
+            Outcome::Changes { changes, through } => {
+                out.put_u8(29);
+                out.put_u64_le(*through);
+                history::encode_changes(changes, out);
+            }
+            Outcome::Compacted { min } => {
+                out.put_u8(30);
+                out.put_u64_le(*min);
+            }
         }
     }
 
@@ -148,6 +189,9 @@ impl Outcome {
             Outcome::Transaction { outcomes, .. } => {
                 outcomes.iter().map(|o| o.size() + 4).sum::<usize>() + 16
             }
+            Outcome::Page(page) => page.size(),
+            Outcome::Walked { keys, .. } => keys.iter().map(|k| k.len() + 4).sum::<usize>() + 16,
+            Outcome::Changes { changes, .. } => history::size(changes) + 16,
             _ => 16,
         }
     }
@@ -201,9 +245,30 @@ impl Outcome {
             20 => Outcome::Forgotten { newest: bytes.try_get_u64_le().ok()? },
             21 => Outcome::Unkept,
             22 => Outcome::Failed(Failure::Reused),
+            kind @ 27..=30 => {
+                let mut r = Reader(bytes);
+                let outcome = Outcome::decode_rest(kind, &mut r).ok()?;
+                return r.0.is_empty().then_some(outcome);
+            }
             _ => return None,
         };
         bytes.is_empty().then_some(outcome)
+    }
+
+    /// The outcomes of reads of many keys.
+    fn decode_rest(kind: u8, r: &mut Reader) -> Result<Outcome, BadCommand> {
+        Ok(match kind {
+            27 => Outcome::Page(Page::decode(r)?),
+            28 => {
+                let (keys, next) = walk::decode_walked(r)?;
+                Outcome::Walked { keys, next }
+            }
+            29 => {
+                let through = r.u64()?;
+                Outcome::Changes { changes: history::decode_changes(r)?, through }
+            }
+            _ => Outcome::Compacted { min: r.u64()? },
+        })
     }
 }
 

@@ -15,6 +15,7 @@ use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
 use super::hash::StateHash;
+use super::history::History;
 use super::image::{Fold, Head, Image};
 use super::life::{Life, Renewal};
 use super::once::Clients;
@@ -22,6 +23,7 @@ use super::outcome::{Failure, Outcome};
 use super::rescan::{Rescan, Scanned};
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
+use super::walk::Places;
 use crate::ids::{Boot, InstanceId, NodeId};
 use crate::paxos::Members;
 use crate::planted::{self, Bug};
@@ -73,6 +75,10 @@ pub struct State {
     /// of the state: a replica that began behind them has no opinion on them.
     points: VecDeque<Point>,
     rescan: Rescan,
+    /// The newest changes, for those who watch. No part of the state.
+    history: History,
+    /// The keys in the order of a walk, while walks come. No part of the state.
+    places: Option<Places>,
 }
 
 /// Points that are remembered: a verdict comes a message's way behind its point, and a few checks
@@ -260,7 +266,20 @@ impl State {
             changes: None,
             points: VecDeque::new(),
             rescan: Rescan::default(),
+            history: History::behind(head.revision),
+            places: None,
         }
+    }
+
+    /// Remembers at most so many bytes of changes from now on.
+    pub fn limit_history(&mut self, bytes: usize) {
+        self.history.limit(bytes);
+    }
+
+    /// The newest changes.
+    #[must_use]
+    pub fn history(&self) -> &History {
+        &self.history
     }
 
     /// Remembers from now on which keys change, for [`State::fold`].
@@ -350,8 +369,31 @@ impl State {
                 Some(item) if item.expires == 0 => -1,
                 Some(item) => i64::try_from(item.expires.saturating_sub(clock)).unwrap_or(i64::MAX),
             }),
+            Command::Scan(range) => Outcome::Page(range.read(self)),
+            Command::Walk(walk) => walk.read(self),
+            Command::Changes(since) => self.history.since(since),
             _ => panic!("a write is not a read"),
         }
+    }
+
+    /// Answers a read like [`State::read_at`], in bounded time: what a walk needs is built by and by.
+    pub fn answer(&mut self, command: &Command, clock: u64) -> Outcome {
+        let Command::Walk(walk) = command else { return self.read_at(command, clock) };
+        let mut places = self.places.take().unwrap_or_default();
+        places.build(self);
+        let outcome = places.answer(walk);
+        self.places = Some(places);
+        outcome
+    }
+
+    /// Gives up what only walks need.
+    pub fn forget_places(&mut self) {
+        self.places = None;
+    }
+
+    /// The items of a range of keys, in their order.
+    pub(super) fn range(&self, range: (Bound<&[u8]>, Bound<&[u8]>)) -> impl Iterator<Item = (&[u8], &Item)> {
+        self.items.range::<[u8], _>(range).map(|(key, item)| (&key[..], item))
     }
 
     /// The item of a key.
@@ -404,7 +446,10 @@ impl State {
             | Command::Exists { .. }
             | Command::Count
             | Command::Length { .. }
-            | Command::Rest { .. } => self.read(&command),
+            | Command::Rest { .. }
+            | Command::Scan(_) => self.read(&command),
+            // What replicas remember differs, and how long a walk takes is not bounded here.
+            Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
         }
     }
 
@@ -537,6 +582,7 @@ impl State {
             changes.note(key);
         }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
+        self.history.note(revision, key, Some(value.clone()));
         let scanned = self.rescan.is_past(key);
         self.hash.add(key, &value, revision, expires);
         if scanned {
@@ -557,6 +603,9 @@ impl State {
             }
             None => {
                 self.bytes += key.len() as u64;
+                if let Some(places) = &mut self.places {
+                    places.insert(key);
+                }
                 self.items.insert(key.into(), item);
             }
         }
@@ -566,6 +615,10 @@ impl State {
     fn unset(&mut self, key: &[u8]) -> Option<Item> {
         let item = self.items.remove(key)?;
         self.revision += 1;
+        self.history.note(self.revision, key, None);
+        if let Some(places) = &mut self.places {
+            places.remove(key);
+        }
         if let Some(changes) = &mut self.changes {
             changes.note(key);
         }

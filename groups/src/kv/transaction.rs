@@ -22,7 +22,9 @@ use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes};
 
-use super::command::{BadCommand, Command, Condition, ONCE, READ_TRANSACTION, Reader, TRANSACTION, Want};
+use super::command::{
+    BadCommand, CHANGES, Command, Condition, ONCE, READ_TRANSACTION, Reader, SCAN, TRANSACTION, WALK, Want,
+};
 use super::command::{put_bytes, put_condition};
 use super::outcome::{Failure, Outcome};
 use super::state::{Item, State};
@@ -105,8 +107,11 @@ impl Transaction {
             for _ in 0..count {
                 let bytes = r.bytes()?;
                 // Before it is decoded: what comes from outside does not decide about the stack.
-                if matches!(bytes.first(), Some(&(TRANSACTION | READ_TRANSACTION | ONCE))) {
-                    return Err(BadCommand("a transaction or a numbered command in a transaction"));
+                if matches!(
+                    bytes.first(),
+                    Some(&(TRANSACTION | READ_TRANSACTION | ONCE | SCAN | WALK | CHANGES))
+                ) {
+                    return Err(BadCommand("what is no command on single keys in a transaction"));
                 }
                 commands.push(Command::decode(bytes)?);
             }
@@ -246,6 +251,9 @@ impl<'a> Longest<'a> {
             | Command::Count
             | Command::Length { .. }
             | Command::Rest { .. }
+            | Command::Scan(_)
+            | Command::Walk(_)
+            | Command::Changes(_)
             | Command::Renew { .. }
             | Command::Once { .. }
             | Command::Transaction(_) => {}

@@ -208,14 +208,7 @@ pub fn outcome(outcome: &Outcome) -> String {
         Outcome::Failed(Failure::OutOfOrder) => "refused, out of order".into(),
         Outcome::Failed(failure) => format!("failed, {failure:?}"),
         Outcome::Retired => "retired".into(),
-<<<<<<< ours
         Outcome::Forgotten { .. } | Outcome::Unkept => "forgotten".into(),
-=======
-        Outcome::Revisions(revisions) => format!("revisions {revisions:?}"),
-        Outcome::Transaction { met, outcomes } => {
-            let parts: Vec<String> = outcomes.iter().map(self::outcome).collect();
-            format!("{} [{}]", if *met { "then" } else { "else" }, parts.join(", "))
-        }
->>>>>>> theirs
+        other => format!("{other:?}"),
     }
 }

@@ -17,11 +17,13 @@ mod incr;
 mod log;
 mod logging;
 mod put;
+mod scan;
 mod serve;
 pub mod status;
 #[cfg(test)]
 mod tests;
 mod txn;
+mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -35,8 +37,7 @@ pub use exit::{Failure, print};
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
 #[command(help_template = "{about}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
 #[command(after_help = "\
-COMMAND --help says more; --version prints the version.
-Exit codes: 0 done, 1 not found or condition failed, 2 error.
+Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more; there is --version.
 Example: pelago demo")]
 struct Cli {
     #[command(subcommand)]
@@ -53,6 +54,8 @@ enum Command {
     Cas(cas::Cas),
     Incr(incr::Incr),
     Txn(txn::Txn),
+    Scan(scan::Scan),
+    Watch(watch::Watch),
     Status(status::Status),
     Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
@@ -88,6 +91,8 @@ impl Command {
             Command::Cas(command) => command.run(),
             Command::Incr(command) => command.run(),
             Command::Txn(command) => command.run(),
+            Command::Scan(command) => command.run(),
+            Command::Watch(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),

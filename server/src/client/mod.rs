@@ -170,6 +170,22 @@ impl Client {
         }
     }
 
+    /// Waits for what the server says by itself on the connection of the last call.
+    ///
+    /// # Errors
+    /// When nothing comes for so long, or the connection ends; the next call goes to another server.
+    pub fn listen(&mut self, wait: Duration) -> Result<Reply, ClientError> {
+        let heard = match &mut self.connection {
+            Some(connection) => connection.receive(Instant::now() + wait),
+            None => Err(Broken::Io(std::io::ErrorKind::NotConnected.into())),
+        };
+        heard.map_err(|broken| {
+            let mut tries = Vec::new();
+            self.failed(&mut tries, broken.why());
+            ClientError::Unreachable(tries)
+        })
+    }
+
     /// One attempt. The flag of a failure says whether any byte may have reached the server.
     fn exchange(&mut self, commands: &[&[&[u8]]], end: Instant) -> Result<Vec<Reply>, (Broken, bool)> {
         let reply_time = self.options.reply;

@@ -8,9 +8,11 @@
 //! follows, and a write waits for earlier reads of its group.
 
 pub mod node_commands;
+mod ordered;
 pub mod plan;
 pub mod transaction;
 mod wall;
+mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, VecDeque};
@@ -31,14 +33,15 @@ use crate::config::Config;
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
-    Command, DataCommand, ErrorReply, Reply, ReplyBuffer, Request as Parsed, RequestParser, ServerInfo,
-    Session, Shortage, Version,
+    Command, DataCommand, ErrorReply, LocalCommand, Reply, ReplyBuffer, Request as Parsed, RequestParser,
+    ServerInfo, Session, Shortage, Version,
 };
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
+use watch::Watches;
 
 /// Why this life of the node ends without anybody having asked for it.
 #[derive(Clone, Debug)]
@@ -167,8 +170,10 @@ struct State {
     pieces: usize,
     /// Bytes of replies that wait for earlier ones.
     ready_bytes: usize,
-    /// A node command or a `WATCH` is being answered, and nothing else is taken before that.
+    /// A node command or a `WATCH` is being answered, or a watch is being begun: nothing else is taken
+    /// before that.
     asking: bool,
+    watches: Watches,
     out: ReplyBuffer,
 }
 
@@ -232,6 +237,7 @@ impl Connection {
                 pieces: 0,
                 ready_bytes: 0,
                 asking: false,
+                watches: Watches::default(),
                 out: ReplyBuffer::new(),
             }),
             moved: Notify::new(),
@@ -259,6 +265,7 @@ impl Connection {
         loop {
             let flow = self.process(&mut input, &mut parser, &mut waiting, worker, &shared);
             self.write_out();
+            self.pull_more(worker);
             if self.broken.get() {
                 return;
             }
@@ -377,7 +384,7 @@ impl Connection {
             };
             let admitted = command.and_then(|command| {
                 self.state.borrow().session.admit(&command)?;
-                Ok(command)
+                self.allows(command)
             });
             match admitted {
                 Err(error) => {
@@ -395,7 +402,15 @@ impl Connection {
                         return Flow::Wait;
                     }
                 }
+                Ok(Command::Watch(command)) => self.watch(command, worker, shared),
                 Ok(Command::Local(command)) => {
+                    if let Some(reply) = self.watching_ping(&command) {
+                        self.push(Slot::Ready(reply));
+                        continue;
+                    }
+                    if command == LocalCommand::Reset {
+                        self.unwatch(worker);
+                    }
                     let reply = self.state.borrow_mut().session.local(&command, &shared.info());
                     self.push(Slot::Ready(reply));
                 }
@@ -448,6 +463,10 @@ impl Connection {
             }
         };
         join.set_locals(locals);
+        if pieces.is_empty() {
+            self.push(Slot::Ready(join.reply(self.max_value)));
+            return Ok(());
+        }
         let request = self.push(Slot::Waiting(join));
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use groups::ids::GroupId;
 use groups::kv::{self, Failure, Life, Outcome, Renewal, Req, Want};
 
+use super::ordered::{self, Gather};
 use super::transaction::{self, Branches};
 use super::wall::unix_millis;
 use crate::node::layout::Layout;
@@ -66,6 +67,7 @@ enum Kind {
     Ok,
     Watch { keys: Vec<Bytes>, revisions: Vec<u64>, places: BTreeMap<GroupId, Vec<u32>> },
     Transaction { branches: Branches, outcome: Option<Outcome> },
+    Ordered(Gather),
 }
 
 /// Splits a command by group.
@@ -108,6 +110,10 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
             (vec![piece], Kind::Transaction { branches, outcome: None })
         }
         DataCommand::Once { .. } => unreachable!("no command is numbered twice"),
+        DataCommand::Ordered(command) => {
+            let (pieces, gather) = ordered::plan(command, layout);
+            (pieces, Kind::Ordered(gather))
+        }
     };
     if let Some(req) = &req {
         for piece in &mut pieces {
@@ -277,6 +283,7 @@ impl Join {
                         }
                     }
                     Kind::Ok => {}
+                    Kind::Ordered(gather) => gather.take(outcome),
                 }
             }
         }
@@ -305,6 +312,7 @@ impl Join {
             Kind::Sum(sum) => Reply::Integer(sum),
             Kind::Ok | Kind::Watch { .. } => Reply::ok(),
             Kind::Transaction { branches, outcome } => branches.reply(outcome, max_value),
+            Kind::Ordered(gather) => gather.reply(),
         }
     }
 }
@@ -399,7 +407,7 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     }
 }
 
-fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numbered: bool) -> ErrorReply {
+pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numbered: bool) -> ErrorReply {
     match refusal {
         Refusal::TryAgain => ErrorReply::try_again(group, "has no leader that answers; leadership is moving"),
         Refusal::ClusterDown => {

@@ -158,9 +158,12 @@ fn part(command: DataCommand, max_value: u32) -> Result<(kv::Command, Shape), Er
             (kv::Command::PutMany { pairs }, Shape::Put(PutAnswer::Ok))
         }
         DataCommand::Size => (kv::Command::Count, Shape::Number),
-        DataCommand::Revisions(_) | DataCommand::Transaction(_) | DataCommand::Once { .. } => {
+        DataCommand::Revisions(_)
+        | DataCommand::Ordered(_)
+        | DataCommand::Transaction(_)
+        | DataCommand::Once { .. } => {
             return Err(ErrorReply::err(
-                "a transaction cannot hold a transaction or a numbered command; nothing was applied",
+                "a transaction cannot hold a transaction, a numbered command or a read of many keys; nothing was applied",
             ));
         }
     })

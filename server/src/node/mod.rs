@@ -12,4 +12,5 @@ pub mod mirror;
 pub mod open;
 pub mod requests;
 pub mod shard;
+pub mod watch;
 pub mod wire;

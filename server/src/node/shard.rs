@@ -21,6 +21,7 @@ use netio::{Frame, FrameBatch, Lane, NO_GROUP};
 
 use super::layout::Layout;
 use super::requests::{Completion, Patience, Request, Requests, View};
+use super::watch::{Pull, Pulled, Watches};
 use super::wire;
 
 /// Frames for peers, a batch per peer and lane.
@@ -104,6 +105,8 @@ pub struct Effects {
     pub log_reads: Vec<LogRead>,
     /// To be told to clients.
     pub completions: Vec<Completion>,
+    /// To be told to those who watch.
+    pub pulled: Vec<Pulled>,
     /// To be asked of the mirror.
     pub orders: Vec<(GroupId, MirrorOrder)>,
     /// To be written down: what is remembered of the peers' disks.
@@ -136,6 +139,7 @@ pub struct Shard {
     host: Host,
     requests: Requests,
     completions: Vec<Completion>,
+    watches: Watches,
     outbox: Outbox,
     /// Submissions refused in this turn.
     refused: Vec<Answer>,
@@ -167,6 +171,7 @@ impl Shard {
             layout,
             host: Host::new(host, seats, now),
             completions: Vec::new(),
+            watches: Watches::default(),
             outbox: Outbox::default(),
             refused: Vec::new(),
             unsynced: VecDeque::new(),
@@ -295,6 +300,18 @@ impl Shard {
         self.requests.submit(request, now, &mut self.completions);
     }
 
+    /// A question of a watch of this node.
+    pub fn pull(&mut self, pull: Pull, now: Time) {
+        if let Some(request) = self.watches.pull(pull, &self.host, now) {
+            self.submit(request, now);
+        }
+    }
+
+    /// A connection watches no more, or one of its watches has ended.
+    pub fn unwatch(&mut self, connection: u64, watch: Option<u64>) {
+        self.watches.forget(connection, watch);
+    }
+
     /// Everything up to `batch` is synced.
     pub fn on_synced(&mut self, batch: u64, now: Time) {
         while let Some((_, bytes)) = self.unsynced.pop_front_if(|(b, _)| *b <= batch) {
@@ -339,6 +356,9 @@ impl Shard {
     /// Lets time pass; every few milliseconds.
     pub fn tick(&mut self, now: Time) {
         self.host.tick(now);
+        for request in self.watches.tick(&self.host, now) {
+            self.submit(request, now);
+        }
         let (host, layout) = (&self.host, &self.layout);
         self.requests.tick(now, |g, guess| view(host, layout, g, guess, now), &mut self.completions);
     }
@@ -386,6 +406,9 @@ impl Shard {
         self.hold_reads(reads);
         effects.log_reads = std::mem::take(&mut self.due_reads);
         effects.send_now = std::mem::take(&mut self.outbox);
+        self.watches.sort_out(&mut self.completions, now);
+        self.watches.look(&self.host);
+        effects.pulled = self.watches.take();
         effects.completions = std::mem::take(&mut self.completions);
         effects
     }

@@ -13,6 +13,7 @@ use super::reply::Version;
 use super::resp::{Excess, Oversized};
 use super::table::{self, CommandSpec, Verb};
 use super::transaction::TransactionCommand;
+use super::watching::WatchCommand;
 use super::words::{Words, lower};
 
 /// The sizes that data may have.
@@ -31,6 +32,8 @@ pub enum Command {
     Data(DataCommand),
     /// The connection answers it by itself: [`Session::local`](super::Session::local).
     Local(LocalCommand),
+    /// The connection watches keys, or does so no more.
+    Watch(WatchCommand),
     /// This node answers it from what it knows of itself and the cluster.
     Node(NodeCommand),
     /// It is about the connection's own transaction: [`Queue`](super::Queue).
@@ -258,6 +261,12 @@ impl Words<'_> {
             Verb::Discard => Command::Transaction(TransactionCommand::Discard),
             Verb::Watch => Command::Transaction(TransactionCommand::Watch(self.keys()?)),
             Verb::Unwatch => Command::Transaction(TransactionCommand::Unwatch),
+            Verb::Range => return self.range(),
+            Verb::Prefix => return self.prefix(),
+            Verb::Scan => return self.scan(),
+            Verb::Keys => return self.all_keys(),
+            Verb::SubscribeKv => return self.watch(),
+            Verb::UnsubscribeKv => return self.unwatch(),
             Verb::Info => Command::Node(NodeCommand::Info(self.rest().map(|word| lower(&word)).collect())),
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
             Verb::AdminCheckpoint => {

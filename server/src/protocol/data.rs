@@ -9,6 +9,8 @@ use super::expiry::Until;
 
 use super::transaction::Transaction;
 
+use super::ordered::Ordered;
+
 /// A command about data. What it asks of one key is a [`KeyOperation`]; a command over many keys
 /// is a list of them, each of which goes to the group of its own key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub enum DataCommand {
         /// The write.
         command: Box<DataCommand>,
     },
+    /// A read of many keys in some order.
+    Ordered(Ordered),
 }
 
 /// The same asked of many keys, in the order of the request. Keys may repeat.
@@ -182,7 +186,7 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => one.operation.is_write(),
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
-            DataCommand::Size | DataCommand::Revisions(_) => false,
+            DataCommand::Size | DataCommand::Ordered(_) | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.is_write(),
             DataCommand::Once { command, .. } => command.is_write(),
         }
@@ -198,7 +202,7 @@ impl DataCommand {
                 _ => false,
             },
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
-            DataCommand::Size | DataCommand::Revisions(_) => false,
+            DataCommand::Size | DataCommand::Ordered(_) | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.frees(),
             DataCommand::Once { command, .. } => command.frees(),
         }
@@ -209,7 +213,7 @@ impl DataCommand {
         match self {
             DataCommand::One(one) => Box::new(std::iter::once(&one.key)),
             DataCommand::Many(many) => Box::new(many.keys()),
-            DataCommand::Size => Box::new(std::iter::empty()),
+            DataCommand::Size | DataCommand::Ordered(_) => Box::new(std::iter::empty()),
             DataCommand::Revisions(keys) => Box::new(keys.iter()),
             DataCommand::Once { command, .. } => command.keys(),
             DataCommand::Transaction(transaction) => {

@@ -24,6 +24,8 @@ pub enum ErrorClass {
     Busy,
     /// Writes are refused for lack of disk or memory; reads and deletes go on.
     ReadOnly,
+    /// A watch asked for changes that are gone.
+    Compacted,
     /// Keys of different groups in one transaction.
     CrossSlot,
     /// This replica's group is quarantined.
@@ -52,6 +54,7 @@ impl ErrorClass {
             ErrorClass::TooBig => "TOOBIG",
             ErrorClass::Busy => "BUSY",
             ErrorClass::ReadOnly => "READONLY",
+            ErrorClass::Compacted => "COMPACTED",
             ErrorClass::CrossSlot => "CROSSSLOT",
             ErrorClass::Corrupt => "CORRUPT",
             ErrorClass::NoAuth => "NOAUTH",
@@ -65,7 +68,7 @@ impl ErrorClass {
     /// The class that a reply's first word names, for clients.
     #[must_use]
     pub fn from_word(word: &str) -> Option<ErrorClass> {
-        const ALL: [ErrorClass; 14] = [
+        const ALL: [ErrorClass; 15] = [
             ErrorClass::Err,
             ErrorClass::TryAgain,
             ErrorClass::ClusterDown,
@@ -73,6 +76,7 @@ impl ErrorClass {
             ErrorClass::TooBig,
             ErrorClass::Busy,
             ErrorClass::ReadOnly,
+            ErrorClass::Compacted,
             ErrorClass::CrossSlot,
             ErrorClass::Corrupt,
             ErrorClass::NoAuth,
@@ -202,6 +206,16 @@ impl ErrorReply {
         )
     }
 
+    /// `-COMPACTED`: changes of `group` that a watch asked for are gone; behind revision `min` they are
+    /// all there.
+    #[must_use]
+    pub fn compacted(min: u64, group: GroupId, why: impl fmt::Display) -> ErrorReply {
+        ErrorReply::new(
+            ErrorClass::Compacted,
+            format!("min={min} group={group} older changes are gone: {why}"),
+        )
+    }
+
     /// `-CROSSSLOT`: a transaction over keys of more than one group; two of them with theirs.
     #[must_use]
     pub fn cross_slot(one: (&[u8], GroupId), other: (&[u8], GroupId)) -> ErrorReply {
@@ -267,7 +281,7 @@ impl std::error::Error for ErrorReply {}
 
 /// Client bytes as they may stand in an error: readable, quoted by the caller, at most 128
 /// characters.
-pub(super) fn quoted(bytes: &[u8]) -> String {
+pub(crate) fn quoted(bytes: &[u8]) -> String {
     const SHOWN: usize = 128;
     String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN)]).replace(char::is_control, " ")
 }
@@ -282,6 +296,13 @@ mod tests {
         assert_eq!(error.to_string(), "ERR a  b c d");
         assert_eq!(quoted(b"x\r\n+OK"), "x  +OK");
         assert_eq!(quoted(&[0xff; 4096]).chars().count(), 128);
+    }
+
+    #[test]
+    fn a_watch_that_comes_too_late_hears_from_where_it_may_begin() {
+        let line = ErrorReply::compacted(17, GroupId(5), "begin anew").to_string();
+        assert_eq!(line, "COMPACTED min=17 group=5 older changes are gone: begin anew");
+        assert_eq!(ErrorClass::from_word("COMPACTED"), Some(ErrorClass::Compacted));
     }
 
     #[test]

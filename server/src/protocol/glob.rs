@@ -32,6 +32,12 @@ pub fn matches(pattern: &[u8], text: &[u8], fold: bool) -> bool {
     pattern[p..].iter().all(|byte| *byte == b'*')
 }
 
+/// How many bytes of `pattern` stand for themselves before the first that may match others.
+#[must_use]
+pub fn literal_prefix(pattern: &[u8]) -> usize {
+    pattern.iter().position(|byte| b"*?[\\".contains(byte)).unwrap_or(pattern.len())
+}
+
 /// The length of the pattern element that matches `byte`, if the first element does.
 fn one(pattern: &[u8], byte: u8, fold: bool) -> Option<usize> {
     let same = |a: u8, b: u8| if fold { a.eq_ignore_ascii_case(&b) } else { a == b };

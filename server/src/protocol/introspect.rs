@@ -88,7 +88,12 @@ fn categories(spec: &CommandSpec) -> Vec<&'static str> {
 
 /// Redis' tools know their own chapters only.
 fn redis_group(spec: &CommandSpec) -> &'static str {
-    if spec.group == "data" { "string" } else { spec.group }
+    match spec.group {
+        "data" => "string",
+        "ordered" => "generic",
+        "watch" => "pubsub",
+        group => group,
+    }
 }
 
 /// `HELP` for people.

@@ -27,6 +27,7 @@ mod inline;
 mod introspect;
 mod nearest;
 mod number;
+mod ordered;
 mod parse_data;
 mod parse_local;
 mod parse_transaction;
@@ -37,21 +38,27 @@ mod resp;
 mod session;
 mod slot;
 pub mod table;
+mod token;
 mod transaction;
+mod watching;
 mod words;
 
 pub use args::Args;
 pub use command::{Command, Credentials, Hello, LocalCommand, NodeCommand, SizeLimits, TableQuery};
 pub use data::{Combine, Condition, DataCommand, KeyOperation, ManyKeys, Operation, Put, PutAnswer, Renew};
 pub use decode::{DecodeError, ReplyDecoder, ReplyLimits};
+pub(crate) use error::quoted;
 pub use error::{ErrorClass, ErrorReply, Shortage};
 pub use expiry::Until;
 pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
 pub use nearest::nearest;
+pub use ordered::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Ordered, PageQuery, ScanQuery, behind_prefix};
 pub use reply::{Reply, ReplyBuffer, Version};
 pub use resp::{
     Excess, MAX_ANNOUNCED, MAX_LINE, Oversized, ProtocolError, Request, RequestLimits, RequestParser,
 };
 pub use session::{ServerInfo, Session};
-pub use slot::{SLOTS, crc16, slot_of};
+pub use slot::{SLOTS, crc16, pinned_slot, slot_of};
+pub use token::{PageToken, Position};
 pub use transaction::{Guard, Queue, Transaction, TransactionCommand, TransactionForm};
+pub use watching::{WatchCommand, WatchFrom};

@@ -24,6 +24,13 @@ fn tag(key: &[u8]) -> &[u8] {
     }
 }
 
+/// The slot of every key that begins with `prefix`, if they all have the same `{tag}`.
+#[must_use]
+pub fn pinned_slot(prefix: &[u8]) -> Option<Slot> {
+    // A tag that is closed within the prefix is that of every key; without one the whole key counts.
+    (tag(prefix).len() < prefix.len()).then(|| slot_of(prefix))
+}
+
 /// CRC-16/XMODEM: polynomial 0x1021, initial value 0, not reflected.
 #[must_use]
 pub fn crc16(data: &[u8]) -> u16 {
@@ -66,6 +73,27 @@ mod tests {
             ("", 0),
         ] {
             assert_eq!(slot_of(key.as_bytes()), Slot(slot), "{key:?}");
+        }
+    }
+
+    #[test]
+    fn a_prefix_with_a_tag_has_one_slot() {
+        for (prefix, pinned) in [
+            ("{user7}", true),
+            ("{user7}:mail", true),
+            ("a{b}", true),
+            ("{user7", false),
+            ("{}", false),
+            ("{}{a}", false),
+            ("user7", false),
+            ("", false),
+        ] {
+            let slot = pinned_slot(prefix.as_bytes());
+            assert_eq!(slot.is_some(), pinned, "{prefix:?}");
+            for rest in ["", "x", "{y}", "}"] {
+                let key = format!("{prefix}{rest}");
+                assert!(slot.is_none_or(|slot| slot == slot_of(key.as_bytes())), "{key:?}");
+            }
         }
     }
 

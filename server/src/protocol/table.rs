@@ -99,6 +99,12 @@ pub(super) enum Verb {
     Watch,
     Unwatch,
     MultiOp,
+    Range,
+    Prefix,
+    Scan,
+    Keys,
+    SubscribeKv,
+    UnsubscribeKv,
     Ping,
     Echo,
     Hello,
@@ -248,6 +254,20 @@ commands! {
                 "[IF key REV revision | VALUE value | ABSENT | PRESENT]... [THEN operation]... [ELSE operation]...",
                 "All THEN if every IF holds, else all ELSE, at once; each is a command on one key.";
         }
+        ordered {
+            "range" Range -3, READONLY, NONE, "from to [LIMIT count] [AFTER token]",
+                "A page of keys and values, and a token for the next; - and + are no limit.";
+            "prefix" Prefix -2, READONLY, NONE, "prefix [LIMIT count] [AFTER token]",
+                "A page of the keys that begin so, their values, and a token for the next page.";
+            "scan" Scan -2, READONLY, NONE, "cursor [MATCH pattern] [COUNT count] [TYPE type]",
+                "Some keys and the next cursor, from 0 to 0; meets all that are there all the time.";
+            "keys" Keys 2, READONLY, NONE, "pattern", "All keys that match, up to 10000.";
+        }
+        watch {
+            "subscribekv" SubscribeKv -2, READONLY, NONE, "prefix [FROM token | FROM revision]",
+                "Tells every change of the keys that begin so, from now or from a token on.";
+            "unsubscribekv" UnsubscribeKv -1, FAST, NONE, "[prefix]", "Ends a watch, or all of this connection.";
+        }
         connection {
             "ping" Ping -1, FAST, NONE, "[message]", "Answers PONG, or the message.";
             "echo" Echo 2, FAST, NONE, "message", "Answers the message.";
@@ -333,11 +353,6 @@ commands! {
 
 /// Commands of Redis and of later versions of Pelago, and why they are not here.
 const ABSENT: &[(&str, &str)] = &[
-    ("scan", ORDERED),
-    ("range", ORDERED),
-    ("prefix", ORDERED),
-    ("keys", ORDERED),
-    ("subscribekv", "watching keys is not supported yet"),
     ("subscribe", "there are no channels"),
     ("publish", "there are no channels"),
     ("trace", "tracing a request is not supported yet"),
@@ -346,8 +361,6 @@ const ABSENT: &[(&str, &str)] = &[
     ("eval", "there are no scripts"),
     ("type", "every value is a string"),
 ];
-
-const ORDERED: &str = "ordered reads are not supported yet";
 
 impl CommandSpec {
     /// Whether a request of so many words, all names included, is complete and not too long.

@@ -177,7 +177,7 @@ impl Queue {
                     queued.locals.push((place, LocalCommand::Nothing));
                     Ok(())
                 }
-                Command::Local(_) | Command::Node(_) => Err(not_allowed("this command")),
+                Command::Local(_) | Command::Node(_) | Command::Watch(_) => Err(not_allowed("this command")),
             }
         };
         match taken {
@@ -304,6 +304,7 @@ fn queueable(data: &DataCommand) -> Result<(), ErrorReply> {
         DataCommand::Transaction(_) => Err(not_allowed("MULTIOP")),
         DataCommand::Revisions(_) => Err(not_allowed("WATCH")),
         DataCommand::Once { .. } => Err(not_allowed("REQ")),
+        DataCommand::Ordered(_) => Err(not_allowed("a read of many keys")),
     }
 }
 

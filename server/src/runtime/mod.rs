@@ -546,12 +546,19 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                     keep_entries: config.checkpoint.log_keep_entries,
                     ..MirrorLimits::default()
                 }),
+                history_bytes: history_bytes(config.cluster.groups),
                 ..GroupLimits::default()
             },
             seed: Random::new(random_id()? as u64).next_u64(),
         },
         patience: Patience { max_bytes: inflight, ..Patience::default() },
     })
+}
+
+/// What each group remembers of its changes for those who watch: 64 MiB over all of them, but neither
+/// so little that a short pause ends a watch nor more than is of use.
+fn history_bytes(groups: u32) -> usize {
+    ((64 << 20) / groups.max(1) as usize).clamp(64 << 10, 4 << 20)
 }
 
 /// Half the cores, so that the log, the network and the kernel have the rest; one at least, and

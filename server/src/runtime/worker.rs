@@ -30,6 +30,7 @@ use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Request};
 use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
+use crate::node::watch::{Pull, Pulled};
 
 /// What other threads tell a worker.
 pub enum Letter {
@@ -47,6 +48,12 @@ pub enum Letter {
     Request(Request),
     /// The ends of requests that this worker sent to another one.
     Completions(Vec<Completion>),
+    /// A question of a watch of another worker's connection.
+    Pull(Pull),
+    /// The answers to questions that this worker sent to another one.
+    Pulled(Vec<Pulled>),
+    /// A connection watches no more, or one of its watches has ended.
+    Unwatch(u64, Option<u64>),
     /// A new client.
     Client(std::net::TcpStream),
     /// Where the groups stand.
@@ -133,6 +140,24 @@ impl Worker {
             self.wake.notify_one();
         } else {
             self.posts[owner as usize].mail.push(Letter::Request(request));
+        }
+    }
+
+    /// Takes a question of a watch of one of this worker's connections.
+    pub fn pull(&self, pull: Pull) {
+        let owner = pull.group.0 % self.posts.len() as u32;
+        if owner == self.index {
+            self.shard.borrow_mut().pull(pull, self.clock.now());
+            self.wake.notify_one();
+        } else {
+            self.posts[owner as usize].mail.push(Letter::Pull(pull));
+        }
+    }
+
+    /// One watch of a connection has ended, or all of them.
+    pub fn unwatch(&self, connection: u64, watch: Option<u64>) {
+        for post in &self.posts {
+            post.mail.push(Letter::Unwatch(connection, watch));
         }
     }
 
@@ -231,9 +256,31 @@ impl Worker {
         }
     }
 
+    fn deliver(&self, pulled: Vec<Pulled>, dirty: &mut Vec<Rc<Connection>>) {
+        let mut elsewhere: HashMap<u32, Vec<Pulled>> = HashMap::new();
+        for pulled in pulled {
+            let home = (pulled.token.connection >> WORKER_SHIFT) as u32;
+            if home != self.index {
+                elsewhere.entry(home).or_default().push(pulled);
+                continue;
+            }
+            let connection = self.connections.borrow().get(&pulled.token.connection).cloned();
+            if let Some(connection) = connection
+                && connection.pulled(pulled, self)
+            {
+                dirty.push(connection);
+            }
+        }
+        for (home, pulled) in elsewhere {
+            if let Some(post) = self.posts.get(home as usize) {
+                post.mail.push(Letter::Pulled(pulled));
+            }
+        }
+    }
+
     /// One turn: the shard's wishes are carried out, replies are written.
     fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
-        let Effects { send_now, job, log_reads, completions, orders, memory } =
+        let Effects { send_now, job, log_reads, completions, pulled, orders, memory } =
             self.shard.borrow_mut().turn(self.clock.now());
         if let Some(peers) = memory {
             self.memory.keep(&peers);
@@ -261,6 +308,7 @@ impl Worker {
             self.mirror.order(group, order);
         }
         self.complete(completions, dirty);
+        self.deliver(pulled, dirty);
         for connection in dirty.drain(..) {
             connection.flush();
         }
@@ -280,6 +328,7 @@ impl Worker {
                 let worker = Rc::clone(self);
                 tokio::task::spawn_local(async move {
                     connection.serve(&worker).await;
+                    connection.unwatch(&worker);
                     worker.forget(id);
                     worker.shared.connection_closed();
                 });
@@ -321,6 +370,11 @@ impl Worker {
                     Letter::Compact(group, demand) => self.shard.borrow_mut().compact(group, demand),
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
                     Letter::Completions(completions) => self.complete(completions, &mut dirty),
+                    Letter::Pull(pull) => self.shard.borrow_mut().pull(pull, now),
+                    Letter::Pulled(pulled) => self.deliver(pulled, &mut dirty),
+                    Letter::Unwatch(connection, watch) => {
+                        self.shard.borrow_mut().unwatch(connection, watch);
+                    }
                     Letter::Client(stream) => self.admit(stream),
                     Letter::Report(sender) => reports.push(sender),
                     Letter::GoThrough { only, verify, before } => {

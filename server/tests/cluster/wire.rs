@@ -18,6 +18,8 @@ pub enum Reply {
     Bulk(Option<Vec<u8>>),
     /// `*`, `~`, `%` (keys and values in turn)
     Array(Vec<Reply>),
+    /// `>`
+    Push(Vec<Reply>),
 }
 
 impl Reply {
@@ -124,14 +126,15 @@ impl Client {
                 bytes.truncate(bytes.len() - 2);
                 Reply::Bulk(Some(bytes))
             }
-            "*" | "~" => self.items(number()?)?,
-            "%" => self.items(number()? * 2)?,
+            "*" | "~" => Reply::Array(self.items(number()?)?),
+            ">" => Reply::Push(self.items(number()?)?),
+            "%" => Reply::Array(self.items(number()? * 2)?),
             _ => return Err(bad(&format!("not a reply: {line:?}"))),
         })
     }
 
-    fn items(&mut self, count: i64) -> io::Result<Reply> {
-        (0..count).map(|_| self.receive()).collect::<io::Result<_>>().map(Reply::Array)
+    fn items(&mut self, count: i64) -> io::Result<Vec<Reply>> {
+        (0..count).map(|_| self.receive()).collect()
     }
 
     /// Whether the server has closed the connection, after everything that it said was read.

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use groups::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
-use groups::kv::{Outcome, State, Ticket};
+use groups::kv::{Change, Outcome, Since, State, Ticket};
 use groups::log::Record;
 use groups::paxos::{Members, Replica, chain};
 use server::node::layout::Layout;
@@ -41,6 +41,8 @@ pub struct GroupLedger {
     /// The chosen prefix, from instance 1.
     prefix: Vec<Decided>,
     state: State,
+    /// Every change of the prefix: that of revision `n + 1` is `changes[n]`.
+    pub(super) changes: Vec<Change>,
     /// What the commands of the last chosen value answered.
     pub answers: Vec<(Ticket, Outcome)>,
     conflict: Option<String>,
@@ -119,6 +121,7 @@ impl Ledger {
                     found: BTreeMap::new(),
                     prefix: Vec::new(),
                     state: State::default(),
+                    changes: Vec::new(),
                     answers: Vec::new(),
                     conflict: None,
                 }
@@ -209,6 +212,12 @@ impl Ledger {
         state.apply(next, value.clone(), &mut |ticket, outcome| answers.push((ticket, outcome))).map_err(
             |e| format!("group {group}: the value chosen in instance {next} cannot be applied: {e}"),
         )?;
+        let since =
+            Since { after: Some(ledger.changes.len() as u64), prefix: Bytes::new(), max_bytes: u32::MAX };
+        match ledger.state.history().since(&since) {
+            Outcome::Changes { changes, .. } => ledger.changes.extend(changes),
+            other => return Err(format!("group {group}: instance {next} has too many changes: {other:?}")),
+        }
         let decided = Decided {
             ballot,
             chain: chain(before, &value),

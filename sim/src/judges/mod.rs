@@ -24,6 +24,7 @@ mod ledger;
 mod members;
 mod memory;
 mod one_value;
+mod pages;
 mod promise;
 mod read_order;
 mod refused;
@@ -31,6 +32,7 @@ mod report;
 mod strangers;
 
 pub use ledger::{GroupLedger, Ledger, Shadow};
+pub use pages::Pages;
 pub use read_order::ReadOrder;
 
 use bytes::Bytes;

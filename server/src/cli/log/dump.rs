@@ -217,6 +217,9 @@ fn shown_command(command: &Command) -> String {
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),
         Command::Rest { key } => format!("rest {}", preview(key)),
+        Command::Scan(range) => format!("scan from {}", preview(&range.from)),
+        Command::Walk(walk) => format!("walk from place {}", walk.from),
+        Command::Changes(since) => format!("changes of {}", preview(&since.prefix)),
         Command::Put { key, value, condition, .. } => {
             format!("put {} = {}{}", preview(key), preview(value), shown_condition(condition))
         }
