@@ -277,7 +277,9 @@ impl Host {
             Heard::Restarted => {
                 for index in 0..self.members.len() {
                     let replica = &mut self.members[index].group.replica;
-                    replica.peer_restarted(from);
+                    if replica.peer_restarted(from) {
+                        self.peers.leave(from);
+                    }
                     if replica.leader() == Some(from) {
                         replica.leader_lost(from, now, &self.peers, &mut self.random);
                         self.touch(index);

@@ -85,7 +85,7 @@ fn messages() -> Vec<Message> {
         Message::Accept(Accept { ballot, instance, mark, value: "value".into() }),
         Message::Accepted(Accepted { ballot, voter, first: from, last: instance, chosen }),
         Message::Reject(Reject { refused: Ballot::ZERO, promised: ballot }),
-        Message::Advance(Advance { ballot, mark, barrier: 4, asked: Time::from_nanos(5) }),
+        Message::Advance(Advance { ballot, mark, barrier: 4, asked: Time::from_nanos(5), life: Boot(3) }),
         Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier: 4, tenure: Tenure(9) }),
         Message::Learn(Learn { session: 1 << 32 | 1, from, credit: 1 << 20 }),
         Message::Values(Values { session: 1 << 32 | 1, first: instance, then: Then::More, entries }),

@@ -58,11 +58,11 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         (Command::Walk(Walk { from: 258, limit: 3, max_bytes: 4 }), "0b 0201000000000000 03000000 04000000"),
         (
             Command::Changes(Since { after: Some(258), prefix: b("k"), max_bytes: 4 }),
-            "0c 01 0201000000000000 04000000 01000000 6b",
+            "0e 01 0201000000000000 04000000 01000000 6b",
         ),
         (
             Command::Changes(Since { after: None, prefix: b(""), max_bytes: 0 }),
-            "0c 00 0000000000000000 00000000 00000000",
+            "0e 00 0000000000000000 00000000 00000000",
         ),
         (put(Condition::None, Want::Done), "10 00 00 01000000 6b 02000000 7677"),
         (put(Condition::Absent, Want::Revision), "10 01 01 01000000 6b 02000000 7677"),
@@ -381,7 +381,32 @@ fn any_req() -> impl Strategy<Value = Req> {
 }
 
 fn command() -> impl Strategy<Value = Command> {
-    prop_oneof![4 => single(), 1 => transaction().prop_map(Command::Transaction)]
+    prop_oneof![
+        4 => single(),
+        1 => transaction().prop_map(Command::Transaction),
+        1 => alone(),
+    ]
+}
+
+/// What no transaction holds.
+fn alone() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        (any_req(), key(), any::<i64>()).prop_map(|(req, key, delta)| {
+            Command::Once { req, command: Box::new(Command::Add { key, delta }) }
+        }),
+        (key(), proptest::option::of(key()), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
+            |(from, to, limit, max_bytes, values)| {
+                Command::Scan(Range { from, to, limit, max_bytes, values })
+            }
+        ),
+        (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(from, limit, max_bytes)| Command::Walk(Walk {
+            from,
+            limit,
+            max_bytes
+        })),
+        (proptest::option::of(any::<u64>()), key(), any::<u32>())
+            .prop_map(|(after, prefix, max_bytes)| { Command::Changes(Since { after, prefix, max_bytes }) }),
+    ]
 }
 
 fn transaction() -> impl Strategy<Value = Transaction> {
@@ -399,27 +424,12 @@ fn single() -> impl Strategy<Value = Command> {
             Command::PutFor { key, value, condition, want, life }
         }),
         (key(), renewal()).prop_map(|(key, renewal)| Command::Renew { key, renewal }),
-        (any_req(), key(), any::<i64>()).prop_map(|(req, key, delta)| {
-            Command::Once { req, command: Box::new(Command::Add { key, delta }) }
-        }),
         key().prop_map(|key| Command::Get { key }),
         keys().prop_map(|keys| Command::GetMany { keys }),
         keys().prop_map(|keys| Command::Revisions { keys }),
         keys().prop_map(|keys| Command::Exists { keys }),
         Just(Command::Count),
         key().prop_map(|key| Command::Length { key }),
-        (key(), proptest::option::of(key()), any::<u32>(), any::<u32>(), any::<bool>()).prop_map(
-            |(from, to, limit, max_bytes, values)| {
-                Command::Scan(Range { from, to, limit, max_bytes, values })
-            }
-        ),
-        (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(from, limit, max_bytes)| Command::Walk(Walk {
-            from,
-            limit,
-            max_bytes
-        })),
-        (proptest::option::of(any::<u64>()), key(), any::<u32>())
-            .prop_map(|(after, prefix, max_bytes)| { Command::Changes(Since { after, prefix, max_bytes }) }),
         (key(), key(), condition(), want()).prop_map(|(key, value, condition, want)| Command::Put {
             key,
             value,

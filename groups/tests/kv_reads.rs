@@ -58,7 +58,7 @@ impl Store {
     }
 
     fn walk(&mut self, from: u64, limit: u32) -> (Vec<Bytes>, Option<u64>) {
-        match self.state.answer(&Command::Walk(Walk { from, limit, max_bytes: 1 << 20 })) {
+        match self.state.answer(&Command::Walk(Walk { from, limit, max_bytes: 1 << 20 }), 0) {
             Outcome::Walked { keys, next } => (keys, next),
             other => panic!("{other:?}"),
         }
@@ -155,7 +155,7 @@ fn a_walk_over_more_keys_than_a_slice_meets_them_all_while_others_come_and_go() 
     // The index is what going through all keys would find.
     for from in [0, 1 << 40, 1 << 47, (1 << 48) - 1] {
         let walk = Walk { from, limit: 50, max_bytes: 1 << 20 };
-        assert_eq!(store.state.answer(&Command::Walk(walk)), store.state.read(&Command::Walk(walk)));
+        assert_eq!(store.state.answer(&Command::Walk(walk), 0), store.state.read(&Command::Walk(walk)));
     }
     store.state.forget_places();
     assert_eq!(store.walk(7, 10), (Vec::new(), Some(7)), "begins anew where it was asked");

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use groups::ids::{Ballot, InstanceId, NodeId, StorageId};
+use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use groups::kv::{Point, StateHash, Sum};
 use groups::paxos::codec::{DecodeError, FIRST_KIND, LAST_KIND, decode, encode};
 use groups::paxos::message::{
@@ -104,9 +104,16 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0100000000000000 02000000 0807060504030201 0d0c0b0a",
         ),
         (
-            Message::Advance(Advance { ballot: low, mark, barrier: 6, asked: Time::from_nanos(8) }),
+            Message::Advance(Advance {
+                ballot: low,
+                mark,
+                barrier: 6,
+                asked: Time::from_nanos(8),
+                life: Boot(9),
+            }),
             23,
-            "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000 0800000000000000",
+            "0100000000000000 02000000 0300000000000000 8877665544332211 0600000000000000 0800000000000000 \
+             0900000000000000",
         ),
         (
             Message::AdvanceReply(AdvanceReply {
@@ -148,6 +155,11 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             "0800000000000000 0500000000000000 02 0900000000000000 00000000",
         ),
         (Message::Transfer(Transfer { ballot: low }), 27, "0100000000000000 02000000"),
+        (
+            Message::Ask(Ask { life: Boot(3), sent: Time::from_nanos(0x0102) }),
+            29,
+            "0300000000000000 0201000000000000",
+        ),
         (
             Message::Report(Report { point: point(5, 6, 7) }),
             28,
@@ -280,10 +292,19 @@ fn message() -> impl Strategy<Value = Message> {
             }
         ),
         (ballot(), ballot()).prop_map(|(refused, promised)| Message::Reject(Reject { refused, promised })),
-        (ballot(), mark(), any::<u64>(), any::<u64>()).prop_map(|(ballot, mark, barrier, asked)| {
-            Message::Advance(Advance { ballot, mark, barrier, asked: Time::from_nanos(asked) })
-        }),
-        any::<u64>().prop_map(|sent| Message::Ask(Ask { sent: Time::from_nanos(sent) })),
+        (ballot(), mark(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+            |(ballot, mark, barrier, asked, life)| {
+                Message::Advance(Advance {
+                    ballot,
+                    mark,
+                    barrier,
+                    asked: Time::from_nanos(asked),
+                    life: Boot(life),
+                })
+            }
+        ),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(life, sent)| Message::Ask(Ask { life: Boot(life), sent: Time::from_nanos(sent) })),
         (ballot(), voter(), instance(), any::<u64>(), any::<u64>()).prop_map(
             |(ballot, voter, chosen, barrier, tenure)| {
                 Message::AdvanceReply(AdvanceReply { ballot, voter, chosen, barrier, tenure: Tenure(tenure) })

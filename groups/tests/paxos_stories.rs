@@ -214,7 +214,11 @@ fn a_halted_group_does_not_take_the_process_with_it() {
         world.hand_over(1, 2, Message::Accept(accept));
         mark = Mark { instance, chain: chain(mark.chain, &value) };
     }
-    world.hand_over(1, 2, Message::Advance(Advance { ballot, mark, barrier: 0, asked: Time::ZERO }));
+    world.hand_over(
+        1,
+        2,
+        Message::Advance(Advance { ballot, mark, barrier: 0, asked: Time::ZERO, life: Boot(0) }),
+    );
     assert_eq!(world.replica(2).role_name(), "halted");
     world.run(Duration::from_millis(500));
 }

@@ -35,8 +35,9 @@ const MAX_CLIENTS: usize = 1 << 16;
 /// The most bytes of all clients of a group: the table travels in every checkpoint.
 const MAX_BYTES: usize = 16 << 20;
 
-/// Of a larger answer is remembered only that there was one.
-const MAX_ANSWER: usize = 16 << 10;
+/// Of a larger answer is remembered only that there was one: a few clients that ask for large ones must
+/// not push the others out of the table.
+const MAX_ANSWER: usize = 1 << 10;
 
 /// What a client costs beside its name and its answers, and what an answer costs beside its
 /// outcome.

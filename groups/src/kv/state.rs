@@ -363,7 +363,9 @@ impl State {
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
             Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
-            Command::Transaction(transaction) if transaction.is_read() => self.read_transaction(transaction),
+            Command::Transaction(transaction) if transaction.is_read() => {
+                self.read_transaction(transaction, clock)
+            }
             Command::Rest { key } => Outcome::Integer(match self.get(key) {
                 None => -2,
                 Some(item) if item.expires == 0 => -1,

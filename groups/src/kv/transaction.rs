@@ -147,13 +147,16 @@ impl State {
     }
 
     /// Answers a transaction of reads.
-    pub(super) fn read_transaction(&self, transaction: &Transaction) -> Outcome {
+    pub(super) fn read_transaction(&self, transaction: &Transaction, clock: u64) -> Outcome {
         let met = self.holds(&transaction.guards);
         let commands = if met { &transaction.then } else { &transaction.otherwise };
         if self.most_answered(commands) > u64::from(transaction.max) {
             return Outcome::Failed(Failure::AnswerTooLong(transaction.max));
         }
-        Outcome::Transaction { met, outcomes: commands.iter().map(|command| self.read(command)).collect() }
+        Outcome::Transaction {
+            met,
+            outcomes: commands.iter().map(|command| self.read_at(command, clock)).collect(),
+        }
     }
 
     fn holds(&self, guards: &[Guard]) -> bool {

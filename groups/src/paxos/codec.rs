@@ -11,7 +11,7 @@ use super::message::{
     Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
     Promise, Reject, Report, Then, Transfer, Values,
 };
-use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
+use crate::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
 use crate::time::Time;
@@ -127,6 +127,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             put_mark(head, m.mark);
             head.put_u64_le(m.barrier);
             head.put_u64_le(m.asked.nanos());
+            head.put_u64_le(m.life.0);
             (ADVANCE, Bytes::new())
         }
         Message::AdvanceReply(m) => {
@@ -166,6 +167,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             (REPORT, Bytes::new())
         }
         Message::Ask(m) => {
+            head.put_u64_le(m.life.0);
             head.put_u64_le(m.sent.nanos());
             (ASK, Bytes::new())
         }
@@ -217,6 +219,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
             mark: r.mark()?,
             barrier: r.u64()?,
             asked: r.time()?,
+            life: Boot(r.u64()?),
         }),
         ADVANCE_REPLY => Message::AdvanceReply(AdvanceReply {
             ballot: r.ballot()?,
@@ -234,7 +237,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         }),
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
         REPORT => Message::Report(Report { point: r.point()? }),
-        ASK => Message::Ask(Ask { sent: r.time()? }),
+        ASK => Message::Ask(Ask { life: Boot(r.u64()?), sent: r.time()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
     };
     r.end()?;

@@ -176,7 +176,7 @@ impl Replica {
         let granted = !self.has_live_leader(now, peers) && !behind && self.is_voter();
         let (promised, renounced) = (self.promised, self.renounced());
         let reply = ProbeReply { attempt: m.attempt, granted, promised, renounced };
-        self.send(from, Message::ProbeReply(reply), ready);
+        self.send_after_sync(from, Message::ProbeReply(reply), ready);
         if !self.is_voter() && m.chosen > self.chosen {
             // It may have been admitted and not know it yet. Then the candidate needs its vote.
             self.want(from, m.chosen, now);
@@ -195,9 +195,6 @@ impl Replica {
     ) {
         self.release(from, m.renounced);
         let plausible = self.plausible(m.promised) || m.promised == Ballot::ZERO;
-        if plausible {
-            self.seen = self.seen.max(m.promised);
-        }
         let Role::Probing(probing) = &mut self.role else { return };
         if probing.attempt != m.attempt || !m.granted || !plausible {
             return;
@@ -210,7 +207,8 @@ impl Replica {
     /// Asks whether a leader is missed; the attempt 0 asks nothing and says that there is none here.
     pub(super) fn send_probe(&self, to: NodeId, attempt: u64, ready: &mut Ready) {
         let probe = Probe { attempt, chosen: self.chosen, renounced: self.renounced() };
-        self.send(to, Message::Probe(probe), ready);
+        // What it renounces must be on the disk, or its next life would lead at it.
+        self.send_after_sync(to, Message::Probe(probe), ready);
     }
 
     fn end_probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {
@@ -220,7 +218,9 @@ impl Replica {
             if self.is_bound(self.me, Ballot::ZERO, now, peers) {
                 // It runs out soon: a leader that is missed is not granted another one.
                 self.role = Role::Follower;
-                return self.schedule_election(now, peers, random);
+                let soon = self.tuning.retry / 8;
+                self.election_due = now + soon + random.duration_below(soon);
+                return;
             }
             self.campaign(highest, Ballot::ZERO, now, ready);
         }
@@ -232,12 +232,14 @@ impl Replica {
         from: NodeId,
         m: &super::message::Transfer,
         now: Time,
+        peers: &Peers,
         ready: &mut Ready,
     ) {
         if self.leader == Some(from)
             && self.promised == m.ballot
             && matches!(self.role, Role::Follower)
             && self.may_lead()
+            && !self.is_bound(self.me, m.ballot, now, peers)
         {
             self.campaign(self.promised, m.ballot, now, ready);
         }

@@ -10,7 +10,7 @@ use super::message::{self, Accept, Advance, AdvanceReply, Message, Transfer};
 use super::quorum::{Members, Votes};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
-use crate::ids::{Ballot, InstanceId, Member, NodeId, StorageId};
+use crate::ids::{Ballot, Boot, InstanceId, Member, NodeId, StorageId};
 use crate::kv::value::members;
 use crate::log::Record;
 use crate::peers::{Peers, Tenure};
@@ -318,7 +318,7 @@ impl Replica {
         for node in self.others() {
             self.send(
                 node,
-                Message::Advance(Advance { ballot, mark, barrier: number, asked: Time::ZERO }),
+                Message::Advance(Advance { ballot, mark, barrier: number, asked: Time::ZERO, life: Boot(0) }),
                 ready,
             );
         }
@@ -359,6 +359,7 @@ impl Replica {
         self.follow(m.ballot, now, random, ready);
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {
+            self.confirmed = m.ballot;
             self.note_fresh(m, now);
             let (voter, chosen) = (self.storage, self.shown());
             let tenure = peers.tenure(from);
@@ -430,6 +431,8 @@ impl Replica {
             self.leader = None;
             self.acks = None;
             self.schedule_election(now, peers, random);
+            // Who hears this and is not heard need not wait for its silence.
+            self.disown(ready);
             return true;
         }
         if chosen.next() < leadership.first {
@@ -496,7 +499,7 @@ impl Replica {
         for node in tell {
             self.send(
                 node,
-                Message::Advance(Advance { ballot, mark, barrier: asked, asked: Time::ZERO }),
+                Message::Advance(Advance { ballot, mark, barrier: asked, asked: Time::ZERO, life: Boot(0) }),
                 ready,
             );
         }

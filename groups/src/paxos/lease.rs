@@ -33,15 +33,14 @@ impl Replica {
         // or has consented itself.
         self.promised > consent
             && (peers.granted_before(holder, lease, now)
-                || (self.released != self.promised && peers.grants(holder, self.group, lease, now)))
+                || (self.confirmed == self.promised && peers.grants(holder, self.group, lease, now)))
     }
 
     /// The highest ballot such that this replica leads at none up to it, and never will again; zero
     /// when it leads, or may lead soon.
     pub(super) fn renounced(&self) -> Ballot {
         match self.role {
-            // The next candidacy goes above both.
-            Role::Follower | Role::Probing(_) => self.promised.max(self.seen),
+            Role::Follower | Role::Probing(_) => self.promised,
             Role::Candidate(_) | Role::Leader(_) => Ballot::ZERO,
         }
     }
@@ -49,15 +48,19 @@ impl Replica {
     /// `from` leads at no ballot up to this one, and holds no lease with any of them.
     pub(super) fn release(&mut self, from: NodeId, renounced: Ballot) {
         if self.promised.node == from && self.promised <= renounced {
-            self.released = self.promised;
+            self.confirmed = Ballot::ZERO;
         }
     }
 
-    /// `node` is in a new life, which leads at no ballot of an earlier one.
-    pub fn peer_restarted(&mut self, node: NodeId) {
-        if self.promised.node == node {
-            self.released = self.promised;
+    /// `node` is in a new life, which leads at no ballot of an earlier one. Should the promise be the new
+    /// life's already, its leader must not count on it before it is confirmed again: returns whether
+    /// there was anything that binds.
+    pub fn peer_restarted(&mut self, node: NodeId) -> bool {
+        let bound = self.promised.node == node && self.confirmed == self.promised;
+        if bound {
+            self.confirmed = Ballot::ZERO;
         }
+        bound
     }
 
     /// A lease forbade a promise. Whoever holds it may lead no more and not know that anybody is bound.
@@ -107,7 +110,7 @@ impl Replica {
             && now.since(self.asked) >= ASK_AGAIN
         {
             self.asked = now;
-            self.send(leader, Message::Ask(Ask { sent: now }), ready);
+            self.send(leader, Message::Ask(Ask { life: self.life, sent: now }), ready);
         }
     }
 
@@ -119,7 +122,7 @@ impl Replica {
         }
         if self.leased_until(peers).is_some_and(|until| now < until) {
             let (ballot, mark) = (self.promised, self.mark());
-            let answer = Advance { ballot, mark, barrier: 0, asked: m.sent };
+            let answer = Advance { ballot, mark, barrier: 0, asked: m.sent, life: m.life };
             self.send(from, Message::Advance(answer), ready);
         } else {
             self.begin_barrier(now, ready);
@@ -128,7 +131,8 @@ impl Replica {
 
     /// The leader has answered.
     pub(super) fn note_fresh(&mut self, m: &Advance, now: Time) {
-        if m.asked > self.fresh.0 && m.asked <= now {
+        // Every life begins to count the time anew.
+        if m.life == self.life && m.asked > self.fresh.0 && m.asked <= now {
             self.fresh = (m.asked, m.mark.instance);
         }
     }

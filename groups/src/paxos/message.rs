@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::ids::{Ballot, InstanceId, NodeId, StorageId};
+use crate::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
 use crate::time::Time;
@@ -39,8 +39,8 @@ pub struct Probe {
     pub attempt: u64,
     /// The end of the candidate's chosen prefix.
     pub chosen: InstanceId,
-    /// The sender leads at no ballot up to this one, and never will again: no lease of its binds
-    /// anybody to them.
+    /// The sender leads at no ballot up to this one, which is on its disk, and never will again: no lease of
+    /// its binds anybody to them.
     pub renounced: Ballot,
 }
 
@@ -141,12 +141,16 @@ pub struct Advance {
     /// When the receiver asked, on its own clock: everything acknowledged before that lies in the mark.
     /// Zero says nothing.
     pub asked: Time,
+    /// The receiver's life that asked.
+    pub life: Boot,
 }
 
 /// A follower wants to know how far it may be behind, for a read that need not be the newest. It
 /// asks again when it still wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
+    /// The life that asks.
+    pub life: Boot,
     /// When it asks, on its own clock.
     pub sent: Time,
 }

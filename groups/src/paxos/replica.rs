@@ -292,8 +292,11 @@ pub struct Replica {
     pub(super) tuning: Arc<Tuning>,
     /// When this life began: what the one before had granted is not known.
     pub(super) born: Time,
-    /// The promise whose node has said that it leads with it no more.
-    pub(super) released: Ballot,
+    /// The ballot at which this life has confirmed a leader, which may count on it since: nothing binds
+    /// before that, and no longer than it takes for that node to say that it leads no more.
+    pub(super) confirmed: Ballot,
+    /// The life that this replica is part of.
+    pub(super) life: Boot,
     /// Everything acknowledged before that moment lies at or below that instance.
     pub(super) fresh: (Time, InstanceId),
     /// When the leader was last asked how far that reaches.
@@ -409,7 +412,8 @@ impl Replica {
             credit: tuning.first_credit(),
             tuning,
             born: now,
-            released: Ballot::ZERO,
+            confirmed: Ballot::ZERO,
+            life: Boot(0),
             fresh: (Time::ZERO, InstanceId::ZERO),
             asked: Time::ZERO,
             delivery: VecDeque::new(),
@@ -506,6 +510,7 @@ impl Replica {
 
     /// Has its learning sessions numbered so that those of an earlier life are older.
     pub fn number_sessions(&mut self, boot: Boot) {
+        self.life = boot;
         self.session = self.session.max(boot.0.saturating_mul(1 << 32));
     }
 
@@ -690,7 +695,7 @@ impl Replica {
             Message::AdvanceReply(m) => self.on_advance_reply(from, &m),
             Message::Learn(m) => self.on_learn(from, &m, now, ready),
             Message::Values(m) => self.on_values(from, m, now, ready),
-            Message::Transfer(m) => self.on_transfer(from, &m, now, ready),
+            Message::Transfer(m) => self.on_transfer(from, &m, now, peers, ready),
             Message::Ask(m) => self.on_ask(from, &m, now, peers, ready),
             // The group's own business, see `check.rs`.
             Message::Report(_) => {}

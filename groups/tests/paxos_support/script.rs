@@ -316,9 +316,13 @@ fn forge(words: &[&str], sender: u32, world: &World) -> Message {
             last: InstanceId(instances.last().copied().unwrap_or(0)),
             chosen: at("chosen"),
         }),
-        "Advance" => {
-            Message::Advance(Advance { ballot, mark: mark(), barrier: at("barrier").0, asked: Time::ZERO })
-        }
+        "Advance" => Message::Advance(Advance {
+            ballot,
+            mark: mark(),
+            barrier: at("barrier").0,
+            asked: Time::ZERO,
+            life: Boot(0),
+        }),
         "Reject" => {
             let promised = text::parse_ballot(option("promised").expect("promised="));
             Message::Reject(Reject { refused: ballot, promised })

@@ -99,7 +99,8 @@ fn table() -> Vec<Key> {
             "paxos",
             "lease",
             Kind::Duration(|c| &mut c.paxos.lease, MS(1), MS(600_000)),
-            "How long a leader may answer reads by itself after a heartbeat. Shorter than the election timeout.",
+            "How long a leader may answer reads by itself after a heartbeat. Shorter than the election timeout, and the \
+             same on all nodes: change it with all of them stopped.",
         ),
         key(
             "paxos",

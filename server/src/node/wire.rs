@@ -1,8 +1,9 @@
 //! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
 //!
 //! ```text
-//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 storage:u128 opened:u64 commit:u64
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 storage:u128 opened:u64 commit:u64
 //!                     knows:u8 [storage:u128 boot:u64 opened:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
+//!                     tenure:u64 n:u32 {granted:u64}*
 //! kind 2  submit      stamp { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
 //! kind 3  answer      stamp { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
 //!         stamp       from_boot:u64 to_boot:u64 shard:u32 sequence:u64

@@ -185,7 +185,7 @@ commands! {
     pub static COMMANDS = [
         data {
             "get" Get -2, READONLY | FAST, ONE, "key [REV] [STALE milliseconds]",
-                "The value of a key, REV: and its revision; STALE: one that was true so long ago will do.";
+                "The value of a key; REV adds its revision, STALE allows an older one.";
             "set" Set -3, WRITE | DENYOOM, ONE,
                 "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
                  [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]",
