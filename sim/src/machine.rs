@@ -344,7 +344,8 @@ impl Machine {
                 let bound = replica.bound_followers(host.peers()).into_iter();
                 let bound = bound.filter(|(_, until)| clock < *until).map(|(node, _)| node).collect();
                 let (group, ballot) = (replica.group(), replica.promised());
-                holders.push(Holder { node: self.node, group, ballot, bound });
+                let needed = replica.members().majority() - usize::from(replica.is_voter());
+                holders.push(Holder { node: self.node, group, ballot, bound, needed });
             }
         }
         holders
