@@ -70,8 +70,14 @@ fn messages() -> Vec<Message> {
     };
     let entries = vec![entry(9, b"a"), entry(10, b""), entry(11, b"a longer value")];
     vec![
-        Message::Probe(Probe { attempt: 1, chosen, renounced: ballot }),
-        Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot, renounced: ballot }),
+        Message::Probe(Probe { attempt: 1, chosen, life: Boot(3), renounced: ballot }),
+        Message::ProbeReply(ProbeReply {
+            attempt: 1,
+            granted: true,
+            promised: ballot,
+            life: Boot(3),
+            renounced: ballot,
+        }),
         Message::Prepare(Prepare { ballot, from, consent: ballot }),
         Message::Promise(Promise {
             ballot,

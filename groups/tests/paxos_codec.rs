@@ -59,14 +59,25 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
     };
     vec![
         (
-            Message::Probe(Probe { attempt: 0x1122_3344_5566_7788, chosen: i(9), renounced: low }),
+            Message::Probe(Probe {
+                attempt: 0x1122_3344_5566_7788,
+                chosen: i(9),
+                life: Boot(3),
+                renounced: low,
+            }),
             16,
-            "8877665544332211 0900000000000000 0100000000000000 02000000",
+            "8877665544332211 0900000000000000 0300000000000000 0100000000000000 02000000",
         ),
         (
-            Message::ProbeReply(ProbeReply { attempt: 1, granted: true, promised: ballot, renounced: low }),
+            Message::ProbeReply(ProbeReply {
+                attempt: 1,
+                granted: true,
+                promised: ballot,
+                life: Boot(3),
+                renounced: low,
+            }),
             17,
-            "0100000000000000 01 0807060504030201 0d0c0b0a 0100000000000000 02000000",
+            "0100000000000000 01 0807060504030201 0d0c0b0a 0300000000000000 0100000000000000 02000000",
         ),
         (
             Message::Prepare(Prepare { ballot: low, from: i(4), consent: ballot }),
@@ -156,14 +167,14 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
         ),
         (Message::Transfer(Transfer { ballot: low }), 27, "0100000000000000 02000000"),
         (
-            Message::Ask(Ask { life: Boot(3), sent: Time::from_nanos(0x0102) }),
-            29,
-            "0300000000000000 0201000000000000",
-        ),
-        (
             Message::Report(Report { point: point(5, 6, 7) }),
             28,
             "0500000000000000 0606060606060606 0606060606060606 0606060606060606 0606060606060606 0700000000000000",
+        ),
+        (
+            Message::Ask(Ask { life: Boot(3), sent: Time::from_nanos(0x0102) }),
+            29,
+            "0300000000000000 0201000000000000",
         ),
     ]
 }
@@ -216,7 +227,7 @@ fn counts_and_lengths_that_cannot_be_allocate_nothing() {
 #[test]
 fn a_flag_is_zero_or_one() {
     // The grant in the answer to a probe.
-    let mut body = vec![0; 33];
+    let mut body = vec![0; 41];
     body[8] = 2;
     assert_eq!(decode(17, body.into()), Err(DecodeError::Impossible { kind: 17 }));
 }
@@ -263,14 +274,12 @@ fn then() -> impl Strategy<Value = Then> {
 
 fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
-        (any::<u64>(), instance(), ballot()).prop_map(|(attempt, chosen, renounced)| Message::Probe(Probe {
-            attempt,
-            chosen,
-            renounced
-        })),
+        (any::<u64>(), instance(), ballot()).prop_map(|(attempt, chosen, renounced)| {
+            Message::Probe(Probe { attempt, chosen, life: Boot(attempt), renounced })
+        }),
         (any::<u64>(), any::<bool>(), ballot(), ballot()).prop_map(
             |(attempt, granted, promised, renounced)| {
-                Message::ProbeReply(ProbeReply { attempt, granted, promised, renounced })
+                Message::ProbeReply(ProbeReply { attempt, granted, promised, life: Boot(attempt), renounced })
             }
         ),
         (ballot(), instance(), ballot()).prop_map(|(ballot, from, consent)| Message::Prepare(Prepare {

@@ -5,7 +5,7 @@ mod paxos_support;
 
 use std::time::Duration;
 
-use groups::ids::{Ballot, InstanceId, NodeId};
+use groups::ids::{Ballot, Boot, InstanceId, NodeId};
 use groups::kv::{Command, Outcome};
 use groups::paxos::Message;
 use groups::paxos::message::{Prepare, Probe};
@@ -125,7 +125,8 @@ fn a_new_life_promises_nothing_for_one_lease() {
 fn who_says_that_it_leads_no_more_binds_nobody() {
     let mut world = led();
     let held = promised(&world, 2);
-    let probe = |renounced| Message::Probe(Probe { attempt: 0, chosen: InstanceId(1), renounced });
+    let probe =
+        |renounced| Message::Probe(Probe { attempt: 0, chosen: InstanceId(1), life: Boot(1), renounced });
     world.hand_over(1, 2, probe(Ballot { round: held.round - 1, node: NodeId(1) }));
     prepare(&mut world, 3, 2, Ballot::ZERO);
     assert_eq!(promised(&world, 2), held, "that was said before it led");

@@ -77,6 +77,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
         Message::Probe(m) => {
             head.put_u64_le(m.attempt);
             head.put_u64_le(m.chosen.0);
+            head.put_u64_le(m.life.0);
             put_ballot(head, m.renounced);
             (PROBE, Bytes::new())
         }
@@ -84,6 +85,7 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             head.put_u64_le(m.attempt);
             head.put_u8(u8::from(m.granted));
             put_ballot(head, m.promised);
+            head.put_u64_le(m.life.0);
             put_ballot(head, m.renounced);
             (PROBE_REPLY, Bytes::new())
         }
@@ -181,11 +183,17 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
 pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
     let mut r = Reader { kind, body };
     let message = match kind {
-        PROBE => Message::Probe(Probe { attempt: r.u64()?, chosen: r.instance()?, renounced: r.ballot()? }),
+        PROBE => Message::Probe(Probe {
+            attempt: r.u64()?,
+            chosen: r.instance()?,
+            life: Boot(r.u64()?),
+            renounced: r.ballot()?,
+        }),
         PROBE_REPLY => Message::ProbeReply(ProbeReply {
             attempt: r.u64()?,
             granted: r.flag()?,
             promised: r.ballot()?,
+            life: Boot(r.u64()?),
             renounced: r.ballot()?,
         }),
         PREPARE => {

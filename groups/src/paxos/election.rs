@@ -162,7 +162,7 @@ impl Replica {
     }
 
     pub(super) fn on_probe(&mut self, from: NodeId, m: &Probe, now: Time, peers: &Peers, ready: &mut Ready) {
-        self.release(from, m.renounced);
+        self.release(from, m.life, m.renounced, peers);
         if self.leader == Some(from) {
             // Whoever looks for a leader is none.
             self.leader = None;
@@ -175,8 +175,8 @@ impl Replica {
         let behind = m.chosen.plus(self.tuning.ahead as u64) < self.chosen;
         let granted = !self.has_live_leader(now, peers) && !behind && self.is_voter();
         let (promised, renounced) = (self.promised, self.renounced());
-        let reply = ProbeReply { attempt: m.attempt, granted, promised, renounced };
-        self.send_after_sync(from, Message::ProbeReply(reply), ready);
+        let reply = ProbeReply { attempt: m.attempt, granted, promised, life: self.life, renounced };
+        self.send(from, Message::ProbeReply(reply), ready);
         if !self.is_voter() && m.chosen > self.chosen {
             // It may have been admitted and not know it yet. Then the candidate needs its vote.
             self.want(from, m.chosen, now);
@@ -193,7 +193,7 @@ impl Replica {
         random: &mut Random,
         ready: &mut Ready,
     ) {
-        self.release(from, m.renounced);
+        self.release(from, m.life, m.renounced, peers);
         let plausible = self.plausible(m.promised) || m.promised == Ballot::ZERO;
         let Role::Probing(probing) = &mut self.role else { return };
         if probing.attempt != m.attempt || !m.granted || !plausible {
@@ -206,9 +206,8 @@ impl Replica {
 
     /// Asks whether a leader is missed; the attempt 0 asks nothing and says that there is none here.
     pub(super) fn send_probe(&self, to: NodeId, attempt: u64, ready: &mut Ready) {
-        let probe = Probe { attempt, chosen: self.chosen, renounced: self.renounced() };
-        // What it renounces must be on the disk, or its next life would lead at it.
-        self.send_after_sync(to, Message::Probe(probe), ready);
+        let probe = Probe { attempt, chosen: self.chosen, life: self.life, renounced: self.renounced() };
+        self.send(to, Message::Probe(probe), ready);
     }
 
     fn end_probe(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) {

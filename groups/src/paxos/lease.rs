@@ -7,7 +7,7 @@ use super::ready::Ready;
 use super::replica::{Replica, Role};
 use std::time::Duration;
 
-use crate::ids::{Ballot, InstanceId, NodeId};
+use crate::ids::{Ballot, Boot, InstanceId, NodeId};
 use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
 use crate::time::Time;
@@ -45,9 +45,10 @@ impl Replica {
         }
     }
 
-    /// `from` leads at no ballot up to this one, and holds no lease with any of them.
-    pub(super) fn release(&mut self, from: NodeId, renounced: Ballot) {
-        if self.promised.node == from && self.promised <= renounced {
+    /// This life of `from` leads at no ballot up to this one, and holds no lease with any of them. What an
+    /// earlier life had promised when it said so need not have been on its disk: the next may lead at it.
+    pub(super) fn release(&mut self, from: NodeId, life: Boot, renounced: Ballot, peers: &Peers) {
+        if self.promised.node == from && self.promised <= renounced && life == peers.boot_of(from) {
             self.confirmed = Ballot::ZERO;
         }
     }
@@ -56,7 +57,7 @@ impl Replica {
     /// life's already, its leader must not count on it before it is confirmed again: returns whether
     /// there was anything that binds.
     pub fn peer_restarted(&mut self, node: NodeId) -> bool {
-        let bound = self.promised.node == node && self.confirmed == self.promised;
+        let bound = self.promised.node == node;
         if bound {
             self.confirmed = Ballot::ZERO;
         }

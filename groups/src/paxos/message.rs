@@ -39,8 +39,10 @@ pub struct Probe {
     pub attempt: u64,
     /// The end of the candidate's chosen prefix.
     pub chosen: InstanceId,
-    /// The sender leads at no ballot up to this one, which is on its disk, and never will again: no lease of
-    /// its binds anybody to them.
+    /// The sender's life.
+    pub life: Boot,
+    /// That life leads at no ballot up to this one, and never will again: no lease of its binds anybody
+    /// to them.
     pub renounced: Ballot,
 }
 
@@ -53,6 +55,8 @@ pub struct ProbeReply {
     pub granted: bool,
     /// The highest ballot promised here; the candidate goes above it.
     pub promised: Ballot,
+    /// The sender's life.
+    pub life: Boot,
     /// As in [`Probe`]; zero when the sender leads or stands for election.
     pub renounced: Ballot,
 }
