@@ -137,7 +137,7 @@ const MAX_UNREAD: usize = 1 << 20;
 
 #[derive(Debug)]
 enum Slot {
-    Waiting(Join),
+    Waiting(Box<Join>),
     Ready(Reply),
     /// A node command: its task will fill it.
     Later,
@@ -467,7 +467,7 @@ impl Connection {
             self.push(Slot::Ready(join.reply(self.max_value)));
             return Ok(());
         }
-        let request = self.push(Slot::Waiting(join));
+        let request = self.push(Slot::Waiting(Box::new(join)));
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);
             worker.submit(Request {
