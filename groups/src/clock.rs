@@ -28,6 +28,10 @@ use crate::time::Time;
 /// So many lives end with one entry: applying it is a short step for every replica.
 pub const EXPIRED_AT_ONCE: u32 = 1024;
 
+/// Stamps are whole milliseconds, rounded down: a life counts from a little before the moment at which
+/// it was given, and ends by a clock that has not begun this one.
+const BEGUN_MILLI: u64 = 1;
+
 /// The clock of one group, at one member.
 #[derive(Debug, Default)]
 pub struct Clock {
@@ -80,7 +84,7 @@ impl Clock {
     /// The entry that ends what is over now; `None` while nothing is, or one is under way.
     #[must_use]
     pub fn expire(&self, state: &State, me: NodeId, now: Time) -> Option<Bytes> {
-        let clock = self.now(state, me, now);
+        let clock = self.now(state, me, now).saturating_sub(BEGUN_MILLI);
         let due = self.expiring.is_none() && state.next_deadline().is_some_and(|at| at <= clock);
         (due && self.begun.is_some()).then(|| value::expire(clock, EXPIRED_AT_ONCE))
     }
@@ -94,7 +98,7 @@ impl Clock {
     #[must_use]
     pub fn wakes(&self, state: &State) -> Option<Time> {
         let begun = self.begun.filter(|_| self.expiring.is_none())?;
-        let left = state.next_deadline()?.saturating_sub(begun.clock);
+        let left = state.next_deadline()?.saturating_sub(begun.clock).saturating_add(BEGUN_MILLI);
         Some(begun.at + Duration::from_millis(left))
     }
 }

@@ -134,7 +134,7 @@ impl State {
             Value::Members(list) => self.members = Some(Members::since(instance, list)),
             Value::Expire { clock, most } => {
                 self.clock = self.clock.max(clock);
-                self.expire(most);
+                self.expire(clock, most);
             }
             Value::Batch(commands) => {
                 self.clock = self.clock.max(commands.clock());
@@ -504,10 +504,10 @@ impl State {
         if value { Outcome::Value(answer) } else { Outcome::Integer(i64::from(changed)) }
     }
 
-    /// Removes items whose life is over, those that ended first first, at most so many.
-    fn expire(&mut self, most: u32) {
+    /// Removes items whose life is over at `clock`, those that ended first first, at most so many.
+    fn expire(&mut self, clock: u64, most: u32) {
         for _ in 0..most {
-            let Some((_, key)) = self.deadlines.first().filter(|(at, _)| *at <= self.clock) else { return };
+            let Some((_, key)) = self.deadlines.first().filter(|(at, _)| *at <= clock) else { return };
             let key = key.clone();
             self.unset(&key);
         }

@@ -90,8 +90,8 @@ pub fn check(verdict: Option<Verdict>) -> Bytes {
     Bytes::from(out)
 }
 
-/// The value that moves the group's clock to `clock` and ends the lives that are over then, those
-/// that ended first first, at most so many.
+/// The value that ends the lives that are over when the group's clock shows `clock`, those that
+/// ended first first, at most so many; it moves the clock there, if it is not beyond it.
 #[must_use]
 pub fn expire(clock: u64, most: u32) -> Bytes {
     let mut out = Vec::with_capacity(13);
