@@ -153,7 +153,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 66] = [
+    pub const ALL: [Bug; 69] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -220,6 +220,9 @@ impl Bug {
         Bug::WatchSkipsGap,
         Bug::WatchSkipsOne,
         Bug::ScanSkipsAtPageEnd,
+        Bug::ExpiryByOwnClock,
+        Bug::ReqIgnored,
+        Bug::ReqsNotInCheckpoint,
     ];
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use groups::ids::GroupId;
 use groups::kv;
-use groups::kv::{Command, Condition, Want};
+use groups::kv::{Command, Condition, Life, Renewal, Want, When};
 use groups::random::Random;
 use groups::time::Time;
 use server::node::requests::{Completion, Refusal, Request, Token};
@@ -16,19 +16,27 @@ use server::node::requests::{Completion, Refusal, Request, Token};
 use crate::coverage::{Coverage, Event};
 use crate::history::{Action, Call, ClientLog, Outcome};
 use crate::judges::ReadOrder;
+use crate::resend::{Numbered, Resends};
 use crate::tellers::{self, Ending, Part, Teller};
 
 /// The longest pipeline.
 const PIPELINE: u64 = 5;
 
-/// What a key is used for. Numbers, growing texts and plain values have commands of their own;
-/// a steady key is never removed, so that a read behind a write has something to see.
+/// What a key is used for. Numbers, growing texts, plain values and lives have commands of their
+/// own; a steady key is never removed, so that a read behind a write has something to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Use {
     Plain,
     Steady,
     Number,
     Text,
+    Mortal,
+}
+
+/// When a key may vanish at the soonest that is to be there for so many milliseconds, in nanoseconds
+/// from the sending of its write: a leader's clock may run nearly twice as fast as it should.
+fn earliest(life: u64) -> u64 {
+    life * 1_000_000 * 10 / 19
 }
 
 /// The keys of a run.
@@ -46,17 +54,20 @@ impl Keys {
     }
 
     fn used_for(number: u64) -> Use {
-        [Use::Plain, Use::Steady, Use::Number, Use::Text][(number % 4) as usize]
+        [Use::Plain, Use::Steady, Use::Number, Use::Text, Use::Mortal][(number % 5) as usize]
     }
 
     /// Spread so that every group has keys of several uses.
     fn group(&self, number: u64) -> GroupId {
-        GroupId(((number + number / 4) % self.groups) as u32)
+        GroupId(((number + number / 5) % self.groups) as u32)
     }
 }
 
 struct Flight {
-    call: Call,
+    /// `None` for a copy of a write that was answered before.
+    call: Option<Call>,
+    /// For a numbered write: whether a copy may have been applied before, and what it was answered.
+    numbered: Option<(bool, Option<kv::Outcome>)>,
     action: Action,
     key: u64,
     group: GroupId,
@@ -86,6 +97,8 @@ pub struct Client {
     calls: u64,
     /// The longest plain value it writes.
     value_bytes: u64,
+    /// Numbered writes that it will send again.
+    resends: Resends,
     /// What it last saw of each key.
     seen: BTreeMap<u64, (Vec<u8>, u64)>,
 }
@@ -106,6 +119,7 @@ impl Client {
             transactions: BTreeMap::new(),
             calls: 0,
             value_bytes,
+            resends: Resends::default(),
             seen: BTreeMap::new(),
         }
     }
@@ -183,6 +197,10 @@ impl Client {
         }
         let length = if self.random.below(2) == 0 { 1 } else { 2 + self.random.below(PIPELINE - 1) };
         let mut requests = Vec::with_capacity(length as usize);
+        for numbered in self.resends.due(&mut self.random) {
+            coverage.event(if numbered.call.is_some() { Event::Resent } else { Event::Echoed });
+            requests.push(self.send_again(numbered));
+        }
         // A pipeline often stays with one key: only then does its own order matter.
         let favourite = self.random.below(keys.count);
         for _ in 0..length {
@@ -190,6 +208,26 @@ impl Client {
             requests.push(self.request(key, keys, now, order, coverage));
         }
         requests
+    }
+
+    /// Another copy of a numbered write.
+    fn send_again(&mut self, numbered: Numbered) -> Request {
+        self.calls += 1;
+        let number = self.calls;
+        let Numbered { call, action, key, group, command, doubtful, answered } = numbered;
+        let flight = Flight {
+            call,
+            numbered: Some((doubtful, answered)),
+            action,
+            key,
+            group,
+            shows: false,
+            write: true,
+            command: command.clone(),
+        };
+        self.flights.insert(number, flight);
+        let token = Token { connection: self.connection(), request: number };
+        Request { token, group, read: false, ordered: false, stale: None, command }
     }
 
     fn request(
@@ -204,8 +242,13 @@ impl Client {
         let number = self.calls;
         let name = Bytes::from(format!("k{key}"));
         let group = keys.group(key);
-        let (action, command) = self.command(key, &name);
+        let (action, mut command) = self.command(key, &name);
         let read = command.is_read();
+        let mut numbered = None;
+        if !read && self.random.below(4) == 0 {
+            command = self.resends.number(self.index, command);
+            numbered = Some((false, None));
+        }
         // As the server's connections do it: a read waits for the writes before it.
         let ordered = read && self.flights.values().any(|f| f.write && f.group == group);
         if ordered {
@@ -219,9 +262,10 @@ impl Client {
         let bound = 20 << self.random.below(6);
         let stale = (read && !ordered && self.random.below(4) == 0).then(|| Duration::from_millis(bound));
         let earlier = stale.map_or(0, |bound| (bound + bound / 20).as_nanos() as u64);
-        let call = self.log.invoke(&name, now.nanos().saturating_sub(earlier), action.clone());
+        let call = Some(self.log.invoke(&name, now.nanos().saturating_sub(earlier), action.clone()));
         let command = command.to_bytes();
-        let flight = Flight { call, action, key, group, shows, write: !read, command: command.clone() };
+        let flight =
+            Flight { call, numbered, action, key, group, shows, write: !read, command: command.clone() };
         self.flights.insert(number, flight);
         Request {
             token: Token { connection: self.connection(), request: number },
@@ -276,10 +320,31 @@ impl Client {
                 let action = Action::Append(tail.to_vec());
                 (action, Command::Append { key: name.clone(), value: tail, max: 40 })
             }
+            (Use::Mortal, 4..=7) => {
+                let life = self.life();
+                let action = Action::PutFor { value: value.clone(), life: earliest(life) };
+                let (condition, want) = (Condition::None, Want::Revision);
+                let (key, value, life) = (name.clone(), value.into(), Life::For(life));
+                (action, Command::PutFor { key, value, condition, want, life })
+            }
+            (Use::Mortal, 8 | 9) => {
+                let life = if self.random.below(3) == 0 { None } else { Some(self.life()) };
+                let renewal = Renewal { life, when: When::default(), value: false };
+                (Action::Renew(life.map(earliest)), Command::Renew { key: name.clone(), renewal })
+            }
+            (Use::Mortal, 10) => (Action::SetNx(value.clone()), put(value, Condition::Absent, Want::Done)),
+            (Use::Mortal, _) if self.random.below(2) == 0 => take(),
+            (Use::Mortal, _) => (Action::Put(value.clone()), put(value, Condition::None, Want::Done)),
             (Use::Number, _) => delete(),
             (Use::Text, 9) => (Action::GetSet(value.clone()), put(value, Condition::None, Want::Previous)),
             (Use::Text, _) => take(),
         }
+    }
+
+    /// How long a key is to be there, in milliseconds.
+    fn life(&mut self) -> u64 {
+        let most = if self.random.below(2) == 0 { 200 } else { 3_000 };
+        20 + self.random.below(most)
     }
 
     /// An answer of the node. Returns what it was, or `None` when nobody waits for it.
@@ -311,8 +376,20 @@ impl Client {
         {
             self.seen.insert(flight.key, (value.to_vec(), *revision));
         }
+        if let Some((_, Some(first))) = &flight.numbered {
+            let again = completion.result.ok();
+            let lost = |o: &kv::Outcome| matches!(o, kv::Outcome::Forgotten { .. } | kv::Outcome::Unkept);
+            if let Some(again) = again.filter(|again| again != first && !lost(again)) {
+                let what = format!("{} of k{}", flight.action, flight.key);
+                return Err(format!(
+                    "{what} was answered {first:?}, and {again:?} when it was sent again with the same number"
+                ));
+            }
+            return Ok(self.end(number, now, Outcome::Unknown));
+        }
+        let first = completion.result.clone().ok();
         let outcome = match (completion.result, &flight.action) {
-            (Err(Refusal::InDoubt), _) => {
+            (Err(Refusal::InDoubt) | Ok(kv::Outcome::Forgotten { .. } | kv::Outcome::Unkept), _) => {
                 coverage.event(Event::InDoubt);
                 Outcome::Unknown
             }
@@ -327,13 +404,30 @@ impl Client {
             }
             (Ok(kv::Outcome::Done), _) => Outcome::Done,
             (Ok(kv::Outcome::Revision(revision)), _) => Outcome::Revision(revision),
-            (Ok(kv::Outcome::Integer(n)), Action::Delete | Action::Cas { .. }) => Outcome::Flag(n == 1),
+            (Ok(kv::Outcome::Integer(n)), Action::Delete | Action::Cas { .. } | Action::Renew(_)) => {
+                Outcome::Flag(n == 1)
+            }
             (Ok(kv::Outcome::Integer(n)), _) => Outcome::Number(n),
             (Ok(kv::Outcome::Value(v)), Action::Get) => Outcome::Versioned(v.map(|(v, r)| (v.to_vec(), r))),
             (Ok(kv::Outcome::Value(v)), _) => Outcome::Value(v.map(|(v, _)| v.to_vec())),
             (Ok(other), _) => return Err(format!("no such answer: {other:?}")),
         };
         order.answered(self.connection(), number, revision)?;
+        if let (Some(flight), Some(first)) = (self.flights.get(&number), first)
+            && flight.numbered.is_some()
+            && !matches!(outcome, Outcome::Unknown | Outcome::NotApplied)
+        {
+            let copy = Numbered {
+                call: None,
+                action: flight.action.clone(),
+                key: flight.key,
+                group: flight.group,
+                command: flight.command.clone(),
+                doubtful: false,
+                answered: Some(first),
+            };
+            self.resends.echo(copy, &mut self.random);
+        }
         Ok(self.end(number, now, outcome))
     }
 
@@ -366,21 +460,32 @@ impl Client {
     }
 
     fn end(&mut self, number: u64, now: Time, outcome: Outcome) -> Option<Answered> {
-        let Flight { call, action, key, group, command, .. } = self.flights.remove(&number)?;
-        let only = matches!(
-            action,
-            Action::Put(_)
-                | Action::SetNx(_)
-                | Action::GetSet(_)
-                | Action::Cas { .. }
-                | Action::PutIfRev { .. }
-        )
-        .then_some((group, command));
+        let Flight { call, numbered, action, key, group, command, .. } = self.flights.remove(&number)?;
+        let only = numbered.is_none()
+            && matches!(
+                action,
+                Action::Put(_)
+                    | Action::SetNx(_)
+                    | Action::GetSet(_)
+                    | Action::Cas { .. }
+                    | Action::PutIfRev { .. }
+            );
+        let only = only.then(|| (group, command.clone()));
         let refused = matches!(outcome, Outcome::Unknown | Outcome::NotApplied);
         if !refused {
             self.content += 1;
         }
-        self.log.respond(call, now.nanos(), outcome.clone());
+        if let Some(call) = call {
+            let doubtful = matches!(numbered, Some((true, _))) || outcome == Outcome::Unknown;
+            if numbered.is_some() && refused && doubtful {
+                // Nobody knows yet: the next copy may tell. One that is given up for it stays open.
+                let (call, action) = (Some(call), action.clone());
+                let again = Numbered { call, action, key, group, command, doubtful, answered: None };
+                drop(self.resends.keep(again));
+            } else {
+                self.log.respond(call, now.nanos(), outcome.clone());
+            }
+        }
         Some(Answered { number, what: What::One { key, action, outcome }, refused, only })
     }
 

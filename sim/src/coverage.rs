@@ -41,6 +41,9 @@ pub enum Event {
     Pinned,
     Scanned,
     Watched,
+    Resent,
+    Echoed,
+    LivesEnded,
 }
 
 /// The events and what they are called in the report.
@@ -77,6 +80,9 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Pinned, "segments kept because they were being sent"),
     (Event::Scanned, "pages and steps of walks"),
     (Event::Watched, "answers to watches"),
+    (Event::Resent, "numbered writes in doubt sent again"),
+    (Event::Echoed, "numbered writes answered a second time"),
+    (Event::LivesEnded, "entries that ended lives"),
 ];
 
 /// Counts of one run, or of many.

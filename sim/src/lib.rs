@@ -17,6 +17,7 @@ pub mod machine;
 pub mod network;
 pub mod observers;
 pub mod plan;
+pub mod resend;
 pub mod schedule;
 pub mod shrink;
 pub mod story;

@@ -217,6 +217,10 @@ impl World {
         for machine in &self.machines {
             machine.counters().for_each(|c| self.coverage.count(c));
         }
+        for group in (0..self.plan.cluster.groups).map(GroupId) {
+            self.coverage
+                .events(coverage::Event::LivesEnded, self.judges.ledger().group(group).ended_lives());
+        }
         let logs = self.clients.into_iter().map(|c| c.log);
         let history = History::from_logs(logs).map_err(|e| failed(e.to_string()))?;
         let limits = history::Limits { steps_per_key: CHECKER_STEPS };

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use groups::ids::{Ballot, GroupId, InstanceId, Member, NodeId, StorageId};
+use groups::kv::value::Value;
 use groups::kv::{Change, Outcome, Since, State, Ticket};
 use groups::log::Record;
 use groups::paxos::{Members, Replica, chain};
@@ -276,6 +277,13 @@ impl GroupLedger {
     #[must_use]
     pub fn end(&self) -> InstanceId {
         InstanceId(self.prefix.len() as u64)
+    }
+
+    /// How many values of the prefix have ended lives.
+    #[must_use]
+    pub fn ended_lives(&self) -> u64 {
+        let ends = |d: &&Decided| matches!(Value::decode(d.value.clone()), Ok(Value::Expire { .. }));
+        self.prefix.iter().filter(ends).count() as u64
     }
 
     /// A chosen value of the prefix.
