@@ -16,6 +16,9 @@ const GRACE_MILLIS: u64 = 2_500;
 /// So often may the round rise after that: a word or two may have been on a slow link.
 const RISES: u64 = 2;
 
+/// Rounds that a disk in the place of a lost one leaves out.
+const OF_A_LOST_DISK: u64 = 1 << 16;
+
 /// See the module.
 #[derive(Default)]
 pub struct Ballots {
@@ -72,7 +75,8 @@ impl Judge for Ballots {
             return Ok(());
         }
         let begun = *at.get_or_insert(round);
-        if round > begun + RISES {
+        // A disk in the place of a lost one begins so many rounds further on: one rise, however far.
+        if (round - begun.min(round)) % OF_A_LOST_DISK > RISES {
             return Err(format!(
                 "the ballots of group {group} have risen from round {begun} to {round} while no majority was \
                  connected"
