@@ -81,7 +81,7 @@ fn every_planted_bug_is_found() {
 #[test]
 fn replicas_find_by_themselves_that_a_state_is_wrong() {
     for (bug, words) in
-        [(Bug::StateSkewed, "this replica is wrong"), (Bug::NodeInApply, "no majority had the same state")]
+        [(Bug::StateSkewed, "a majority"), (Bug::NodeInApply, "no majority had the same state")]
     {
         let found = hunt_in(bug, |plan| World::new(plan).trusting());
         let (seed, how) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
