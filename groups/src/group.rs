@@ -704,7 +704,7 @@ impl Group {
         let applied = self.state.applied();
         let proven = if self.replica.is_leader() {
             self.replica.opening().is_some_and(|opening| applied >= opening)
-                && self.replica.leased_until(peers).is_some_and(|until| now < until)
+                && self.replica.is_leased(peers, now)
         } else {
             let (at, instance) = self.replica.fresh();
             let fresh = at > Time::ZERO && now.since(at) <= bound || planted::is(Bug::StaleWithoutBound);
@@ -722,7 +722,7 @@ impl Group {
         if self.reads.is_empty() {
             return;
         }
-        if self.replica.leased_until(peers).is_some_and(|until| now < until) {
+        if self.replica.is_leased(peers, now) {
             self.waiting_count += self.reads.len();
             self.replica.counters.leased += self.reads.len() as u64;
             return self.deferred.append(&mut self.reads);

@@ -110,6 +110,29 @@ enum Event {
     Census,
 }
 
+impl Event {
+    /// The process that it is for, if it is for one: nobody gets it after that life, and a paused one
+    /// gets it later. What comes over a connection has the connection's life instead.
+    fn process(&self) -> Option<(usize, u64)> {
+        match self {
+            Event::Tick { machine, life }
+            | Event::LogDone { machine, life }
+            | Event::MirrorStep { machine, life }
+            | Event::LearnerStep { machine, life }
+            | Event::Requests { machine, life, .. }
+            | Event::Pulls { machine, life, .. } => Some((*machine, *life)),
+            Event::Deliver { .. }
+            | Event::Act { .. }
+            | Event::Observe
+            | Event::GiveUp { .. }
+            | Event::Restart { .. }
+            | Event::FaultBegins { .. }
+            | Event::FaultEnds { .. }
+            | Event::Census => None,
+        }
+    }
+}
+
 /// The world.
 pub struct World {
     plan: Plan,
@@ -382,15 +405,17 @@ impl World {
             return Err("a storm: far more events than so much simulated time explains".into());
         }
         self.story.mix(now.nanos());
+        if let Some((machine, life)) = event.process() {
+            if !self.is_life(machine, life) {
+                return Ok(());
+            }
+            if let Some(later) = self.pause_of(machine) {
+                self.schedule.at(later, event);
+                return Ok(());
+            }
+        }
         match event {
             Event::Tick { machine, life } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::Tick { machine, life });
-                    return Ok(());
-                }
                 let wishes = self.machines[machine].tick(now);
                 self.schedule.after(TICK, Event::Tick { machine, life });
                 self.fulfil(machine, wishes)?;
@@ -416,14 +441,7 @@ impl World {
                 let wishes = self.machines[to].deliver(node, frames, now);
                 self.fulfil(to, wishes)?;
             }
-            Event::LogDone { machine, life } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::LogDone { machine, life });
-                    return Ok(());
-                }
+            Event::LogDone { machine, .. } => {
                 self.story.mix(machine as u64);
                 let wishes = self.machines[machine].log_done(now);
                 if wishes.died.is_none() && !wishes.log_waits {
@@ -431,25 +449,11 @@ impl World {
                 }
                 self.fulfil(machine, wishes)?;
             }
-            Event::MirrorStep { machine, life } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::MirrorStep { machine, life });
-                    return Ok(());
-                }
+            Event::MirrorStep { machine, .. } => {
                 let wishes = self.machines[machine].mirror_step(now);
                 self.fulfil(machine, wishes)?;
             }
-            Event::LearnerStep { machine, life } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::LearnerStep { machine, life });
-                    return Ok(());
-                }
+            Event::LearnerStep { machine, .. } => {
                 let wishes = self.machines[machine].learner_step(now);
                 self.fulfil(machine, wishes)?;
             }
@@ -459,27 +463,13 @@ impl World {
                 }
             }
             Event::Act { client } => self.act(client),
-            Event::Requests { machine, life, requests } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::Requests { machine, life, requests });
-                    return Ok(());
-                }
+            Event::Requests { machine, requests, .. } => {
                 if let Some(wishes) = self.machines[machine].request(requests, now) {
                     self.fulfil(machine, wishes)?;
                 }
             }
             Event::Observe => self.observe(),
-            Event::Pulls { machine, life, pulls } => {
-                if !self.is_life(machine, life) {
-                    return Ok(());
-                }
-                if let Some(later) = self.pause_of(machine) {
-                    self.schedule.at(later, Event::Pulls { machine, life, pulls });
-                    return Ok(());
-                }
+            Event::Pulls { machine, pulls, .. } => {
                 if let Some(wishes) = self.machines[machine].pull(pulls, now) {
                     self.fulfil(machine, wishes)?;
                 }

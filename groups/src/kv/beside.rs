@@ -9,6 +9,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::command::put_sized;
 use super::once::Clients;
 use super::session::Sessions;
 
@@ -24,11 +25,7 @@ pub fn encode(clock: u64, clients: &Clients, sessions: &Sessions) -> Bytes {
     let mut out = Vec::with_capacity(64 + sessions.len());
     out.put_u8(VERSION);
     out.put_u64_le(clock);
-    let length = out.len();
-    out.put_u32_le(0);
-    clients.encode(&mut out);
-    let encoded = (out.len() - length - 4) as u32;
-    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+    put_sized(&mut out, |out| clients.encode(out));
     out.put_slice(&sessions);
     Bytes::from(out)
 }

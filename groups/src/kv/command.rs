@@ -417,6 +417,15 @@ fn put_terms(out: &mut Vec<u8>, condition: &Condition, want: Want) {
     put_condition(out, condition);
 }
 
+/// Writes what `write` does behind its length, which is known only then.
+pub fn put_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
+    let length = out.len();
+    out.put_u32_le(0);
+    write(out);
+    let written = (out.len() - length - 4) as u32;
+    out[length..length + 4].copy_from_slice(&written.to_le_bytes());
+}
+
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Buf, BufMut, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::command::put_sized;
 use super::outcome::{Failure, Outcome};
 use crate::planted::{self, Bug};
 
@@ -237,11 +238,7 @@ impl Clients {
                 out.put_u64_le(answer.print);
                 out.put_u8(u8::from(answer.outcome.is_some()));
                 if let Some(outcome) = &answer.outcome {
-                    let length = out.len();
-                    out.put_u32_le(0);
-                    outcome.encode(out);
-                    let encoded = (out.len() - length - 4) as u32;
-                    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+                    put_sized(out, |out| outcome.encode(out));
                 }
             }
         }

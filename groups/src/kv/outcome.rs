@@ -3,7 +3,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::{BadCommand, MAX_KEYS, Reader};
+use super::command::{BadCommand, MAX_KEYS, Reader, put_sized};
 use super::history::{self, Change};
 use super::scan::Page;
 use super::transaction::MAX_PARTS;
@@ -137,11 +137,7 @@ impl Outcome {
                 out.put_u8(u8::from(*met));
                 out.put_u32_le(outcomes.len() as u32);
                 for outcome in outcomes {
-                    let length = out.len();
-                    out.put_u32_le(0);
-                    outcome.encode(out);
-                    let encoded = (out.len() - length - 4) as u32;
-                    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+                    put_sized(out, |out| outcome.encode(out));
                 }
             }
             Outcome::Failed(Failure::AnswerTooLong(max)) => {

@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::command::put_sized;
 use super::outcome::{Failure, Outcome};
 use crate::ids::{Boot, NodeId};
 use crate::planted::{self, Bug};
@@ -160,11 +161,7 @@ impl Sessions {
             out.put_u64_le(session.low);
             out.put_u32_le(session.outcomes.len() as u32);
             for outcome in &session.outcomes {
-                let length = out.len();
-                out.put_u32_le(0);
-                outcome.encode(&mut out);
-                let encoded = (out.len() - length - 4) as u32;
-                out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+                put_sized(&mut out, |out| outcome.encode(out));
             }
         }
         Bytes::from(out)

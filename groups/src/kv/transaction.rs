@@ -25,7 +25,7 @@ use bytes::{BufMut, Bytes};
 use super::command::{
     BadCommand, CHANGES, Command, Condition, ONCE, READ_TRANSACTION, Reader, SCAN, TRANSACTION, WALK, Want,
 };
-use super::command::{put_bytes, put_condition};
+use super::command::{put_bytes, put_condition, put_sized};
 use super::outcome::{Failure, Outcome};
 use super::state::{Item, State};
 use crate::planted::{self, Bug};
@@ -79,11 +79,7 @@ impl Transaction {
         for commands in [&self.then, &self.otherwise] {
             out.put_u32_le(commands.len() as u32);
             for command in commands {
-                let length = out.len();
-                out.put_u32_le(0);
-                command.encode(out);
-                let encoded = (out.len() - length - 4) as u32;
-                out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+                put_sized(out, |out| command.encode(out));
             }
         }
     }

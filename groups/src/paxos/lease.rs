@@ -97,6 +97,12 @@ impl Replica {
         ends.get(self.members.majority() - 1).copied()
     }
 
+    /// Whether this leader may answer alone what came before `now` was read.
+    #[must_use]
+    pub fn is_leased(&self, peers: &Peers, now: Time) -> bool {
+        self.leased_until(peers).is_some_and(|until| now < until)
+    }
+
     /// The moment that this follower's prefix up to the returned instance is known to have caught up
     /// with: everything acknowledged before it lies there.
     #[must_use]
@@ -121,7 +127,7 @@ impl Replica {
         if self.opening().is_none_or(|opening| self.chosen < opening) {
             return;
         }
-        if self.leased_until(peers).is_some_and(|until| now < until) {
+        if self.is_leased(peers, now) {
             let (ballot, mark) = (self.promised, self.mark());
             let answer = Advance { ballot, mark, barrier: 0, asked: m.sent, life: m.life };
             self.send(from, Message::Advance(answer), ready);

@@ -2,8 +2,10 @@
 //! idea; Ongaro, "Consensus", section 6.4.1 for a lease on heartbeats).
 //!
 //! A node that hears a heartbeat of a peer, and whose own words reach that peer, *grants*: for
-//! `lease` from then on, on its own clock, no group here promises anything to anybody else while
-//! its promise is that peer's. The next heartbeat back carries the stamp of the one that was
+//! `lease` from then on, on its own clock, no group here that has confirmed that peer's ballot in
+//! this life promises anything to anybody else, as long as that ballot is its promise. (Nobody counts
+//! on a follower before it has confirmed; and a group that is told that the peer leads no more, or
+//! hears a new life of it, is free.) The next heartbeat back carries the stamp of the one that was
 //! granted, so the leader counts from before it sent it, on its own clock, and a little less than
 //! `lease` for the drift of both (FAULTS, rule 13). A peer that this node hears and does not reach
 //! is granted nothing: it might have stepped down for want of answers, and would bind everybody

@@ -190,9 +190,7 @@ impl Check<'_, '_> {
 
     /// Gets of the key's group that were answered on a lease.
     fn leased(&self) -> Result<u64, Stop> {
-        let slot = slot_of(KEY.as_bytes()).0;
-        let overview = look(&self.cluster.addresses(), &Options::default())
-            .map_err(|error| Stop::Failed(error.to_string()))?;
+        let (slot, overview) = self.look()?;
         let group = overview.group_of(slot).map(|group| group.group);
         let lines = overview.nodes.iter().flat_map(|node| &node.groups);
         Ok(lines.filter(|line| Some(line.group) == group).map(|line| line.leased).sum())
@@ -275,11 +273,16 @@ impl Check<'_, '_> {
         (0..KEYS).try_for_each(|n| self.expect(node, &extra(n), &n.to_string()))
     }
 
-    /// Group and leader of the key that is watched.
-    fn leader(&mut self) -> Result<(u32, u32), Stop> {
-        let slot = slot_of(KEY.as_bytes()).0;
+    /// The slot of the key that is watched, and what the nodes say of themselves.
+    fn look(&self) -> Result<(u16, Overview), Stop> {
         let overview = look(&self.cluster.addresses(), &Options::default())
             .map_err(|error| Stop::Failed(error.to_string()))?;
+        Ok((slot_of(KEY.as_bytes()).0, overview))
+    }
+
+    /// Group and leader of the key that is watched.
+    fn leader(&mut self) -> Result<(u32, u32), Stop> {
+        let (slot, overview) = self.look()?;
         let found = overview.group_of(slot).and_then(|group| Some((group.group, group.leader?)));
         found.ok_or_else(|| {
             Stop::Failed(format!("the group of slot {slot} has no leader that a status names"))

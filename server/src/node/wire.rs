@@ -15,6 +15,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use groups::group::{Answer, Reply, Submission};
 use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
+use groups::kv::command::put_sized;
 use groups::kv::{Outcome, Ticket};
 use groups::peers::{Heartbeat, MAX_SHARDS, Memory, Tenure};
 use groups::time::Time;
@@ -194,13 +195,11 @@ pub fn put_answer(answer: &Answer, out: &mut Vec<u8>) {
     };
     out.put_u8(kind);
     out.put_u32_le(leader.0);
-    let length = out.len();
-    out.put_u32_le(0);
-    if let Reply::Outcome(outcome) = &answer.reply {
-        outcome.encode(out);
-    }
-    let encoded = (out.len() - length - 4) as u32;
-    out[length..length + 4].copy_from_slice(&encoded.to_le_bytes());
+    put_sized(out, |out| {
+        if let Reply::Outcome(outcome) = &answer.reply {
+            outcome.encode(out);
+        }
+    });
 }
 
 /// Decodes what follows the stamp of answers about `group` to this life of node `to`; `None`

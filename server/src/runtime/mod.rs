@@ -653,7 +653,7 @@ fn hand_over(posts: &[Arc<Post>]) {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             post.mail.push(Letter::Report(sender));
             if let Ok(report) = receiver.blocking_recv() {
-                led += report.groups.iter().filter(|group| group.role == "leader").count();
+                led += report.leads;
                 heirs |= report.heirs;
             }
         }

@@ -81,7 +81,9 @@ pub struct ShardReport {
     pub groups: Vec<GroupStatus>,
     /// The peers that it hears.
     pub alive: Vec<NodeId>,
-    /// One of them at least is not about to end itself.
+    /// How many groups it leads.
+    pub leads: usize,
+    /// One of the peers at least is not about to end itself.
     pub heirs: bool,
     /// Unanswered requests.
     pub open_requests: usize,
@@ -213,6 +215,7 @@ impl Worker {
         let some_group = groups.first().map_or(GroupId(0), |g| g.group);
         ShardReport {
             alive: peers.nodes().filter(|n| peers.alive(*n, some_group, now)).collect(),
+            leads: shard.host().leads(),
             heirs: peers.nodes().any(|n| peers.alive(n, some_group, now) && !peers.is_leaving(n)),
             open_requests: shard.open_requests().0,
             proven: peers.standing() == Standing::Proven,
