@@ -9,6 +9,9 @@ use thiserror::Error;
 
 use crate::handshake::MAX_CLUSTER_NAME;
 
+/// The longest list of peers: the number of a dialled link is a part of its events.
+pub(crate) const MAX_PEERS: usize = 1 << 12;
+
 /// Who this node is, as it introduces itself to its peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
@@ -125,20 +128,12 @@ impl Config {
 
     pub(crate) fn check(&self) -> Result<(), BadConfig> {
         self.identity.check()?;
-        let mut nodes: Vec<NodeId> = self.peers.iter().map(|(node, _)| *node).collect();
-        nodes.sort_unstable();
-        if nodes.first() == Some(&NodeId(0)) {
-            return Err(BadConfig::NodeZero);
-        }
-        if let Some(pair) = nodes.windows(2).find(|pair| pair[0] == pair[1]) {
-            return Err(BadConfig::DuplicatePeer(pair[0]));
-        }
+        check_peers(&self.peers)?;
         let ms = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         let day = 86_400_000;
         let ranges = [
             ("max_frame", self.max_frame as u64, 1, 1 << 30),
             ("max_greeting", self.max_greeting as u64, 1, 1 << 16),
-            ("the number of peers", self.peers.len() as u64, 0, 1 << 12),
             ("backoff_min (ms)", ms(self.backoff_min), 1, day),
             ("backoff_max (ms)", ms(self.backoff_max), ms(self.backoff_min), day),
             ("handshake_timeout (ms)", ms(self.handshake_timeout), 1, day),
@@ -150,6 +145,22 @@ impl Config {
             Some((name, _, low, high)) => Err(BadConfig::Range(name, *low, *high)),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether that can be a list of peers.
+pub(crate) fn check_peers(peers: &[(NodeId, String)]) -> Result<(), BadConfig> {
+    if peers.len() > MAX_PEERS {
+        return Err(BadConfig::Range("the number of peers", 0, MAX_PEERS as u64));
+    }
+    let mut nodes: Vec<NodeId> = peers.iter().map(|(node, _)| *node).collect();
+    nodes.sort_unstable();
+    if nodes.first() == Some(&NodeId(0)) {
+        return Err(BadConfig::NodeZero);
+    }
+    match nodes.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => Err(BadConfig::DuplicatePeer(pair[0])),
+        None => Ok(()),
     }
 }
 

@@ -29,9 +29,9 @@ use crate::complaints::{Complaints, Who};
 use crate::dial::{Jitter, Resolver};
 use crate::handshake::{Part, Refusal, RefusalCode, judge};
 use crate::link::{Down, Inbound, Outbound, Phase, Stage};
-use crate::metrics::{Counters, LinkCounters};
-use crate::queue::Queue;
-use crate::{BindError, Config, Demux, Frame, Lane, Note, Rejection, Shared, Shelf, Side};
+use crate::metrics::Counters;
+use crate::peers::Peers;
+use crate::{BindError, Config, Demux, Frame, Lane, Note, Rejection, Shared, Side};
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -79,9 +79,9 @@ pub(crate) struct Socket {
 impl Socket {
     pub(crate) fn bind(mut config: Config) -> Result<Socket, BindError> {
         config.check()?;
-        let me = config.identity.node;
-        config.peers.retain(|(node, _)| *node != me);
-        config.peers.sort_unstable_by_key(|(node, _)| *node);
+        let peers = Peers::new(&config);
+        // The list of peers has an owner from here on.
+        config.peers = Vec::new();
 
         let address = config.listen;
         let (mut listener, local_addr) =
@@ -90,17 +90,8 @@ impl Socket {
         let waker = Waker::new(poll.registry(), WAKER).map_err(BindError::System)?;
         poll.registry().register(&mut listener, LISTENER, Interest::READABLE).map_err(BindError::System)?;
 
-        let shelf = |lane| {
-            let limit = match lane {
-                Lane::Consensus => config.consensus_queue_bytes,
-                Lane::Bulk => config.bulk_queue_bytes,
-            };
-            let queue = Queue::new(limit, config.max_frame);
-            Arc::new(Shelf { queue, counters: LinkCounters::default() })
-        };
-        let shelves = config.peers.iter().map(|(node, _)| (*node, Lane::ALL.map(shelf))).collect();
         let shared = Arc::new(Shared {
-            shelves,
+            peers,
             identity: RwLock::new(config.identity.clone()),
             notes: Mutex::new(Vec::new()),
             has_notes: AtomicBool::new(false),
@@ -160,13 +151,12 @@ impl<D: Demux> Driver<D> {
         let now = Instant::now();
         let mut outbounds = Vec::new();
         for lane in Lane::ALL {
-            for (node, address) in &config.peers {
-                let shelf = shared.shelf(*node, lane).expect("every peer has its shelves").clone();
+            for it in &*shared.peers.list() {
                 outbounds.push(Outbound {
-                    node: *node,
+                    node: it.node,
                     lane,
-                    address: address.clone(),
-                    shelf,
+                    address: it.address.clone(),
+                    shelf: it.shelves[lane.index()].clone(),
                     attempt: 0,
                     dial: 0,
                     next: now,
@@ -378,10 +368,12 @@ impl<D: Demux> Driver<D> {
                     code: RefusalCode::Renewed,
                     reason: format!("node {} has a new identity, connect again", me.node),
                 },
-                Phase::Up(up) => match judge(&me, |node| self.shared.knows(node), &up.hello, Part::Dial) {
-                    Ok(_) => continue,
-                    Err(refusal) => refusal,
-                },
+                Phase::Up(up) => {
+                    match judge(&me, |node| self.shared.peers.knows(node), &up.hello, Part::Dial) {
+                        Ok(_) => continue,
+                        Err(refusal) => refusal,
+                    }
+                }
             };
             over.push((*serial, refusal));
         }

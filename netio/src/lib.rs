@@ -38,7 +38,7 @@
 //!
 //! # Files
 //! `frame` the bytes on a link · `handshake` the bytes before · `link` one connection ·
-//! `queue` between senders and the loop · `driver` the loop · `dial` when and where to connect ·
+//! `peers` the list of them · `queue` between senders and the loop · `driver` the loop · `dial` when and where to connect ·
 //! `config` · `metrics`.
 
 mod complaints;
@@ -51,6 +51,7 @@ pub mod fuzz;
 pub mod handshake;
 mod link;
 mod metrics;
+mod peers;
 mod queue;
 
 use std::io;
@@ -69,8 +70,8 @@ pub use frame::{Decoder, Frame, FrameBatch, NO_GROUP};
 pub use handshake::RefusalCode;
 pub use metrics::{LinkStats, Stats};
 
-use metrics::{Counters, LinkCounters};
-use queue::Queue;
+use metrics::Counters;
+use peers::{Peers, Shelf};
 
 /// What a link is for. Each lane has its own connection and queue, so that a checkpoint never
 /// stands in front of a heartbeat.
@@ -183,13 +184,6 @@ pub enum SendError {
     },
 }
 
-/// One peer and lane, as the senders and the loop share it.
-#[derive(Debug)]
-pub(crate) struct Shelf {
-    pub(crate) queue: Queue,
-    pub(crate) counters: LinkCounters,
-}
-
 /// What the loop is told from outside.
 #[derive(Debug)]
 pub(crate) enum Note {
@@ -200,8 +194,7 @@ pub(crate) enum Note {
 /// What the loop and the handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// Sorted by node; one shelf per lane.
-    pub(crate) shelves: Vec<(NodeId, [Arc<Shelf>; 2])>,
+    pub(crate) peers: Peers,
     pub(crate) identity: RwLock<Identity>,
     pub(crate) notes: Mutex<Vec<Note>>,
     pub(crate) has_notes: AtomicBool,
@@ -213,15 +206,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn shelf(&self, node: NodeId, lane: Lane) -> Option<&Arc<Shelf>> {
-        let at = self.shelves.binary_search_by_key(&node, |(node, _)| *node).ok()?;
-        Some(&self.shelves[at].1[lane.index()])
-    }
-
-    pub(crate) fn knows(&self, node: NodeId) -> bool {
-        self.shelves.binary_search_by_key(&node, |(node, _)| *node).is_ok()
-    }
-
     pub(crate) fn note(&self, note: Note) {
         self.notes.lock().push(note);
         self.has_notes.store(true, Ordering::SeqCst);
@@ -273,9 +257,7 @@ impl Bound {
     /// # Errors
     /// The configuration does not list that node.
     pub fn set_peer_address(&mut self, node: NodeId, address: String) -> Result<(), SendError> {
-        let entry = self.socket.config.peers.iter_mut().find(|(peer, _)| *peer == node);
-        entry.ok_or(SendError::UnknownPeer)?.1 = address;
-        Ok(())
+        self.socket.shared.peers.set_address(node, address)
     }
 
     /// Starts the network thread.
@@ -321,40 +303,23 @@ impl NetHandle {
     /// # Errors
     /// All frames of the batch were dropped, for the reason returned.
     pub fn send(&self, to: NodeId, lane: Lane, batch: FrameBatch) -> Result<(), SendError> {
-        let shelf = self.shared.shelf(to, lane).ok_or(SendError::UnknownPeer)?;
-        if batch.is_empty() {
-            return Ok(());
+        let queued = self.shared.peers.with(to, lane, |shelf| shelf.put(batch));
+        if queued.ok_or(SendError::UnknownPeer)?? {
+            self.shared.wake();
         }
-        let frames = batch.frames() as u64;
-        match shelf.queue.push(batch) {
-            Ok(wake) => {
-                shelf.counters.frames_queued.add(frames);
-                if wake {
-                    self.shared.wake();
-                }
-                Ok(())
-            }
-            Err(error) => {
-                match error {
-                    SendError::Full => shelf.counters.refused_full.add(frames),
-                    SendError::NotConnected => shelf.counters.refused_down.add(frames),
-                    SendError::UnknownPeer | SendError::TooLarge { .. } => (),
-                }
-                Err(error)
-            }
-        }
+        Ok(())
     }
 
     /// Frames for that peer and lane would be queued now.
     #[must_use]
     pub fn is_connected(&self, to: NodeId, lane: Lane) -> bool {
-        self.shared.shelf(to, lane).is_some_and(|shelf| shelf.queue.is_open())
+        self.shared.peers.with(to, lane, |shelf| shelf.queue.is_open()).unwrap_or(false)
     }
 
     /// Bytes that wait for that peer on that lane: a bulk sender paces itself by it.
     #[must_use]
     pub fn queued_bytes(&self, to: NodeId, lane: Lane) -> usize {
-        self.shared.shelf(to, lane).map_or(0, |shelf| shelf.queue.bytes())
+        self.shared.peers.with(to, lane, |shelf| shelf.queue.bytes()).unwrap_or(0)
     }
 
     /// Introduces this node differently from now on, which happens once, at its birth. Dialled
@@ -395,8 +360,9 @@ impl NetHandle {
     #[must_use]
     pub fn stats(&self) -> Stats {
         let counters = &self.shared.counters;
-        let links = self.shared.shelves.iter().flat_map(|(node, shelves)| {
-            Lane::ALL.into_iter().map(|lane| link_stats(*node, lane, &shelves[lane.index()]))
+        let peers = self.shared.peers.list();
+        let links = peers.iter().flat_map(|it| {
+            Lane::ALL.into_iter().map(|lane| link_stats(it.node, lane, &it.shelves[lane.index()]))
         });
         Stats {
             links: links.collect(),

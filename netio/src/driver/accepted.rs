@@ -141,8 +141,8 @@ impl<D: Demux> Driver<D> {
 
     pub(super) fn answer(&mut self, serial: usize, hello: Hello) -> Result<(), Down> {
         let me = self.shared.identity.read().clone();
-        let verdict =
-            judge(&me, |node| self.shared.knows(node), &hello, Part::Dial).and_then(|_| self.seat(&hello));
+        let verdict = judge(&me, |node| self.shared.peers.knows(node), &hello, Part::Dial)
+            .and_then(|_| self.seat(&hello));
         let Some(link) = self.inbounds.get_mut(&serial) else { return Ok(()) };
         let reply = Hello::new(&me, hello.lane, NodeId(0));
         if let Phase::Greeting(greeting) = &mut link.phase {
@@ -194,7 +194,7 @@ impl<D: Demux> Driver<D> {
         }
         self.replace(&hello);
 
-        let Some(shelf) = self.shared.shelf(hello.node, hello.lane).cloned() else { return };
+        let Some(shelf) = self.shared.peers.shelf(hello.node, hello.lane) else { return };
         let Some(link) = self.inbounds.get_mut(&serial) else { return };
         let Phase::Greeting(greeting) = &link.phase else { return };
         let node = hello.node;
@@ -253,7 +253,7 @@ impl<D: Demux> Driver<D> {
             tracing::debug!(%error, "a refusal could not be sent");
         }
         close(&self.poll, &mut link.stream);
-        let who = match node.filter(|node| self.shared.knows(*node)) {
+        let who = match node.filter(|node| self.shared.peers.knows(*node)) {
             Some(node) => Who::Node(node),
             None => Who::Address(link.remote.ip()),
         };

@@ -132,7 +132,7 @@ impl<D: Demux> Driver<D> {
             Message::Hello(hello) if conn.stage == Stage::Greeting => {
                 let part = Part::Answer(it.node);
                 let verdict =
-                    judge(&self.shared.identity.read(), |node| self.shared.knows(node), &hello, part);
+                    judge(&self.shared.identity.read(), |node| self.shared.peers.knows(node), &hello, part);
                 match verdict {
                     Ok(protocol) => self.outbound_up(link, &hello, protocol),
                     Err(refusal) => {

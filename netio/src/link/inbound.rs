@@ -8,9 +8,10 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::{Down, Progress, READ_BUDGET, read_some};
+use crate::Peer;
 use crate::frame::{Decoder, Frame};
 use crate::handshake::{Hello, Message};
-use crate::{Peer, Shelf};
+use crate::peers::Shelf;
 
 /// An accepted connection.
 #[derive(Debug)]

@@ -14,7 +14,8 @@ use mio::{Interest, Registry, Token};
 use super::{Down, Progress, WRITE_BUDGET, read_some};
 use crate::frame::FrameBatch;
 use crate::handshake::Message;
-use crate::{Lane, Peer, Shelf};
+use crate::peers::Shelf;
+use crate::{Lane, Peer};
 
 /// Segments handed to the kernel in one call.
 const SEGMENTS: usize = 64;

@@ -1,0 +1,123 @@
+//! The list of peers, as the senders and the loop share it.
+//!
+//! A send looks a peer up under a read lock, which nobody holds for long.
+
+use std::sync::Arc;
+
+use groups::ids::NodeId;
+use parking_lot::RwLock;
+
+use crate::metrics::LinkCounters;
+use crate::queue::Queue;
+use crate::{Config, FrameBatch, Lane, SendError};
+
+/// One peer and lane, as the senders and the loop share it.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    pub(crate) queue: Queue,
+    pub(crate) counters: LinkCounters,
+}
+
+impl Shelf {
+    /// Queues the batch and counts; `true` when the loop should be woken if it sleeps.
+    pub(crate) fn put(&self, batch: FrameBatch) -> Result<bool, SendError> {
+        if batch.is_empty() {
+            return Ok(false);
+        }
+        let frames = batch.frames() as u64;
+        let queued = self.queue.push(batch);
+        match queued {
+            Ok(_) => self.counters.frames_queued.add(frames),
+            Err(SendError::Full) => self.counters.refused_full.add(frames),
+            Err(SendError::NotConnected) => self.counters.refused_down.add(frames),
+            Err(SendError::UnknownPeer | SendError::TooLarge { .. }) => (),
+        }
+        queued
+    }
+}
+
+/// A peer on the list.
+#[derive(Clone, Debug)]
+pub(crate) struct Listed {
+    pub(crate) node: NodeId,
+    /// `host:port`, as configured.
+    pub(crate) address: String,
+    /// One per lane.
+    pub(crate) shelves: [Arc<Shelf>; 2],
+}
+
+/// The list and what a newcomer's queues are made with.
+#[derive(Debug)]
+pub(crate) struct Peers {
+    /// Sorted by node, without this one.
+    list: RwLock<Arc<[Listed]>>,
+    me: NodeId,
+    queue_bytes: [usize; 2],
+    max_frame: usize,
+}
+
+impl Peers {
+    /// The list of a configuration that was checked.
+    pub(crate) fn new(config: &Config) -> Peers {
+        let peers = Peers {
+            list: RwLock::new(Arc::new([])),
+            me: config.identity.node,
+            queue_bytes: Lane::ALL.map(|lane| match lane {
+                Lane::Consensus => config.consensus_queue_bytes,
+                Lane::Bulk => config.bulk_queue_bytes,
+            }),
+            max_frame: config.max_frame,
+        };
+        let listed = |(node, address): (NodeId, String)| Listed {
+            node,
+            address,
+            shelves: Lane::ALL.map(|lane| peers.new_shelf(lane)),
+        };
+        let mut list: Vec<Listed> =
+            config.peers.iter().filter(|(node, _)| *node != peers.me).cloned().map(listed).collect();
+        list.sort_unstable_by_key(|it| it.node);
+        *peers.list.write() = list.into();
+        peers
+    }
+
+    /// The list now.
+    pub(crate) fn list(&self) -> Arc<[Listed]> {
+        self.list.read().clone()
+    }
+
+    pub(crate) fn knows(&self, node: NodeId) -> bool {
+        find(&self.list.read(), node).is_some()
+    }
+
+    pub(crate) fn shelf(&self, node: NodeId, lane: Lane) -> Option<Arc<Shelf>> {
+        self.with(node, lane, Arc::clone)
+    }
+
+    /// Looks at a shelf without counting one more holder of it. `look` must be short: a change
+    /// of the list waits for it.
+    pub(crate) fn with<T>(&self, node: NodeId, lane: Lane, look: impl FnOnce(&Arc<Shelf>) -> T) -> Option<T> {
+        let list = self.list.read();
+        find(&list, node).map(|it| look(&it.shelves[lane.index()]))
+    }
+
+    /// Gives a peer another address.
+    pub(crate) fn set_address(&self, node: NodeId, address: String) -> Result<(), SendError> {
+        let mut list = self.list.write();
+        let mut changed = list.to_vec();
+        let entry = changed.iter_mut().find(|it| it.node == node);
+        entry.ok_or(SendError::UnknownPeer)?.address = address;
+        *list = changed.into();
+        Ok(())
+    }
+
+    fn new_shelf(&self, lane: Lane) -> Arc<Shelf> {
+        let queue = Queue::new(self.queue_bytes[lane.index()], self.max_frame);
+        Arc::new(Shelf { queue, counters: LinkCounters::default() })
+    }
+}
+
+/// The peer of that number on a list.
+pub(crate) fn find(list: &[Listed], node: NodeId) -> Option<&Listed> {
+    let at = list.binary_search_by_key(&node, |it| it.node).ok()?;
+    Some(&list[at])
+}
