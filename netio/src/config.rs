@@ -74,8 +74,8 @@ impl Identity {
 pub struct Config {
     /// Where peers connect to.
     pub listen: SocketAddr,
-    /// All nodes and their `host:port`. This node's own entry is ignored. Host names are
-    /// resolved again for every dial.
+    /// All nodes and their `host:port`, until [`set_peers`](crate::NetHandle::set_peers) replaces
+    /// them. This node's own entry is ignored. Host names are resolved again for every dial.
     pub peers: Vec<(NodeId, String)>,
     /// Who this node is.
     pub identity: Identity,

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError, bounded};
 
-use crate::{Note, Shared};
+use crate::{Resolved, Shared};
 
 /// Addresses of one name that are tried; a name server's answer has no limit of its own.
 const MAX_ADDRESSES: usize = 16;
+
+/// Look-ups that wait, more than the links of a large cluster: peers come and go while the loop
+/// runs. A dial beyond it fails and is tried again.
+const MAX_QUESTIONS: usize = 1024;
 
 /// xorshift64*: jitter needs no better randomness, and a bad seed costs nothing but jitter.
 #[derive(Debug)]
@@ -51,14 +55,13 @@ pub(crate) struct Resolver {
 }
 
 impl Resolver {
-    /// A resolver with room for one question per link. Its thread ends when it is dropped, or
-    /// after the look-up it is then in.
-    pub(crate) fn start(shared: Arc<Shared>, links: usize) -> std::io::Result<Resolver> {
-        let (questions, inbox) = bounded::<Question>(links.max(1));
+    /// A resolver. Its thread ends when it is dropped, or after the look-up it is then in.
+    pub(crate) fn start(shared: Arc<Shared>) -> std::io::Result<Resolver> {
+        let (questions, inbox) = bounded::<Question>(MAX_QUESTIONS);
         std::thread::Builder::new().name("netio-resolve".to_owned()).spawn(move || {
             for Question { link, dial, address } in inbox {
                 let addresses = address.to_socket_addrs().map(|all| all.take(MAX_ADDRESSES).collect());
-                shared.note(Note::Resolved { link, dial, addresses });
+                shared.note(|notes| notes.resolved.push(Resolved { link, dial, addresses }));
             }
         })?;
         Ok(Resolver { questions })

@@ -11,6 +11,8 @@
 
 mod accepted;
 mod dialled;
+mod members;
+mod slots;
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -26,12 +28,14 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use parking_lot::{Mutex, RwLock};
 
 use crate::complaints::{Complaints, Who};
+use crate::config::MAX_PEERS;
 use crate::dial::{Jitter, Resolver};
 use crate::handshake::{Part, Refusal, RefusalCode, judge};
 use crate::link::{Down, Inbound, Outbound, Phase, Stage};
 use crate::metrics::Counters;
 use crate::peers::Peers;
-use crate::{BindError, Config, Demux, Frame, Lane, Note, Rejection, Shared, Side};
+use crate::{BindError, Config, Demux, Frame, Lane, Notes, Rejection, Resolved, Shared, Side};
+use slots::Slots;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -57,8 +61,11 @@ impl Source {
     }
 }
 
+/// Both lanes of the longest list have numbers that fit a token.
+const _: () = assert!(2 * MAX_PEERS <= 0x4000);
+
 fn outbound_token(link: usize, dial: usize) -> Token {
-    debug_assert!(link <= 0x3FFF, "the configuration is limited to fewer peers");
+    debug_assert!(link <= 0x3FFF, "the list of peers is limited to fewer");
     Token(dial << 16 | link << 2 | 2)
 }
 
@@ -93,7 +100,7 @@ impl Socket {
         let shared = Arc::new(Shared {
             peers,
             identity: RwLock::new(config.identity.clone()),
-            notes: Mutex::new(Vec::new()),
+            notes: Mutex::new(Notes::default()),
             has_notes: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             counters: Counters::default(),
@@ -123,8 +130,9 @@ pub(crate) struct Driver<D> {
     poll: Poll,
     listener: TcpListener,
     demux: D,
-    /// One per peer and lane, consensus lanes first.
-    outbounds: Vec<Outbound>,
+    outbounds: Slots,
+    /// Dials so far.
+    dials: usize,
     inbounds: HashMap<usize, Inbound>,
     /// Inbound connections that may have bytes to read, by lane; greetings with the first.
     readable: [VecDeque<usize>; 2],
@@ -149,21 +157,11 @@ impl<D: Demux> Driver<D> {
     pub(crate) fn new(socket: Socket, demux: D) -> Driver<D> {
         let Socket { config, shared, poll, listener, .. } = socket;
         let now = Instant::now();
-        let mut outbounds = Vec::new();
-        for lane in Lane::ALL {
-            for it in &*shared.peers.list() {
-                outbounds.push(Outbound {
-                    node: it.node,
-                    lane,
-                    address: it.address.clone(),
-                    shelf: it.shelves[lane.index()].clone(),
-                    attempt: 0,
-                    dial: 0,
-                    next: now,
-                    resolving: false,
-                    more: false,
-                    conn: None,
-                });
+        let mut outbounds = Slots::default();
+        for it in &*shared.peers.list() {
+            for lane in Lane::ALL {
+                let shelf = it.shelves[lane.index()].clone();
+                outbounds.add(Outbound::new(it.node, lane, it.address.clone(), shelf, now));
             }
         }
         Driver {
@@ -174,6 +172,7 @@ impl<D: Demux> Driver<D> {
             listener,
             demux,
             outbounds,
+            dials: 0,
             inbounds: HashMap::new(),
             readable: [VecDeque::new(), VecDeque::new()],
             greetings: VecDeque::new(),
@@ -258,15 +257,14 @@ impl<D: Demux> Driver<D> {
 
     fn on_notes(&mut self) {
         let notes = std::mem::take(&mut *self.shared.notes.lock());
-        let mut identity = false;
-        for note in notes {
-            match note {
-                Note::Identity => identity = true,
-                Note::Resolved { link, dial, addresses } => self.on_resolved(link, dial, addresses),
-            }
+        if notes.peers && !self.stopping {
+            self.on_peers();
         }
-        if identity && !self.stopping {
+        if notes.identity && !self.stopping {
             self.on_identity();
+        }
+        for Resolved { link, dial, addresses } in notes.resolved {
+            self.on_resolved(link, dial, addresses);
         }
     }
 
@@ -285,8 +283,8 @@ impl<D: Demux> Driver<D> {
                 self.wake_at(at);
             }
         }
-        for link in 0..self.outbounds.len() {
-            self.outbound_timer(link);
+        for turn in 0..self.outbounds.len() {
+            self.outbound_timer(self.outbounds.at(turn));
         }
         self.inbound_timers();
     }
@@ -400,7 +398,8 @@ impl<D: Demux> Driver<D> {
     /// Closes every dialled link: those that are up after their queue is written.
     fn drain_all(&mut self) {
         let deadline = self.now + self.config.flush_timeout;
-        for link in 0..self.outbounds.len() {
+        for turn in 0..self.outbounds.len() {
+            let link = self.outbounds.at(turn);
             let it = &mut self.outbounds[link];
             match &mut it.conn {
                 Some(conn) => match conn.stage {
@@ -420,7 +419,8 @@ impl<D: Demux> Driver<D> {
     }
 
     fn end_drained(&mut self) {
-        for link in 0..self.outbounds.len() {
+        for turn in 0..self.outbounds.len() {
+            let link = self.outbounds.at(turn);
             let it = &self.outbounds[link];
             let Some(conn) = &it.conn else { continue };
             if matches!(conn.stage, Stage::Draining(_)) && conn.drained(&it.shelf) {
@@ -438,7 +438,7 @@ impl<D: Demux> Driver<D> {
         lane: Option<Lane>,
         why: &Down,
     ) {
-        let on_purpose = matches!(why, Down::Stopped | Down::Renewed)
+        let on_purpose = matches!(why, Down::Stopped | Down::Renewed | Down::Removed | Down::Moved)
             || matches!(why, Down::Refused(_, refusal)
                 if matches!(refusal.code, RefusalCode::Replaced | RefusalCode::Renewed));
         let rejection = if on_purpose { None } else { why.refusal() };

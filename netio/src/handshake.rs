@@ -108,7 +108,7 @@ pub enum RefusalCode {
     WrongNode,
     /// The other side has this node's own id.
     SameNode,
-    /// The configuration does not list that node.
+    /// That node is not, or no longer, a peer of the one that refuses it.
     UnknownNode,
     /// A later life of that node is already connected.
     StaleBoot,
@@ -434,10 +434,17 @@ pub(crate) fn judge(
                  peer_addr in both config files"
             ),
         ),
-        _ if !knows(theirs) => refuse(
-            RefusalCode::UnknownNode,
-            format!("node {theirs} is not in the configuration of node {mine}: add it there or stop it"),
-        ),
+        _ if !knows(theirs) => Err(unknown(mine, theirs)),
         _ => Ok(newest),
+    }
+}
+
+/// What a node is told that is not on the list of peers of `mine`.
+pub(crate) fn unknown(mine: NodeId, theirs: NodeId) -> Refusal {
+    Refusal {
+        code: RefusalCode::UnknownNode,
+        reason: format!(
+            "node {theirs} is not (or no longer) a member of this cluster, says node {mine}: add it or stop it"
+        ),
     }
 }

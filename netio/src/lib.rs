@@ -171,8 +171,8 @@ pub enum SendError {
     /// The link is not up.
     #[error("the peer is not connected")]
     NotConnected,
-    /// The configuration does not list that node, or it is this one.
-    #[error("the peer is not in the configuration")]
+    /// That node is not on the list of peers, or it is this one.
+    #[error("the node is not a peer")]
     UnknownPeer,
     /// The peer would drop the connection over such a frame.
     #[error("a frame body of {body} bytes, the limit is {limit}")]
@@ -184,11 +184,23 @@ pub enum SendError {
     },
 }
 
-/// What the loop is told from outside.
+/// What the loop is told from outside. What is said twice before it listens is said once.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// The list of peers is another one.
+    pub(crate) peers: bool,
+    /// This node introduces itself differently.
+    pub(crate) identity: bool,
+    /// At most one per question, whose number is limited.
+    pub(crate) resolved: Vec<Resolved>,
+}
+
+/// The answer to a name look-up.
 #[derive(Debug)]
-pub(crate) enum Note {
-    Identity,
-    Resolved { link: usize, dial: usize, addresses: io::Result<Vec<SocketAddr>> },
+pub(crate) struct Resolved {
+    pub(crate) link: usize,
+    pub(crate) dial: usize,
+    pub(crate) addresses: io::Result<Vec<SocketAddr>>,
 }
 
 /// What the loop and the handles share.
@@ -196,7 +208,7 @@ pub(crate) enum Note {
 pub(crate) struct Shared {
     pub(crate) peers: Peers,
     pub(crate) identity: RwLock<Identity>,
-    pub(crate) notes: Mutex<Vec<Note>>,
+    pub(crate) notes: Mutex<Notes>,
     pub(crate) has_notes: AtomicBool,
     pub(crate) stop: AtomicBool,
     pub(crate) counters: Counters,
@@ -206,8 +218,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn note(&self, note: Note) {
-        self.notes.lock().push(note);
+    pub(crate) fn note(&self, say: impl FnOnce(&mut Notes)) {
+        say(&mut self.notes.lock());
         self.has_notes.store(true, Ordering::SeqCst);
         self.wake();
     }
@@ -255,7 +267,7 @@ impl Bound {
     /// Replaces the `host:port` of a configured peer: for nodes on ports that the system chose.
     ///
     /// # Errors
-    /// The configuration does not list that node.
+    /// That node is not on the list of peers.
     pub fn set_peer_address(&mut self, node: NodeId, address: String) -> Result<(), SendError> {
         self.socket.shared.peers.set_address(node, address)
     }
@@ -322,6 +334,28 @@ impl NetHandle {
         self.shared.peers.with(to, lane, |shelf| shelf.queue.bytes()).unwrap_or(0)
     }
 
+    /// Replaces the list of peers, while the loop runs. This node's own entry is ignored, an equal
+    /// list is nothing, and peers that are on both lists with one address are not disturbed: their
+    /// links stay up and lose no frame. To the others, in the loop's next turn:
+    /// - A new peer is dialled, and let in from now on. Its counters start at zero.
+    /// - A removed one is an [`UnknownPeer`](SendError::UnknownPeer) for senders when this returns.
+    ///   Its links are closed, the accepted ones with [`RefusalCode::UnknownNode`]; so is what it
+    ///   dials later. Frames of it that were already being read may still be delivered until
+    ///   [`Demux::rejected`] tells the end. A peer that is removed and added again starts anew.
+    /// - A peer with another address is dialled there. What it has dialled stays.
+    ///
+    /// What waits for a dialled link that is closed is written as far as the system takes it at
+    /// once; the rest is lost.
+    ///
+    /// # Errors
+    /// The list cannot be meant: a node twice, node 0, more than 4096 entries. Nothing was changed.
+    pub fn set_peers(&self, peers: Vec<(NodeId, String)>) -> Result<(), BadConfig> {
+        if self.shared.peers.replace(peers)? {
+            self.shared.note(|notes| notes.peers = true);
+        }
+        Ok(())
+    }
+
     /// Introduces this node differently from now on, which happens once, at its birth. Dialled
     /// links are flushed, closed and made again; accepted ones stay where the new identity
     /// would have accepted them too.
@@ -339,7 +373,7 @@ impl NetHandle {
         }
         *current = identity;
         drop(current);
-        self.shared.note(Note::Identity);
+        self.shared.note(|notes| notes.identity = true);
         Ok(())
     }
 

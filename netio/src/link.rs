@@ -51,6 +51,10 @@ pub(crate) enum Down {
     Evicted,
     /// This node has a new identity.
     Renewed,
+    /// The other node is no peer any more.
+    Removed,
+    /// The peer has another address.
+    Moved,
     /// This node is shutting down.
     Stopped,
 }
@@ -72,6 +76,8 @@ impl fmt::Display for Down {
             Down::Unexpected => write!(f, "unexpected bytes on a connection that only sends"),
             Down::Evicted => write!(f, "too many connections without a handshake"),
             Down::Renewed => write!(f, "this node has a new identity"),
+            Down::Removed => write!(f, "the node is not (or no longer) a member of this cluster"),
+            Down::Moved => write!(f, "the peer has another address"),
             Down::Stopped => write!(f, "this node is shutting down"),
         }
     }

@@ -90,7 +90,7 @@ pub struct LinkStats {
 /// A snapshot of the whole layer. Counters run from the start of the process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Every configured peer on every lane, by node.
+    /// Every peer on every lane, by node.
     pub links: Vec<LinkStats>,
     /// Connections accepted, peers or not.
     pub accepted: u64,

@@ -1,12 +1,14 @@
 //! The list of peers, as the senders and the loop share it.
 //!
-//! A send looks a peer up under a read lock, which nobody holds for long.
+//! A send looks a peer up under a read lock, which nobody holds for long: a new list is put
+//! together beside the old one, and only the exchange of the two shuts readers out.
 
 use std::sync::Arc;
 
 use groups::ids::NodeId;
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockUpgradableReadGuard};
 
+use crate::config::{BadConfig, check_peers};
 use crate::metrics::LinkCounters;
 use crate::queue::Queue;
 use crate::{Config, FrameBatch, Lane, SendError};
@@ -37,6 +39,9 @@ impl Shelf {
 }
 
 /// A peer on the list.
+///
+/// Its shelves tell one stay on the list from another: a peer that is removed and added again
+/// gets new ones, so that whoever still holds the old ones notices.
 #[derive(Clone, Debug)]
 pub(crate) struct Listed {
     pub(crate) node: NodeId,
@@ -68,15 +73,7 @@ impl Peers {
             }),
             max_frame: config.max_frame,
         };
-        let listed = |(node, address): (NodeId, String)| Listed {
-            node,
-            address,
-            shelves: Lane::ALL.map(|lane| peers.new_shelf(lane)),
-        };
-        let mut list: Vec<Listed> =
-            config.peers.iter().filter(|(node, _)| *node != peers.me).cloned().map(listed).collect();
-        list.sort_unstable_by_key(|it| it.node);
-        *peers.list.write() = list.into();
+        *peers.list.write() = peers.succeeding(&[], config.peers.clone());
         peers
     }
 
@@ -108,6 +105,35 @@ impl Peers {
         entry.ok_or(SendError::UnknownPeer)?.address = address;
         *list = changed.into();
         Ok(())
+    }
+
+    /// Replaces the list; whether that changed anything. Peers that stay keep their shelves.
+    pub(crate) fn replace(&self, peers: Vec<(NodeId, String)>) -> Result<bool, BadConfig> {
+        check_peers(&peers)?;
+        // Two that replace it at once do so one after the other; readers go on meanwhile.
+        let current = self.list.upgradable_read();
+        let next = self.succeeding(&current, peers);
+        let same = |old: &Listed, new: &Listed| old.node == new.node && old.address == new.address;
+        if current.len() == next.len() && current.iter().zip(&*next).all(|(old, new)| same(old, new)) {
+            return Ok(false);
+        }
+        let mut current = RwLockUpgradableReadGuard::upgrade(current);
+        let old = std::mem::replace(&mut *current, next);
+        drop(current);
+        // The memory of removed peers is given back when readers are let in again.
+        drop(old);
+        Ok(true)
+    }
+
+    fn succeeding(&self, current: &[Listed], peers: Vec<(NodeId, String)>) -> Arc<[Listed]> {
+        let listed = |(node, address)| match find(current, node) {
+            Some(stays) => Listed { node, address, shelves: stays.shelves.clone() },
+            None => Listed { node, address, shelves: Lane::ALL.map(|lane| self.new_shelf(lane)) },
+        };
+        let mut next: Vec<Listed> =
+            peers.into_iter().filter(|(node, _)| *node != self.me).map(listed).collect();
+        next.sort_unstable_by_key(|it| it.node);
+        next.into()
     }
 
     fn new_shelf(&self, lane: Lane) -> Arc<Shelf> {

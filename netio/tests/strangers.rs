@@ -51,7 +51,12 @@ fn another_cluster_of_the_same_name() {
 fn a_node_that_is_not_configured() {
     let mut b = config(2);
     b.peers.remove(0);
-    refused(config(1), b, RefusalCode::UnknownNode, &["node 1 is not in the configuration of node 2"]);
+    refused(
+        config(1),
+        b,
+        RefusalCode::UnknownNode,
+        &["node 1 is not (or no longer) a member of this cluster", "node 2"],
+    );
 }
 
 #[test]

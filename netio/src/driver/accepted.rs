@@ -10,7 +10,7 @@ use mio::net::TcpStream;
 
 use super::{Driver, close, inbound_token};
 use crate::complaints::Who;
-use crate::handshake::{Hello, Malformed, Message, Part, Refusal, RefusalCode, judge};
+use crate::handshake::{Hello, Malformed, Message, Part, Refusal, RefusalCode, judge, unknown};
 use crate::link::{Down, Greeting, Inbound, Phase, Progress, Receiving, tune};
 use crate::{Demux, Lane, Side};
 
@@ -183,8 +183,8 @@ impl<D: Demux> Driver<D> {
         Ok(())
     }
 
-    /// The handshake is complete. Another connection may have been admitted meanwhile, so its
-    /// place is asked for again.
+    /// The handshake is complete. Another connection may have been admitted meanwhile, or the peer
+    /// removed, so its place is asked for again.
     pub(super) fn admit(&mut self, serial: usize) {
         let Some(link) = self.inbounds.get(&serial) else { return };
         let Phase::Greeting(Greeting { hello: Some(hello), .. }) = &link.phase else { return };
@@ -192,9 +192,12 @@ impl<D: Demux> Driver<D> {
         if let Err(refusal) = self.seat(&hello) {
             return self.inbound_down(serial, Down::Refused(Side::Us, refusal));
         }
+        let Some(shelf) = self.shared.peers.shelf(hello.node, hello.lane) else {
+            let refusal = unknown(self.shared.identity.read().node, hello.node);
+            return self.inbound_down(serial, Down::Refused(Side::Us, refusal));
+        };
         self.replace(&hello);
 
-        let Some(shelf) = self.shared.peers.shelf(hello.node, hello.lane) else { return };
         let Some(link) = self.inbounds.get_mut(&serial) else { return };
         let Phase::Greeting(greeting) = &link.phase else { return };
         let node = hello.node;

@@ -20,8 +20,7 @@ impl<D: Demux> Driver<D> {
     /// That node has just dialled this one, so it is there: no need to wait any longer.
     pub(super) fn dial_now(&mut self, node: NodeId) {
         let now = self.now;
-        let waiting = self.outbounds.iter_mut().filter(|it| it.conn.is_none() && !it.resolving);
-        for it in waiting.filter(|it| it.node == node) {
+        for it in self.outbounds.of_node(node).filter(|it| it.conn.is_none() && !it.resolving) {
             it.next = now;
         }
         self.wake_at(now);
@@ -29,15 +28,16 @@ impl<D: Demux> Driver<D> {
 
     pub(super) fn dial(&mut self, link: usize) {
         let deadline = self.now + self.config.handshake_timeout;
+        self.dials += 1;
         let it = &mut self.outbounds[link];
-        it.dial += 1;
+        it.dial = self.dials;
         if let Some(address) = numeric(&it.address) {
             return self.connect(link, address);
         }
         it.resolving = true;
         it.next = deadline;
         if self.resolver.is_none() {
-            match Resolver::start(self.shared.clone(), self.outbounds.len()) {
+            match Resolver::start(self.shared.clone()) {
                 Ok(resolver) => self.resolver = Some(resolver),
                 Err(error) => return self.outbound_down(link, Down::NoAddress(error.to_string())),
             }
@@ -50,10 +50,12 @@ impl<D: Demux> Driver<D> {
     }
 
     pub(super) fn on_resolved(&mut self, link: usize, dial: usize, addresses: io::Result<Vec<SocketAddr>>) {
-        let it = &mut self.outbounds[link];
-        if !it.resolving || it.dial != dial || self.stopping {
+        // The answer may come late: after another dial, or for a peer that is none any more.
+        let awaited = self.outbounds.get(link).is_some_and(|it| it.resolving && it.dial == dial);
+        if !awaited || self.stopping {
             return;
         }
+        let it = &mut self.outbounds[link];
         it.resolving = false;
         match addresses {
             // Every attempt takes the next address of the name.
@@ -184,7 +186,7 @@ impl<D: Demux> Driver<D> {
         }
         *it.shelf.counters.last_trouble.lock() = Some(why.to_string());
         let pause = match why {
-            Down::Renewed => {
+            Down::Renewed | Down::Moved => {
                 it.attempt = 0;
                 Duration::ZERO
             }
@@ -202,7 +204,8 @@ impl<D: Demux> Driver<D> {
     }
 
     pub(super) fn write_all(&mut self) {
-        for link in 0..self.outbounds.len() {
+        for turn in 0..self.outbounds.len() {
+            let link = self.outbounds.at(turn);
             if self.outbounds[link].wants_turn() {
                 self.write(link);
             }

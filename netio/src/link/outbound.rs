@@ -20,7 +20,8 @@ use crate::{Lane, Peer};
 /// Segments handed to the kernel in one call.
 const SEGMENTS: usize = 64;
 
-/// The dialling half of one peer and lane. Lives as long as the loop; connections come and go.
+/// The dialling half of one peer and lane. Lives as long as the peer is one; connections come and
+/// go.
 #[derive(Debug)]
 pub(crate) struct Outbound {
     pub(crate) node: NodeId,
@@ -30,7 +31,8 @@ pub(crate) struct Outbound {
     pub(crate) shelf: Arc<Shelf>,
     /// Failed dials in a row.
     pub(crate) attempt: u32,
-    /// The number of the dial in progress, so that late answers of older ones are recognised.
+    /// The number of the dial in progress, so that late answers of older ones are recognised. No
+    /// two dials of a process have the same.
     pub(crate) dial: usize,
     /// When there is no connection: the next dial, or the time by which a name must be known.
     pub(crate) next: Instant,
@@ -67,6 +69,22 @@ pub(crate) struct Dialled {
 }
 
 impl Outbound {
+    /// Not connected, to be dialled at once.
+    pub(crate) fn new(node: NodeId, lane: Lane, address: String, shelf: Arc<Shelf>, now: Instant) -> Self {
+        Outbound {
+            node,
+            lane,
+            address,
+            shelf,
+            attempt: 0,
+            dial: 0,
+            next: now,
+            resolving: false,
+            more: false,
+            conn: None,
+        }
+    }
+
     /// Something can be written now.
     pub(crate) fn wants_turn(&self) -> bool {
         match &self.conn {

@@ -1,0 +1,99 @@
+//! The loop's part in a new list of peers.
+//!
+//! The loop compares what it has with the list as it is now, not with the changes on the way to
+//! it. A peer is the same one as before when its shelves are: one that was removed and added
+//! again in between has others, and starts anew.
+
+use std::sync::Arc;
+
+use super::{Driver, Outbound};
+use crate::handshake::{Refusal, RefusalCode, unknown};
+use crate::link::{Down, Phase};
+use crate::peers::{Listed, find};
+use crate::{Demux, Lane, Side};
+
+impl<D: Demux> Driver<D> {
+    pub(super) fn on_peers(&mut self) {
+        let list = self.shared.peers.list();
+        tracing::debug!(peers = list.len(), "another list of peers");
+        // Free numbers first, so that there are never more than the list may need.
+        self.drop_removed(&list);
+        self.judge_accepted(&list);
+        for it in &*list {
+            for lane in Lane::ALL {
+                self.adopt(it, lane);
+            }
+        }
+        self.wake_at(self.now);
+    }
+
+    fn drop_removed(&mut self, list: &[Listed]) {
+        let stays = |it: &Outbound| {
+            find(list, it.node).is_some_and(|listed| Arc::ptr_eq(&listed.shelves[it.lane.index()], &it.shelf))
+        };
+        let all = (0..self.outbounds.len()).map(|turn| self.outbounds.at(turn));
+        let removed: Vec<usize> = all.filter(|link| !stays(&self.outbounds[*link])).collect();
+        for link in removed {
+            self.end_dialled(link, Down::Removed);
+            self.outbounds.remove(link);
+        }
+    }
+
+    /// Dials a new peer, or an old one at its new address.
+    fn adopt(&mut self, listed: &Listed, lane: Lane) {
+        let (node, address) = (listed.node, &listed.address);
+        let Some(link) = self.outbounds.find(node, lane) else {
+            let shelf = listed.shelves[lane.index()].clone();
+            self.outbounds.add(Outbound::new(node, lane, address.clone(), shelf, self.now));
+            return;
+        };
+        if self.outbounds[link].address == *address {
+            return;
+        }
+        self.end_dialled(link, Down::Moved);
+        let it = &mut self.outbounds[link];
+        it.address.clone_from(address);
+        // A look-up of the old name that is under way is not waited for.
+        it.resolving = false;
+        it.attempt = 0;
+        it.next = self.now;
+    }
+
+    /// Closes a dialled connection, if there is one. Its queue is written as far as the system
+    /// takes it at once: the last word to a node that is removed may be that it was.
+    fn end_dialled(&mut self, link: usize, why: Down) {
+        self.write(link);
+        if self.outbounds[link].conn.is_some() {
+            self.outbound_down(link, why);
+        }
+    }
+
+    fn judge_accepted(&mut self, list: &[Listed]) {
+        let me = self.shared.identity.read().node;
+        let mut over = Vec::new();
+        for (serial, link) in &self.inbounds {
+            let (hello, shelf) = match &link.phase {
+                Phase::Greeting(greeting) => match &greeting.hello {
+                    Some(hello) => (hello, None),
+                    // It will be judged by the new list.
+                    None => continue,
+                },
+                Phase::Up(up) => (&up.hello, Some(&up.shelf)),
+            };
+            let refusal = match (find(list, hello.node), shelf) {
+                (None, _) => unknown(me, hello.node),
+                (Some(listed), Some(shelf)) if !Arc::ptr_eq(&listed.shelves[hello.lane.index()], shelf) => {
+                    Refusal {
+                        code: RefusalCode::Renewed,
+                        reason: format!("node {} was removed and added again, connect again", hello.node),
+                    }
+                }
+                (Some(_), _) => continue,
+            };
+            over.push((*serial, refusal));
+        }
+        for (serial, refusal) in over {
+            self.inbound_down(serial, Down::Refused(Side::Us, refusal));
+        }
+    }
+}
