@@ -88,7 +88,9 @@ pub struct Config {
     pub bulk_queue_bytes: usize,
     /// The pause before the first re-dial; doubled, with jitter, up to `backoff_max`.
     pub backoff_min: Duration,
-    /// The longest pause between two dials. A node that dials this one is dialled at once.
+    /// The longest pause between two dials, and the only one after
+    /// [`RefusalCode::UnknownNode`](crate::RefusalCode::UnknownNode). A node that dials this one
+    /// is dialled at once.
     pub backoff_max: Duration,
     /// From the start of a dial, or from an accepted connection, to the end of its handshake.
     pub handshake_timeout: Duration,

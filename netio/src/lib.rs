@@ -12,6 +12,10 @@
 //!   goes down, when its queue is full and while it is not up: the layer above repeats what it
 //!   still needs. Nothing is queued for a peer that is not connected, so that a peer that
 //!   comes back is not fed with frames that are minutes old.
+//! - [`NetHandle::set_peers`] replaces the list of peers at any time. Links of peers that stay are
+//!   not touched. A removed peer is unknown to senders at once, its links are closed and what it
+//!   dials is refused; added again, it is a new one. Nothing that was under way for it reaches
+//!   its successor: dials are numbered, and no number comes back.
 //! - [`Demux`] is called on the netio thread and must not block: it hands frames on to
 //!   mailboxes, and drops them when a mailbox is full.
 //! - A received body is a slice of a read buffer of 128 KiB and keeps it: copy what is small
@@ -24,22 +28,28 @@
 //! # Who is accepted
 //! The handshake (`handshake.rs` draws it) refuses, with a reason that both sides log and
 //! report to [`Demux::rejected`]: another cluster name, another cluster id when both are born,
-//! an unknown node, this node's own id, another node than the dialled one, no common protocol
-//! version. Of two accepted connections of one node: with the same disk, the later life wins
+//! a node that is not on the list of peers, this node's own id, another node than the dialled
+//! one, no common protocol version.
+//!
+//! Whoever is told [`RefusalCode::UnknownNode`] dials again after the longest pause: a removed
+//! node that runs on, or comes back, is to make no noise. Whoever adds a node dials it, and a
+//! node that is dialled dials back at once, so nobody waits for the end of that pause.
+//!
+//! Of two accepted connections of one node: with the same disk, the later life wins
 //! and an equal one replaces the older connection (it is the same process, dialling again);
 //! with different disks, the one that is connected stays until it is silent for
 //! [`Config::idle_timeout`], because lives of different disks have no order.
 //!
 //! # Liveness
 //! A sender that has nothing to say sends an empty keep-alive frame three times per
-//! [`Config::idle_timeout`], at least once a second, on either lane. An accepted link that receives nothing that long is
-//! closed; so is a dialled link whose waiting bytes make no progress. `TCP_USER_TIMEOUT` does
-//! the same inside the kernel where it exists.
+//! [`Config::idle_timeout`], at least once a second, on either lane. An accepted link that
+//! receives nothing that long is closed; so is a dialled link whose waiting bytes make no
+//! progress. `TCP_USER_TIMEOUT` does the same inside the kernel where it exists.
 //!
 //! # Files
 //! `frame` the bytes on a link · `handshake` the bytes before · `link` one connection ·
-//! `peers` the list of them · `queue` between senders and the loop · `driver` the loop · `dial` when and where to connect ·
-//! `config` · `metrics`.
+//! `peers` the list of them · `queue` between senders and the loop · `driver` the loop ·
+//! `dial` when and where to connect · `config` · `metrics`.
 
 mod complaints;
 mod config;

@@ -12,8 +12,8 @@ use mio::net::TcpStream;
 use super::{Driver, close, keep_alive_interval, outbound_token};
 use crate::complaints::Who;
 use crate::dial::{Resolver, numeric};
-use crate::handshake::{Hello, Message, Part, judge};
-use crate::link::{Dialled, Down, Progress, Stage, tune};
+use crate::handshake::{Hello, Message, Part, Refusal, RefusalCode, judge};
+use crate::link::{Dialled, Down, Inbound, Progress, Stage, tune};
 use crate::{Demux, Side};
 
 impl<D: Demux> Driver<D> {
@@ -166,6 +166,7 @@ impl<D: Demux> Driver<D> {
     }
 
     pub(super) fn outbound_down(&mut self, link: usize, why: Down) {
+        let unwelcome = self.is_unwelcome(link, &why);
         let it = &mut self.outbounds[link];
         let conn = it.conn.take();
         it.shelf.queue.reset();
@@ -190,6 +191,8 @@ impl<D: Demux> Driver<D> {
                 it.attempt = 0;
                 Duration::ZERO
             }
+            // It would hear the same again until somebody adds it, and is dialled then.
+            _ if unwelcome => self.jitter.backoff(0, self.config.backoff_max, self.config.backoff_max),
             _ => self.jitter.backoff(it.attempt, self.config.backoff_min, self.config.backoff_max),
         };
         it.attempt = it.attempt.saturating_add(1);
@@ -201,6 +204,16 @@ impl<D: Demux> Driver<D> {
             self.demux.link_down(&peer, &why.to_string());
         }
         self.report(Who::Node(node), remote, Some(node), Some(lane), &why);
+    }
+
+    /// The other end does not take this node for a peer, and does not dial it either: if it does,
+    /// it has learned of this node in between.
+    fn is_unwelcome(&self, link: usize, why: &Down) -> bool {
+        let Down::Refused(Side::Peer, Refusal { code: RefusalCode::UnknownNode, .. }) = why else {
+            return false;
+        };
+        let node = self.outbounds[link].node;
+        !self.inbounds.values().filter_map(Inbound::receiving).any(|it| it.peer.node == node)
     }
 
     pub(super) fn write_all(&mut self) {
