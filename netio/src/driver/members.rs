@@ -97,3 +97,103 @@ impl<D: Demux> Driver<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use groups::ids::{Boot, ClusterId, NodeId, StorageId};
+
+    use super::*;
+    use crate::driver::Socket;
+    use crate::{Config, Frame, Identity, NetHandle, Peer};
+
+    struct Nobody;
+
+    impl Demux for Nobody {
+        fn frames(&mut self, _: &Peer, _: &mut Vec<Frame>) {}
+        fn link_up(&mut self, _: &Peer) {}
+        fn link_down(&mut self, _: &Peer, _: &str) {}
+    }
+
+    /// A loop that only turns when the test says so.
+    fn driver() -> (Driver<Nobody>, NetHandle, SocketAddr) {
+        let identity = Identity {
+            cluster_name: "test".to_owned(),
+            cluster: ClusterId(1),
+            node: NodeId(1),
+            storage: StorageId(1),
+            boot: Boot(1),
+            protocol_min: 1,
+            protocol_max: 1,
+        };
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let socket = Socket::bind(Config::new(anywhere, Vec::new(), identity)).expect("a free port");
+        let (handle, address) = (NetHandle { shared: socket.shared.clone() }, socket.local_addr);
+        (Driver::new(socket, Nobody), handle, address)
+    }
+
+    fn named(node: u32) -> Vec<(NodeId, String)> {
+        vec![(NodeId(node), "localhost:1".to_owned())]
+    }
+
+    #[test]
+    fn a_look_up_for_a_removed_peer_finds_nobody() {
+        let (mut driver, handle, address) = driver();
+        handle.set_peers(named(2)).expect("a list");
+        driver.on_notes();
+        let link = driver.outbounds.find(NodeId(2), Lane::Consensus).expect("a link");
+        driver.dial(link);
+        let first = driver.outbounds[link].dial;
+        assert!(driver.outbounds[link].resolving);
+
+        handle.set_peers(Vec::new()).expect("a list");
+        driver.on_notes();
+        assert_eq!(driver.outbounds.len(), 0);
+        driver.on_resolved(link, first, Ok(vec![address]));
+
+        // Another peer has the number and looks a name up, too.
+        handle.set_peers(named(3)).expect("a list");
+        driver.on_notes();
+        assert_eq!(driver.outbounds.find(NodeId(3), Lane::Consensus), Some(link));
+        driver.dial(link);
+        let second = driver.outbounds[link].dial;
+        assert_ne!(first, second);
+        driver.on_resolved(link, first, Ok(vec![address]));
+        assert!(driver.outbounds[link].resolving && driver.outbounds[link].conn.is_none());
+        driver.on_resolved(link, second, Ok(vec![address]));
+        assert_eq!(driver.outbounds[link].conn.as_ref().map(|conn| conn.remote), Some(address));
+    }
+
+    #[test]
+    fn a_look_up_of_an_old_address_is_not_waited_for() {
+        let (mut driver, handle, address) = driver();
+        handle.set_peers(named(2)).expect("a list");
+        driver.on_notes();
+        let link = driver.outbounds.find(NodeId(2), Lane::Bulk).expect("a link");
+        driver.dial(link);
+        let first = driver.outbounds[link].dial;
+        handle.set_peers(vec![(NodeId(2), address.to_string())]).expect("a list");
+        driver.on_notes();
+        driver.on_resolved(link, first, Ok(vec![address]));
+        assert!(driver.outbounds[link].conn.is_none());
+        assert!(driver.outbounds[link].next <= driver.now && driver.timer <= driver.now);
+    }
+
+    #[test]
+    fn a_peer_that_was_away_between_two_turns_starts_anew() {
+        let (mut driver, handle, _) = driver();
+        handle.set_peers(named(2)).expect("a list");
+        driver.on_notes();
+        let old = driver.outbounds[0].shelf.clone();
+        handle.set_peers(Vec::new()).expect("a list");
+        handle.set_peers(named(2)).expect("a list");
+        driver.on_notes();
+        assert_eq!(driver.outbounds.len(), 2);
+        for (it, lane) in driver.outbounds.iter().zip(Lane::ALL) {
+            assert!(!Arc::ptr_eq(&it.shelf, &old));
+            let listed = handle.shared.peers.shelf(NodeId(2), lane).expect("it is listed");
+            assert!(Arc::ptr_eq(&it.shelf, &listed));
+        }
+    }
+}
