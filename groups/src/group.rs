@@ -151,6 +151,8 @@ pub struct Group {
     anchor_due: Option<InstanceId>,
     checks: Checks,
     clock: Clock,
+    /// Its members do not need this node: everything that was here of it is given up.
+    outside: bool,
     /// Passes over the state in memory that found it sound.
     rescans: u64,
     /// When a walk last came.
@@ -208,10 +210,12 @@ impl Group {
         }
         replica.set_stateless(rebuilding.is_some());
         replica.number_sessions(boot);
+        replica.stay_outside();
         let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
             checks: Checks::new(state.applied(), now),
             clock: Clock::default(),
+            outside: false,
             rescans: 0,
             walked: None,
             replica,
@@ -299,6 +303,9 @@ impl Group {
         }
         let before = answers.len();
         self.replica.turn(now, ready);
+        if self.replica.has_parted() {
+            return self.stay_outside(ready, answers, orders);
+        }
         self.apply(answers);
         self.clock.follow(&self.replica, &self.state, now);
         self.check(now, ready);
@@ -311,6 +318,47 @@ impl Group {
         if self.replica.halted().is_none() {
             self.rebuild(now, ready, orders);
             self.feed_mirror(now, ready, orders);
+        }
+    }
+
+    /// A turn of a group that has other members. What stays is one record that carries forward what the
+    /// disk has promised, and who the members were.
+    fn stay_outside(
+        &mut self,
+        ready: &mut Ready,
+        answers: &mut Vec<Answer>,
+        orders: &mut Vec<(GroupId, MirrorOrder)>,
+    ) {
+        if !self.outside {
+            self.outside = true;
+            self.give_up_state();
+            (self.rebuilding, self.healed) = (None, None);
+            orders.push((self.replica.group(), MirrorOrder::Cancel));
+            orders.push((self.replica.group(), MirrorOrder::Discard));
+        }
+        if let Some(demand) = self.mirrored.as_mut().and_then(Mirrored::take_demand) {
+            self.replica.anchor(self.replica.mark(), demand.through, ready);
+        }
+        self.bounce(&Reply::NotLeader(None), answers);
+    }
+
+    fn give_up_state(&mut self) {
+        self.state = State::default();
+        self.state.watch_changes();
+        self.state.limit_history(self.limits.history_bytes);
+        self.checks = Checks::new(InstanceId::ZERO, Time::ZERO);
+        self.mirrored = self.mirrored.is_some().then(|| Mirrored::new(InstanceId::ZERO));
+        (self.fetching, self.anchor_due) = (None, None);
+    }
+
+    /// Who shall be the members, from the best placed leader to the worst.
+    pub fn set_preference(&mut self, preference: Vec<NodeId>, now: Time) {
+        self.replica.set_preference(preference);
+        if self.replica.has_parted() && self.replica.is_wanted() {
+            self.outside = false;
+            self.replica.come_back(now);
+            self.checks = Checks::new(InstanceId::ZERO, now);
+            self.rebuilding = Some(Rebuilding { least: self.replica.mark().instance, due: Time::ZERO });
         }
     }
 
@@ -353,6 +401,7 @@ impl Group {
         let mirrored = self.mirrored.as_ref()?;
         let (taken, durable) = mirrored.position();
         let held = match self.rebuilding {
+            _ if self.outside => None,
             Some(_) => Some(HeldBack::NoState),
             None => mirrored.held_back(self.state.applied()),
         };
@@ -385,12 +434,8 @@ impl Group {
         let group = self.replica.group();
         tracing::error!(group = group.0, "the state here is given up and fetched from a peer: {halt}");
         self.healed = Some(halt);
-        self.state = State::default();
-        self.state.watch_changes();
-        self.state.limit_history(self.limits.history_bytes);
+        self.give_up_state();
         self.checks = Checks::new(InstanceId::ZERO, now);
-        self.mirrored = Some(Mirrored::new(InstanceId::ZERO));
-        (self.fetching, self.anchor_due) = (None, None);
         self.rebuilding = Some(Rebuilding { least: self.replica.mark().instance, due: Time::ZERO });
         // What was folded before the memory went wrong is right, and may be the last there is: the
         // checkpoint that comes takes its place. A state that others call wrong is wrong there too.
@@ -594,9 +639,8 @@ impl Group {
     /// Who may have a checkpoint: the leader last, it has enough to do.
     fn sources(&self) -> Vec<NodeId> {
         let leader = self.replica.leader();
-        let others = self.replica.members().nodes().iter().copied().filter(|n| *n != self.me);
-        let mut sources: Vec<NodeId> = others.clone().filter(|n| Some(*n) != leader).collect();
-        sources.extend(others.filter(|n| Some(*n) == leader));
+        let mut sources: Vec<NodeId> = self.replica.others().collect();
+        sources.sort_by_key(|n| Some(*n) == leader);
         sources
     }
 

@@ -13,9 +13,10 @@ use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
 use crate::kv::{Command, Outcome, Scanned, State};
 use crate::mirrored::{Demand, MirrorOrder};
 use crate::paxos::message::Mark;
-use crate::paxos::{Envelope, LogFound, LogRead, Message, Ready, Tuning};
+use crate::paxos::{Envelope, LogFound, LogRead, Members, Message, Ready, Tuning};
 use crate::peers::{Heard, Heartbeat, Memory, Peers, Proof, Standing};
 use crate::random::Random;
+use crate::replay::Replay;
 use crate::time::Time;
 
 /// What a host is made of.
@@ -96,6 +97,8 @@ struct Member {
 pub struct Host {
     config: HostConfig,
     peers: Peers,
+    tuning: Arc<Tuning>,
+    limits: Arc<Limits>,
     random: Random,
     members: Vec<Member>,
     /// Position in `members` by `group / shards`; `NONE` for groups that this node has no seat in.
@@ -150,18 +153,6 @@ impl Host {
     /// The groups that `seats` names, going on from their logs.
     #[must_use]
     pub fn new(config: HostConfig, seats: Vec<Seat>, now: Time) -> Host {
-        let tuning = Arc::new(config.tuning.clone());
-        let limits = Arc::new(config.limits.clone());
-        let slots = config.groups.div_ceil(config.shards) as usize;
-        let mut by_group = vec![NONE; slots];
-        let mut members = Vec::with_capacity(seats.len());
-        for seat in seats {
-            assert_eq!(seat.group.0 % config.shards, config.shard, "a shard owns its groups only");
-            by_group[(seat.group.0 / config.shards) as usize] = members.len() as u32;
-            let me = Voter { node: config.me, storage: config.proof.storage };
-            let group = Group::new(seat, me, config.boot, Arc::clone(&tuning), Arc::clone(&limits), now);
-            members.push(Member { group, touched: false, active: true, wakes: None });
-        }
         let peers = Peers::new(
             config.me,
             config.boot,
@@ -171,12 +162,14 @@ impl Host {
             &config.nodes,
             config.proof.clone(),
         );
-        Host {
+        let mut host = Host {
             peers,
             random: Random::new(config.seed),
-            active: (0..members.len()).collect(),
-            members,
-            seats: by_group,
+            active: Vec::with_capacity(seats.len()),
+            members: Vec::with_capacity(seats.len()),
+            seats: vec![NONE; config.groups.div_ceil(config.shards) as usize],
+            tuning: Arc::new(config.tuning.clone()),
+            limits: Arc::new(config.limits.clone()),
             touched: Vec::new(),
             wakes: BTreeSet::new(),
             output: Output::default(),
@@ -187,7 +180,54 @@ impl Host {
             rescan: Round { began: now, next: usize::MAX, ..Round::default() },
             learners: 0,
             config,
+        };
+        for seat in seats {
+            host.add(seat, now);
         }
+        host
+    }
+
+    /// The nodes of the cluster are these from now on, by the list of this version, and the members of each group shall be what
+    /// `preference` says, from the best placed leader to the worst. A group that is new to this node
+    /// begins with nothing, and learns; it was born with `founders`.
+    pub fn place(
+        &mut self,
+        version: u64,
+        nodes: &[NodeId],
+        preference: &dyn Fn(GroupId) -> Vec<NodeId>,
+        founders: &dyn Fn(GroupId) -> Members,
+        now: Time,
+    ) {
+        self.peers.set_nodes(version, nodes);
+        let mine = (self.config.shard..self.config.groups).step_by(self.config.shards as usize);
+        for group in mine.map(GroupId) {
+            let preference = preference(group);
+            let index = match self.seat(group) {
+                Some(index) => {
+                    self.members[index].group.set_preference(preference, now);
+                    index
+                }
+                None if preference.contains(&self.config.me) => {
+                    let founders = founders(group);
+                    self.add(Seat { group, founders, preference, replay: Replay::mirrored() }, now)
+                }
+                None => continue,
+            };
+            self.touch(index);
+        }
+    }
+
+    fn add(&mut self, seat: Seat, now: Time) -> usize {
+        let HostConfig { me, shard, shards, boot, .. } = self.config;
+        assert_eq!(seat.group.0 % shards, shard, "a shard owns its groups only");
+        let index = self.members.len();
+        self.seats[(seat.group.0 / shards) as usize] = index as u32;
+        let voter = Voter { node: me, storage: self.config.proof.storage };
+        let (tuning, limits) = (Arc::clone(&self.tuning), Arc::clone(&self.limits));
+        let group = Group::new(seat, voter, boot, tuning, limits, now);
+        self.members.push(Member { group, touched: false, active: true, wakes: None });
+        self.active.push(index);
+        index
     }
 
     /// The peers as this shard sees them.
@@ -293,7 +333,7 @@ impl Host {
     fn peer_up(&mut self, node: NodeId) {
         for index in 0..self.members.len() {
             let replica = &mut self.members[index].group.replica;
-            if replica.is_leader() && replica.members().contains(node) {
+            if replica.is_leader() {
                 replica.peer_up(node);
                 self.activate(index);
             }

@@ -197,6 +197,11 @@ impl Mirrored {
         self.demand = Some(demand);
     }
 
+    /// Takes back what log GC wants, for a group that keeps nothing.
+    pub fn take_demand(&mut self) -> Option<Demand> {
+        self.demand.take()
+    }
+
     /// A peer needs a checkpoint that reaches `through`: the mirror is brought up to date.
     pub fn wanted(&mut self, through: InstanceId) {
         self.wanted = self.wanted.max(through);

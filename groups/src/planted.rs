@@ -133,6 +133,14 @@ pub enum Bug {
     LogReadBeforeSync,
     /// Log GC drops what is being sent.
     GcIgnoresReaders,
+    /// Members are taken out although no majority of the rest is there.
+    ShrinksBlindly,
+    /// A replica that was taken out is told that nobody needs it before that is so.
+    PartsTooEarly,
+    /// The roll is left out of a checkpoint.
+    RollNotInCheckpoint,
+    /// A change of the roll is made whatever its author knew.
+    RollIgnoresVersion,
     /// Only the first write of a transaction is applied.
     TransactionHalfApplied,
     /// A transaction goes on although a guard does not hold.

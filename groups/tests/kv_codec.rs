@@ -99,6 +99,8 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         ),
         (Command::Revisions { keys: vec![b("a")] }, "0d 01000000 01000000 61"),
         (Command::Rest { key: b("k") }, "08 01000000 6b"),
+        (Command::Roll, "0f"),
+        (Command::SetRoll { expect: 5, bytes: b("ab") }, "2e 0500000000000000 02000000 6162"),
         (put_for(Life::Keep, Condition::None), "20 00 01 00 01000000 6b 02000000 7677"),
         (
             put_for(Life::For(258), Condition::Revision(3)),
@@ -420,6 +422,8 @@ fn single() -> impl Strategy<Value = Command> {
     let life = prop_oneof![Just(Life::Keep), any::<u64>().prop_map(Life::For)];
     prop_oneof![
         key().prop_map(|key| Command::Rest { key }),
+        Just(Command::Roll),
+        (any::<u64>(), key()).prop_map(|(expect, bytes)| Command::SetRoll { expect, bytes }),
         (key(), key(), condition(), want(), life).prop_map(|(key, value, condition, want, life)| {
             Command::PutFor { key, value, condition, want, life }
         }),

@@ -142,6 +142,9 @@ impl Model {
             Command::Rest { .. } | Command::PutFor { .. } | Command::Renew { .. } | Command::Once { .. } => {
                 unreachable!("kv_lives.rs has a model of them")
             }
+            Command::Roll | Command::SetRoll { .. } => {
+                unreachable!("no key has to do with it")
+            }
         }
     }
 }

@@ -4,12 +4,13 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
+use groups::ids::{Ballot, Boot, InstanceId, Member, NodeId, StorageId};
 use groups::kv::{Point, StateHash, Sum};
+use groups::paxos::Members;
 use groups::paxos::codec::{DecodeError, FIRST_KIND, LAST_KIND, decode, encode};
 use groups::paxos::message::{
-    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
-    Promise, Reject, Report, Then, Transfer, Values,
+    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Part, Prepare, Probe,
+    ProbeReply, Promise, Reject, Report, Then, Transfer, Values,
 };
 use groups::peers::Tenure;
 use groups::time::Time;
@@ -176,6 +177,16 @@ fn golden() -> Vec<(Message, u8, &'static str)> {
             29,
             "0300000000000000 0201000000000000",
         ),
+        (
+            Message::Part(Part {
+                ballot: low,
+                mark: Mark { instance: i(9), chain: 0xab },
+                members: Members::since(i(5), vec![Member { node: NodeId(4), storage: StorageId(6) }]),
+            }),
+            30,
+            "0100000000000000 02000000 0900000000000000 ab00000000000000 \
+             0500000000000000 01000000 04000000 06000000000000000000000000000000",
+        ),
     ]
 }
 
@@ -326,6 +337,10 @@ fn message() -> impl Strategy<Value = Message> {
         })),
         (any::<u64>(), instance(), then(), entries()).prop_map(|(session, first, then, entries)| {
             Message::Values(Values { session, first, then, entries })
+        }),
+        (ballot(), mark(), instance(), voter()).prop_map(|(ballot, mark, since, storage)| {
+            let members = Members::since(since, vec![Member { node: ballot.node, storage }]);
+            Message::Part(Part { ballot, mark, members })
         }),
         ballot().prop_map(|ballot| Message::Transfer(Transfer { ballot })),
         (any::<u64>(), any::<u8>(), any::<u64>())

@@ -3,6 +3,7 @@
 //! beside what they test.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -13,7 +14,9 @@ use groups::peers::{MAX_SHARDS, Peers, Proof};
 use groups::time::Time;
 
 use crate::node::birth::{Birth, Word};
+use crate::node::layout::Layout;
 use crate::node::manifest::{Founders, Manifest, Stage};
+use crate::node::roster::{NodeState, Roster, RosterNode};
 use crate::node::wire;
 use crate::protocol::{Args, Request, RequestLimits, RequestParser, fuzz_request};
 
@@ -133,18 +136,21 @@ pub fn birth(data: &[u8]) {
     let mut input = Input(data);
     let me = (NodeId(1), StorageId(1));
     let nodes: Vec<NodeId> = (1..=1 + u32::from(input.u8() % 3)).map(NodeId).collect();
-    let own = Word { fingerprint: 0, storage: me.1, stage: Stage::Empty, heard: Boot(0) };
-    let needed = nodes.len() / 2 + 1;
+    let own =
+        Word { fingerprint: 0, terms: 0, storage: me.1, stage: Stage::Empty, heard: Boot(0), roster: None };
+    // Of the three nodes that every word of a born one names.
+    let needed = 2;
     let mut told: BTreeMap<NodeId, ClusterId> = BTreeMap::new();
     let mut birth = Birth::new(me.0, "fuzz", nodes.clone(), own);
     while !input.is_empty() {
         let from = NodeId(u32::from(input.u8() % 4));
         let word = word(&mut input);
-        if from != me.0 && nodes.contains(&from) {
-            match &word.stage {
-                Stage::Born(cluster, _) if word.fingerprint == 0 => told.insert(from, *cluster),
-                _ => told.remove(&from),
-            };
+        match &word.stage {
+            _ if from == me.0 => {}
+            Stage::Born(cluster, _) if word.terms == 0 => drop(told.insert(from, *cluster)),
+            Stage::Born(..) => drop(told.remove(&from)),
+            _ if nodes.contains(&from) => drop(told.remove(&from)),
+            _ => {}
         }
         let before = birth.word().stage.clone();
         let step = if from == me.0 { birth.advance() } else { birth.hear(from, word) };
@@ -183,7 +189,18 @@ fn word(input: &mut Input) -> Word {
         1 => Stage::Voted(founders),
         _ => Stage::Born(ClusterId(u128::from(input.u8())), founders),
     };
-    Word { fingerprint, storage, stage, heard: Boot(0) }
+    let roster = matches!(stage, Stage::Born(..)).then(|| {
+        let layout = Layout::new((1..=3).map(NodeId).collect(), 1, 3);
+        let node = |&id: &NodeId| RosterNode {
+            id,
+            state: NodeState::Serving,
+            peer_addr: format!("n{id}:1"),
+            client_addr: String::new(),
+            admin_addr: String::new(),
+        };
+        Arc::new(Roster::birth(&layout, layout.nodes().iter().map(node).collect()))
+    });
+    Word { fingerprint, terms: fingerprint, storage, stage, heard: Boot(0), roster }
 }
 
 /// The manifest of a node: any bytes, or a body of any bytes behind a head and a checksum that

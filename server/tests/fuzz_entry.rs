@@ -79,6 +79,7 @@ fn wire_seeds() {
     let (opened, known) = (CommitId(70), CommitId(80));
     let known = Some(Memory { storage: StorageId(8), boot: Boot(4), opened, commit: known });
     let heartbeat = Heartbeat {
+        roster: 3,
         boot: Boot(3),
         shard: 0,
         shards: 2,

@@ -44,6 +44,7 @@ pub enum Event {
     Resent,
     Echoed,
     LivesEnded,
+    Rosters,
 }
 
 /// The events and what they are called in the report.
@@ -83,6 +84,7 @@ pub const EVENTS: &[(Event, &str)] = &[
     (Event::Resent, "numbered writes in doubt sent again"),
     (Event::Echoed, "numbered writes answered a second time"),
     (Event::LivesEnded, "entries that ended lives"),
+    (Event::Rosters, "changes of the roster asked for"),
 ];
 
 /// Counts of one run, or of many.
@@ -146,6 +148,7 @@ impl Coverage {
         sum.admissions += c.admissions;
         sum.outdated += c.outdated;
         sum.checked += c.checked;
+        sum.parted += c.parted;
     }
 
     /// Adds another run's counts.
@@ -185,6 +188,7 @@ impl Coverage {
             ("candidacies given up for members not known yet", c.outdated),
             ("checkpoints of peers installed", c.installed),
             ("states compared", c.checked),
+            ("groups given up by nodes that were taken out", c.parted),
         ];
         faults.chain(events).chain(product).collect()
     }

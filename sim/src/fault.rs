@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use groups::random::Random;
 
+use crate::operator::Step;
+
 /// A machine, by index.
 pub type Node = usize;
 
@@ -92,6 +94,8 @@ pub enum Fault {
     MirrorFull { node: Node, after: u64 },
     /// The machine is given an empty disk: it is another one for the cluster, which takes it in.
     EmptyDisk { node: Node },
+    /// An operator changes which nodes the cluster has.
+    Roster(Step),
     /// The machine's log is copied while it is off, and put back so much later: the node has
     /// forgotten what it promised in between, and must not vote with it.
     OldCopy { node: Node, length: Duration },
@@ -134,6 +138,7 @@ pub enum Kind {
     MirrorFull,
     EmptyDisk,
     OldCopy,
+    Roster,
 }
 
 /// How far a clock may be off, in millionths, where leases count on it.
@@ -189,6 +194,8 @@ pub const KINDS: &[KindOf] = &[
     kind(Kind::MirrorFull, "full disks of the mirror armed", 2),
     kind(Kind::EmptyDisk, "disks exchanged for empty ones", 2),
     kind(Kind::OldCopy, "older copies of a disk put back", 2),
+    // Drawn apart, see `operator`.
+    kind(Kind::Roster, "changes of the cluster's nodes", 0),
 ];
 
 impl Fault {
@@ -229,6 +236,7 @@ impl Fault {
             Fault::MirrorFull { .. } => Kind::MirrorFull,
             Fault::EmptyDisk { .. } => Kind::EmptyDisk,
             Fault::OldCopy { .. } => Kind::OldCopy,
+            Fault::Roster(_) => Kind::Roster,
         }
     }
 
@@ -388,6 +396,8 @@ impl Fault {
             }
             Kind::EmptyDisk => Fault::EmptyDisk { node },
             Kind::OldCopy => Fault::OldCopy { node, length },
+            // What makes sense there depends on what was done before.
+            Kind::Roster => return None,
         };
         Some(fault)
     }
@@ -503,6 +513,7 @@ impl fmt::Display for Fault {
                 write!(f, "write {after} from now of the mirror of node {} finds no space", node + 1)
             }
             Fault::EmptyDisk { node } => write!(f, "node {} is given an empty disk", node + 1),
+            Fault::Roster(step) => write!(f, "the operator: {step}"),
         }
     }
 }

@@ -16,6 +16,7 @@ pub mod judges;
 pub mod machine;
 pub mod network;
 pub mod observers;
+pub mod operator;
 pub mod plan;
 pub mod resend;
 pub mod schedule;

@@ -11,7 +11,7 @@ use checkpoint::store::{DiskFiles, Files, MirrorStore, StoreError};
 use groups::check::CheckLimits;
 use groups::group::{Group, Limits};
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{Boot, CommitId, GroupId, InstanceId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, CommitId, GroupId, InstanceId, NodeId, StorageId};
 use groups::log::{
     AppendError, At, CommitError, Disk, DiskImage, Durability, Log, LogOptions, LogReader, OpenError,
     ReadError, Record, Recovered, SegmentSeq, SimDisk, inspect, scrub_segment, sealed_segments,
@@ -25,12 +25,13 @@ use groups::time::Time;
 use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
 use server::node::birth::{Birth, Word};
 use server::node::compaction::{CompactionLimits, Compactor};
-use server::node::layout::Layout;
+use server::node::layout::{Founding, Layout};
 use server::node::manifest::{Founders, Manifest, Stage};
 use server::node::memory;
-use server::node::mirror::{Closed, Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group};
-use server::node::open::{Refused, Role, open_log, open_manifest};
+use server::node::mirror::{Closed, Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group, stored};
+use server::node::open::{Refused, Role, open_log, open_manifest, seats};
 use server::node::requests::{Completion, Patience, Request};
+use server::node::roster::{self, NodeState, Roster, RosterNode};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
 use server::node::watch::{Pull, Pulled};
 use server::node::wire;
@@ -41,8 +42,10 @@ use crate::judges::leases::Holder;
 /// The cluster that a run simulates.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    /// Nodes, numbered from 1.
+    /// Nodes that it is born with, numbered from 1.
     pub nodes: u32,
+    /// Machines beside them, which an operator may add.
+    pub spares: u32,
     /// Groups.
     pub groups: u32,
     /// Members of each group.
@@ -116,6 +119,7 @@ pub enum StartError {
 }
 
 struct Running {
+    cluster: ClusterId,
     shards: Vec<Shard>,
     log: Log<SimDisk>,
     newest: Newest,
@@ -174,6 +178,18 @@ impl Clock {
 
 /// As in production: after so much idleness the log is sealed.
 const SEAL_AFTER: Duration = Duration::from_millis(200);
+
+/// A node as the simulator's operator lists it: nobody dials anybody here.
+#[must_use]
+pub fn roster_node(id: NodeId) -> RosterNode {
+    RosterNode {
+        id,
+        state: NodeState::Serving,
+        peer_addr: String::new(),
+        client_addr: String::new(),
+        admin_addr: String::new(),
+    }
+}
 
 /// One machine.
 pub struct Machine {
@@ -391,7 +407,6 @@ impl Machine {
         let role = Role {
             cluster_name: "sim".into(),
             node: self.node,
-            nodes: self.layout.nodes().to_vec(),
             groups: self.cluster.groups,
             replication: self.cluster.replication as u32,
         };
@@ -404,12 +419,44 @@ impl Machine {
         match manifest.stage.clone() {
             Stage::Born(..) => self.run_or_renew(manifest, now, &mut wishes).map_err(start_error)?,
             stage => {
-                let own = Word { fingerprint: 1, storage: manifest.storage, stage, heard: Boot(0) };
-                let birth = Birth::new(self.node, "sim", role.nodes, own);
+                let own = self.word(manifest.storage, stage);
+                let birth = Birth::new(self.node, "sim", self.listed(), own);
                 self.state = Life::Unborn { birth, manifest, disk };
             }
         }
         Ok(wishes)
+    }
+
+    /// The nodes that its configuration lists: the founders, and itself.
+    fn listed(&self) -> Vec<NodeId> {
+        let mut nodes = self.layout.nodes().to_vec();
+        if !nodes.contains(&self.node) {
+            nodes.push(self.node);
+        }
+        nodes
+    }
+
+    /// What it says of itself. Whoever is no founder has another configuration.
+    fn word(&self, storage: StorageId, stage: Stage) -> Word {
+        let fingerprint = if self.layout.nodes().contains(&self.node) { 1 } else { 2 };
+        Word { fingerprint, terms: 1, storage, stage, heard: Boot(0), roster: None }
+    }
+
+    /// The newest roster that its disk has, else the one of the birth.
+    fn known_roster(&self, cluster: ClusterId, founding: &Founding) -> Roster {
+        roster::load(&self.node_disk.clone(), cluster).unwrap_or_else(|| {
+            let nodes = founding.layout.nodes().iter().map(|id| roster_node(*id));
+            Roster::birth(&founding.layout, nodes.collect())
+        })
+    }
+
+    /// The roster that it works by, while it runs.
+    #[must_use]
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        match &self.state {
+            Life::Running(running) => running.shards.first().map(Shard::roster),
+            _ => None,
+        }
     }
 
     /// Brings the groups to life; with a log that is no memory any more, as another disk.
@@ -500,12 +547,12 @@ impl Machine {
             durability: Durability::Fsync,
         };
         let store = self.open_mirror()?;
-        let members: Vec<GroupId> = (0..self.cluster.groups)
-            .map(GroupId)
-            .filter(|g| self.layout.members(*g).contains(&self.node))
-            .collect();
+        let Some((cluster, founding)) = manifest.founding() else {
+            return Err(Refused::Foreign("the cluster is not born yet".to_owned()));
+        };
+        let roster = self.known_roster(cluster, &founding);
         let mut loaded = Loaded::default();
-        for group in members {
+        for group in stored(&store, &seats(self.node, &founding, &roster)) {
             loaded.add(group, load_group(&store, group));
         }
         loaded.settle(&store)?;
@@ -514,7 +561,8 @@ impl Machine {
             options,
             &mut manifest,
             &self.node_disk.clone(),
-            &self.layout,
+            &founding,
+            &roster,
             loaded.states,
         )?;
         self.segments = opened.log.stats().segments;
@@ -526,7 +574,7 @@ impl Machine {
             storage: manifest.storage,
             opened: opened.recovered.last_commit,
             newest: newest.clone(),
-            needed: self.cluster.nodes as usize / 2 + 1,
+            needed: roster.nodes().len() / 2 + 1,
             memory: remembered.clone(),
         };
         self.recovered = Some(opened.recovered);
@@ -535,14 +583,14 @@ impl Machine {
         for seat in opened.seats {
             seats[(seat.group.0 % self.cluster.shards) as usize].push(seat);
         }
-        let shards = (0..self.cluster.shards)
+        let (founding, roster) = (Arc::new(founding), Arc::new(roster));
+        let mut shards = (0..self.cluster.shards)
             .zip(seats)
             .map(|(shard, seats)| {
-                let config = self.shard_config(shard, proof.clone());
-                Shard::new(config, Arc::clone(&self.layout), seats, clock)
+                let config = self.shard_config(shard, proof.clone(), roster.ids());
+                Shard::new(config, Arc::clone(&founding), Arc::clone(&roster), seats, clock)
             })
             .collect::<Vec<Shard>>();
-        let mut shards = shards;
         for (group, point) in loaded.durable {
             let shard = &mut shards[(group.0 % self.cluster.shards) as usize];
             shard.on_mirror(group, MirrorWord::Settled(point), clock);
@@ -561,6 +609,7 @@ impl Machine {
         let mut mirror = NodeMirror::new(Mirror::new(store, config, clock));
         mirror.settle_now(&opened.ahead, clock)?;
         self.state = Life::Running(Running {
+            cluster,
             mirror: Some(mirror),
             closed: None,
             errands: Vec::new(),
@@ -594,7 +643,7 @@ impl Machine {
         }
     }
 
-    fn shard_config(&mut self, shard: u32, proof: Proof) -> ShardConfig {
+    fn shard_config(&mut self, shard: u32, proof: Proof, nodes: Vec<NodeId>) -> ShardConfig {
         // Small limits, so that short runs reach them.
         let tuning = Tuning {
             window: 8,
@@ -628,7 +677,7 @@ impl Machine {
                 boot: self.boot,
                 shard,
                 shards: self.cluster.shards,
-                nodes: self.layout.nodes().to_vec(),
+                nodes,
                 groups: self.cluster.groups,
                 heartbeat_interval: Duration::from_millis(100),
                 tuning,
@@ -659,6 +708,12 @@ impl Machine {
                 }
                 let Some(word) = Word::decode(frame.body) else { return };
                 let Some(stage) = birth.hear(from, word) else { return };
+                if let (Stage::Born(cluster, _), Some(roster)) = (&stage, birth.roster())
+                    && let Err(e) = roster::store(disk, *cluster, roster)
+                {
+                    wishes.died = Some(e.to_string());
+                    return;
+                }
                 manifest.advance(stage, birth.heard());
                 if let Err(e) = manifest.store(disk) {
                     wishes.died = Some(e.to_string());
@@ -712,9 +767,14 @@ impl Machine {
     fn speak_birth(&mut self, wishes: &mut Wishes) {
         let Life::Unborn { birth, .. } = &self.state else { return };
         let word = birth.word().clone();
-        let (me, layout) = (self.node, Arc::clone(&self.layout));
-        for node in layout.nodes().iter().filter(|n| **n != me) {
-            let parcel = self.birth_parcel(*node, &word);
+        let me = self.node;
+        let told = birth.roster().map_or_else(Vec::new, |roster| roster.ids());
+        let mut nodes = self.listed();
+        nodes.extend(told);
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in nodes.into_iter().filter(|n| *n != me) {
+            let parcel = self.birth_parcel(node, &word);
             wishes.parcels.push(parcel);
         }
     }
@@ -722,7 +782,8 @@ impl Machine {
     fn answer_birth(&mut self, to: NodeId, wishes: &mut Wishes) {
         if let Ok(Some(manifest)) = Manifest::load(&self.node_disk.clone()) {
             let heard = memory::boot_of(&memory::load(&self.node_disk.clone()), to);
-            let word = Word { fingerprint: 1, storage: manifest.storage, stage: manifest.stage, heard };
+            let Some(roster) = self.roster().cloned() else { return };
+            let word = Word { heard, roster: Some(roster), ..self.word(manifest.storage, manifest.stage) };
             let parcel = self.birth_parcel(to, &word);
             wishes.parcels.push(parcel);
         }
@@ -960,10 +1021,19 @@ impl Machine {
     fn turn(&mut self, now: Time, wishes: &mut Wishes) {
         let clock = self.clock.at(now);
         let Life::Running(running) = &mut self.state else { return };
+        let mut rosters: Vec<Arc<Roster>> = Vec::new();
         for index in 0..running.shards.len() {
             let shard = &mut running.shards[index];
-            let Effects { send_now, job, log_reads, completions, pulled, orders, memory: peers } =
-                shard.turn(clock);
+            let Effects {
+                send_now,
+                job,
+                log_reads,
+                completions,
+                pulled,
+                orders,
+                memory: peers,
+                roster: newer,
+            } = shard.turn(clock);
             let standing = shard.host().peers().standing();
             if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
                 wishes.verdict = Some(standing);
@@ -975,6 +1045,7 @@ impl Machine {
                     wishes.died = Some(e.to_string());
                 }
             }
+            rosters.extend(newer);
             running.errands.extend(orders.into_iter().map(|(group, order)| Errand::Order(group, order)));
             running.waiting.extend(job);
             for read in log_reads {
@@ -986,6 +1057,13 @@ impl Machine {
             carry(send_now, &mut self.decoder, wishes);
             wishes.completions.extend(completions);
             wishes.pulled.extend(pulled);
+        }
+        for roster in rosters {
+            // Written down before anybody works by it.
+            match roster::store(&self.node_disk.clone(), running.cluster, &roster) {
+                Ok(()) => running.shards.iter_mut().for_each(|s| s.set_roster(Arc::clone(&roster), clock)),
+                Err(e) => wishes.died = Some(e.to_string()),
+            }
         }
         if !running.reads.is_empty() && !running.learner_awake {
             running.learner_awake = true;

@@ -7,6 +7,7 @@ use groups::random::Random;
 
 use crate::fault::{Fault, KINDS, Kind};
 use crate::machine::Cluster;
+use crate::operator;
 
 /// A fault and when it begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +60,9 @@ impl Plan {
         let turmoil = Duration::from_millis(2_000 + random.below(12_000));
         // With leases, clocks stay within what those allow for; without, they may do anything.
         let leases = random.below(3) > 0;
-        let cluster = Cluster {
+        let mut cluster = Cluster {
             nodes,
+            spares: 0,
             leases,
             groups: 1 + random.below(4) as u32,
             replication,
@@ -86,6 +88,9 @@ impl Plan {
                 let number = faults.len() + 1;
                 faults.insert(0, Planned { number, at, fault: Fault::EmptyDisk { node } });
             }
+        }
+        if !beyond_repair {
+            operator::plan(&mut cluster, turmoil, seed, &mut faults);
         }
         let recovery = Duration::from_secs(15);
         let tellers = [0, 0, 2, 3][random.below(4) as usize];
@@ -117,7 +122,7 @@ impl Plan {
 fn faults(cluster: &Cluster, turmoil: Duration, beyond_repair: bool, random: &mut Random) -> Vec<Planned> {
     let nodes = cluster.nodes as usize;
     let drawn: Vec<(Kind, u64)> =
-        KINDS.iter().filter(|_| random.below(2) == 0).map(|k| (k.kind, k.weight)).collect();
+        KINDS.iter().filter(|k| k.weight > 0 && random.below(2) == 0).map(|k| (k.kind, k.weight)).collect();
     let total: u64 = drawn.iter().map(|(_, weight)| weight).sum();
     let spare = if beyond_repair { nodes } else { (cluster.replication - 1) / 2 };
     // Whoever gives every node an empty disk has made a new cluster: one keeps its own.

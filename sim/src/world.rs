@@ -5,6 +5,8 @@
 //! faults happen, nothing may be wrong; when they have stopped, everything must be well again
 //! within a bound.
 
+use std::cmp::Reverse;
+use std::sync::Arc;
 use std::time::Duration;
 
 use groups::ids::{CommitId, GroupId, NodeId};
@@ -16,6 +18,7 @@ use netio::{Frame, NO_GROUP};
 use server::node::birth::Word;
 use server::node::layout::Layout;
 use server::node::requests::{Completion, Refusal, Request};
+use server::node::roster::Roster;
 use server::node::watch::Pull;
 use server::node::wire;
 
@@ -27,6 +30,7 @@ use crate::judges::{Judges, ReadOrder, Seen, Sent, leases};
 use crate::machine::{Machine, StartError, Wishes};
 use crate::network::{Direction, Effect, Fate, Network};
 use crate::observers::{Asked, Observers};
+use crate::operator::{self, Step};
 pub use crate::plan::Plan;
 use crate::schedule::Schedule;
 use crate::story::{self, Story};
@@ -136,7 +140,6 @@ impl Event {
 /// The world.
 pub struct World {
     plan: Plan,
-    layout: Layout,
     keys: Keys,
     schedule: Schedule<Event>,
     network: Network,
@@ -193,8 +196,8 @@ impl World {
     fn with(plan: Plan, aloud: bool) -> World {
         let mut random = Random::new(plan.seed ^ plan.salt.rotate_left(40));
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
-        let machines: Vec<Machine> =
-            nodes.iter().map(|n| Machine::new(*n, &plan.cluster, random.next_u64())).collect();
+        let all = (1..=plan.cluster.nodes + plan.cluster.spares).map(NodeId);
+        let machines: Vec<Machine> = all.map(|n| Machine::new(n, &plan.cluster, random.next_u64())).collect();
         let mut clients: Vec<Client> =
             (0..plan.clients).map(|c| Client::new(c, plan.value_bytes, random.next_u64())).collect();
         let tellers = plan.clients..plan.clients + plan.tellers;
@@ -208,7 +211,6 @@ impl World {
             paused: vec![Time::ZERO; machines.len()],
             majorities: vec![true; plan.cluster.groups as usize],
             order: ReadOrder::default(),
-            layout,
             machines,
             clients,
             observers: (!plan.seed.is_multiple_of(3))
@@ -339,8 +341,24 @@ impl World {
         if let Some(client) = self.clients.iter().position(|c| c.content < 3) {
             return Some(format!("client {client} is not answered"));
         }
+        let Some((_, roster)) = self.newest_roster() else { return Some("nobody runs".to_owned()) };
+        let roster = Arc::clone(roster);
+        for machine in self.machines.iter().filter(|m| m.is_born() && roster.node(m.node).is_some()) {
+            let theirs = machine.roster().map(|r| r.version());
+            if theirs != Some(roster.version()) {
+                return Some(format!("node {} has version {theirs:?} of the roster", machine.node));
+            }
+        }
         for group in (0..self.plan.cluster.groups).map(GroupId) {
-            let members = self.layout.preference(group);
+            let members = roster.preference(group);
+            let listed = |m: &&Machine| !m.gone && roster.node(m.node).is_some();
+            let outside = self.machines.iter().filter(listed).filter(|m| !members.contains(&m.node));
+            for machine in outside {
+                let seat = machine.groups().find(|g| g.replica.group() == group);
+                if seat.is_some_and(|g| !g.replica.has_parted()) {
+                    return Some(format!("node {} still has a seat in group {group}", machine.node));
+                }
+            }
             let living: Vec<NodeId> = members.into_iter().filter(|n| !self.machine(*n).gone).collect();
             for node in &living {
                 let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
@@ -367,9 +385,13 @@ impl World {
         if let Some(client) = self.clients.iter().position(|c| !c.is_idle()) {
             return Some(format!("client {client} still waits"));
         }
+        let Some((_, roster)) = self.newest_roster() else { return Some("nobody runs".to_owned()) };
         for group in (0..self.plan.cluster.groups).map(GroupId) {
-            let seats =
-                || self.machines.iter().flat_map(Machine::groups).filter(move |g| g.replica.group() == group);
+            let seats = || {
+                let all = self.machines.iter().filter(|m| roster.node(m.node).is_some());
+                let seats = all.flat_map(Machine::groups);
+                seats.filter(move |g| g.replica.group() == group && !g.replica.has_parted())
+            };
             let most = seats().map(|g| g.replica.mark().instance).max();
             if let Some(stateless) = seats().find(|g| g.is_rebuilding()) {
                 return Some(format!(
@@ -663,7 +685,8 @@ impl World {
         if let Some(verdict) = verdict {
             return self.obey(machine, verdict);
         }
-        for group in self.machines[machine].groups().filter(|_| !untrusted) {
+        // Whoever has parted has forgotten what it knew, and must say nothing that counts.
+        for group in self.machines[machine].groups().filter(|g| !untrusted && !g.replica.has_parted()) {
             self.judges.stepped(&Seen { node, life, storage, group })?;
         }
         self.judge_leases()?;
@@ -762,7 +785,7 @@ impl World {
     fn begin(&mut self, index: usize) -> Result<(), String> {
         let (number, fault) = (self.plan.faults[index].number, self.plan.faults[index].fault.clone());
         // A disk that is lost before everybody is born takes the whole birth with it.
-        let born = self.machines.iter().all(Machine::is_born);
+        let born = self.founders().all(Machine::is_born);
         if self.calm || (fault.ends().is_some() && !born && !self.plan.beyond_repair) {
             return Ok(());
         }
@@ -881,6 +904,7 @@ impl World {
                 self.machines[node].take_copy();
                 self.start(node)?;
             }
+            Fault::Roster(step) => self.operate(&step, number as u64),
             Fault::EmptyDisk { node } => {
                 if self.machines[node].is_up() {
                     self.stop(node, None);
@@ -899,6 +923,29 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The machines that the cluster is born with.
+    fn founders(&self) -> impl Iterator<Item = &Machine> {
+        self.machines.iter().take(self.plan.cluster.nodes as usize)
+    }
+
+    /// The newest roster that a running node works by, and which node.
+    fn newest_roster(&self) -> Option<(usize, &Arc<Roster>)> {
+        let known = self.machines.iter().enumerate().filter_map(|(at, m)| Some((at, m.roster()?)));
+        known.max_by_key(|(at, roster)| (roster.version(), Reverse(*at)))
+    }
+
+    fn operate(&mut self, step: &Step, number: u64) {
+        let Some((machine, roster)) = self.newest_roster() else { return };
+        let seats = || self.machines.iter().flat_map(Machine::groups);
+        let empty = |node: NodeId| !seats().any(|g| g.replica.members().contains(node));
+        let replication = self.plan.cluster.replication;
+        let Some(request) = operator::request(step, roster, replication, number, empty) else { return };
+        self.coverage.event(coverage::Event::Rosters);
+        let life = self.machines[machine].life;
+        let delay = Duration::from_micros(50 + self.random.below(400));
+        self.schedule.after(delay, Event::Requests { machine, life, requests: vec![request] });
     }
 
     fn end(&mut self, index: usize) -> Result<(), String> {
@@ -944,6 +991,11 @@ impl World {
         }
         self.tell(|| format!("the copy of node {node}'s log, up to commit {commit}, is put back"));
         self.machines[machine].put_copy_back();
+        // Lives of the copy have the numbers of lives that were: what was said to those is not heard by
+        // these, because a connection ends with its process.
+        for other in 0..self.machines.len() {
+            self.network.disconnect(machine, other);
+        }
         self.judges.gone(node, storage);
         self.start(machine)
     }
@@ -991,17 +1043,19 @@ impl World {
         Ok(())
     }
 
+    /// The machines that clients are told of: those that run and that the cluster knows.
+    fn taking_clients(&self) -> Vec<(usize, u64)> {
+        let Some((_, roster)) = self.newest_roster() else { return Vec::new() };
+        let known = |m: &Machine| !m.shards().is_empty() && roster.node(m.node).is_some();
+        let all = self.machines.iter().enumerate();
+        all.filter(|(_, m)| known(m)).map(|(index, m)| (index, m.life)).collect()
+    }
+
     fn act(&mut self, client: usize) {
         if self.quiet || !self.clients[client].is_idle() {
             return;
         }
-        let up: Vec<(usize, u64)> = self
-            .machines
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| !m.shards().is_empty())
-            .map(|(index, m)| (index, m.life))
-            .collect();
+        let up = self.taking_clients();
         let now = self.schedule.now();
         let c = &mut self.clients[client];
         let connected = c.connect(&up);
@@ -1016,17 +1070,11 @@ impl World {
     }
 
     fn observe(&mut self) {
+        let up = self.taking_clients();
         let Some(observers) = &mut self.observers else { return };
         if self.quiet {
             return;
         }
-        let up: Vec<(usize, u64)> = self
-            .machines
-            .iter()
-            .enumerate()
-            .filter(|(_, m)| !m.shards().is_empty())
-            .map(|(index, m)| (index, m.life))
-            .collect();
         for Asked { at: (machine, life), requests, pulls } in observers.act(&up, self.judges.ledger()) {
             let delay = Duration::from_micros(50 + self.random.below(400));
             if !requests.is_empty() {
@@ -1041,6 +1089,9 @@ impl World {
     }
 
     fn complete(&mut self, machine: usize, life: u64, completion: Completion) -> Result<(), String> {
+        if completion.token.connection == operator::CONNECTION {
+            return Ok(());
+        }
         if let Some(observers) = &mut self.observers {
             if Observers::own(completion.token.connection) {
                 if let Some(told) = observers.complete(completion, self.judges.ledger())? {
@@ -1089,6 +1140,7 @@ fn describe(frame: &Frame) -> Option<String> {
     let text = match frame.kind {
         wire::HEARTBEAT => return None,
         wire::BIRTH => "a word of birth".into(),
+        wire::ROSTER => "the roster".into(),
         wire::SUBMIT => format!("group {group} submissions, {} bytes", frame.body.len()),
         wire::ANSWER => format!("group {group} answers, {} bytes", frame.body.len()),
         kind => match codec::decode(kind, frame.body.clone()) {
@@ -1132,6 +1184,14 @@ fn describe(frame: &Frame) -> Option<String> {
                         m.then
                     ),
                     M::Transfer(m) => format!("{}", m.ballot),
+                    M::Part(m) => {
+                        format!(
+                            "ballot {}, chosen {}, members {:?}",
+                            m.ballot,
+                            m.mark.instance,
+                            m.members.nodes()
+                        )
+                    }
                     M::Report(m) => format!("instance {}, state {}", m.point.instance, m.point.sum),
                 };
                 format!("group {group} {name} {rest}")

@@ -6,6 +6,7 @@ use bytes::{Buf, BufMut, Bytes};
 use super::history::Since;
 use super::life::{Life, Renewal};
 use super::once::Req;
+use super::roll::MAX_ROLL;
 use super::scan::Range;
 use super::state::Item;
 use super::transaction::Transaction;
@@ -172,6 +173,15 @@ pub enum Command {
         /// How, and what is answered.
         renewal: Renewal,
     },
+    /// The cluster's roll and its version.
+    Roll,
+    /// Sets the roll, if its version is still this one; answers the new version.
+    SetRoll {
+        /// The version that its author knows.
+        expect: u64,
+        /// What it says from now on.
+        bytes: Bytes,
+    },
     /// A write that a client has numbered: executed once, however often it comes.
     Once {
         /// Whose, and which.
@@ -197,6 +207,7 @@ const REST: u8 = 8;
 pub(super) const SCAN: u8 = 10;
 pub(super) const WALK: u8 = 11;
 pub(super) const CHANGES: u8 = 14;
+const ROLL: u8 = 15;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -208,6 +219,7 @@ pub(super) const TRANSACTION: u8 = 28;
 const PUT_FOR: u8 = 32;
 const RENEW: u8 = 33;
 pub(super) const ONCE: u8 = 34;
+const SET_ROLL: u8 = 46;
 
 const KEEP: u8 = 0;
 const FOR: u8 = 1;
@@ -226,6 +238,7 @@ impl Command {
             | Command::Rest { .. }
             | Command::Scan(_)
             | Command::Walk(_)
+            | Command::Roll
             | Command::Changes(_) => true,
             Command::Transaction(transaction) => transaction.is_read(),
             _ => false,
@@ -318,6 +331,12 @@ impl Command {
                 renewal.encode(out);
                 put_bytes(out, key);
             }
+            Command::Roll => out.put_u8(ROLL),
+            Command::SetRoll { expect, bytes } => {
+                out.put_u8(SET_ROLL);
+                out.put_u64_le(*expect);
+                put_bytes(out, bytes);
+            }
             Command::Once { req, command } => {
                 out.put_u8(ONCE);
                 req.encode(out);
@@ -389,6 +408,14 @@ impl Command {
             RENEW => {
                 let renewal = Renewal::decode(&mut r.0).ok_or(BadCommand("unknown renewal"))?;
                 Command::Renew { key: r.bytes()?, renewal }
+            }
+            ROLL => Command::Roll,
+            SET_ROLL => {
+                let (expect, bytes) = (r.u64()?, r.bytes()?);
+                if bytes.len() > MAX_ROLL {
+                    return Err(BadCommand("a roll that is too long"));
+                }
+                Command::SetRoll { expect, bytes }
             }
             ONCE => {
                 let req = Req::decode(&mut r.0).ok_or(BadCommand("unknown request"))?;

@@ -10,7 +10,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::beside;
+use super::beside::{self, Beside};
 use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
@@ -21,6 +21,7 @@ use super::life::{Life, Renewal};
 use super::once::Clients;
 use super::outcome::{Failure, Outcome};
 use super::rescan::{Rescan, Scanned};
+use super::roll::Roll;
 use super::session::{Admission, Sessions, Ticket};
 use super::value::Value;
 use super::walk::Places;
@@ -64,6 +65,8 @@ pub struct State {
     clock: u64,
     /// Where the lives of items end, and whose: exactly those with `expires != 0`.
     deadlines: BTreeSet<(u64, Box<[u8]>)>,
+    /// The cluster's roll, in the group that keeps it.
+    roll: Roll,
     sessions: Sessions,
     /// What clients have numbered themselves.
     clients: Clients,
@@ -189,8 +192,8 @@ impl State {
     #[must_use]
     pub fn sum(&self) -> Sum {
         let counted = [self.revision.to_le_bytes(), self.epoch.to_le_bytes()].concat();
-        let rest =
-            xxh3_64_with_seed(&beside::encode(self.clock, &self.clients, &self.sessions), xxh3_64(&counted));
+        let beside = beside::encode(self.clock, &self.roll, &self.clients, &self.sessions);
+        let rest = xxh3_64_with_seed(&beside, xxh3_64(&counted));
         Sum { hash: self.hash, rest }
     }
 
@@ -242,12 +245,8 @@ impl State {
     }
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
-    pub(super) fn restored(
-        head: &Head,
-        beside: (u64, Clients, Sessions),
-        items: Vec<(Box<[u8]>, Item)>,
-    ) -> State {
-        let (clock, clients, sessions) = beside;
+    pub(super) fn restored(head: &Head, beside: Beside, items: Vec<(Box<[u8]>, Item)>) -> State {
+        let Beside { clock, roll, clients, sessions } = beside;
         let mortal = items.iter().filter(|(_, item)| item.expires != 0);
         let deadlines = mortal.map(|(key, item)| (item.expires, key.clone())).collect();
         let bytes = items.iter().map(|(key, item)| (key.len() + item.value.len()) as u64).sum();
@@ -260,6 +259,7 @@ impl State {
             bytes,
             clock,
             deadlines,
+            roll,
             sessions,
             clients,
             members: head.members.clone(),
@@ -326,12 +326,14 @@ impl State {
 
     fn encoded_beside(&self) -> Bytes {
         if planted::is(Bug::SessionsNotInCheckpoint) {
-            return beside::encode(self.clock, &self.clients, &Sessions::default());
+            return beside::encode(self.clock, &self.roll, &self.clients, &Sessions::default());
         }
         if planted::is(Bug::ReqsNotInCheckpoint) {
-            return beside::encode(self.clock, &Clients::default(), &self.sessions);
+            return beside::encode(self.clock, &self.roll, &Clients::default(), &self.sessions);
         }
-        beside::encode(self.clock, &self.clients, &self.sessions)
+        let none = Roll::default();
+        let roll = if planted::is(Bug::RollNotInCheckpoint) { &none } else { &self.roll };
+        beside::encode(self.clock, roll, &self.clients, &self.sessions)
     }
 
     /// Answers a read, with lives as they were at the last stamp.
@@ -362,6 +364,10 @@ impl State {
                 Outcome::Integer(keys.iter().filter(|k| self.get(k).is_some()).count() as i64)
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
+            Command::Roll => {
+                let Roll { version, bytes } = &self.roll;
+                Outcome::Value((*version > 0).then(|| (bytes.clone(), *version)))
+            }
             Command::Length { key } => Outcome::Integer(self.get(key).map_or(0, |i| i.value.len() as i64)),
             Command::Transaction(transaction) if transaction.is_read() => {
                 self.read_transaction(transaction, clock)
@@ -433,6 +439,13 @@ impl State {
                 self.put(&key, value, &condition, want, Some(life))
             }
             Command::Renew { key, renewal } => self.renew(&key, renewal),
+            Command::SetRoll { expect, bytes } => {
+                if self.roll.version != expect && !planted::is(Bug::RollIgnoresVersion) {
+                    return Outcome::Unmet;
+                }
+                self.roll = Roll { version: self.roll.version + 1, bytes };
+                Outcome::Revision(self.roll.version)
+            }
             Command::Once { req, command } => match self.clients.admit(&req, self.clock) {
                 Some(outcome) => outcome,
                 None => {
@@ -449,6 +462,7 @@ impl State {
             | Command::Count
             | Command::Length { .. }
             | Command::Rest { .. }
+            | Command::Roll
             | Command::Scan(_) => self.read(&command),
             // What replicas remember differs, and how long a walk takes is not bounded here.
             Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
@@ -695,6 +709,12 @@ impl State {
     #[must_use]
     pub fn members(&self) -> Option<&Members> {
         self.members.as_ref()
+    }
+
+    /// The cluster's roll, in the group that keeps it.
+    #[must_use]
+    pub fn roll(&self) -> &Roll {
+        &self.roll
     }
 
     /// How many leaderships the group has had.

@@ -254,6 +254,8 @@ impl<'a> Longest<'a> {
             | Command::Walk(_)
             | Command::Changes(_)
             | Command::Renew { .. }
+            | Command::Roll
+            | Command::SetRoll { .. }
             | Command::Once { .. }
             | Command::Transaction(_) => {}
         }

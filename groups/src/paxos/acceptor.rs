@@ -22,10 +22,10 @@ use crate::time::Time;
 const MAX_ROUND_STEP: u64 = 1 << 32;
 
 impl Replica {
-    /// Whether `ballot` could have come about by elections.
+    /// Whether `ballot` could have come about by elections. Whether its node is a member is for those to
+    /// say who know the members of the instance: this replica may have missed a change.
     pub(super) fn plausible(&self, ballot: Ballot) -> bool {
-        ballot.round <= self.promised.round.saturating_add(MAX_ROUND_STEP)
-            && self.members.contains(ballot.node)
+        ballot.round <= self.promised.round.saturating_add(MAX_ROUND_STEP) && ballot.node != NodeId(0)
     }
 
     /// Phase 1b. A repeated prepare is answered again.

@@ -8,9 +8,10 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::message::{
-    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Prepare, Probe, ProbeReply,
-    Promise, Reject, Report, Then, Transfer, Values,
+    Accept, Accepted, Advance, AdvanceReply, Ask, Entry, Learn, Mark, Message, Part, Prepare, Probe,
+    ProbeReply, Promise, Reject, Report, Then, Transfer, Values,
 };
+use super::quorum::Members;
 use crate::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
@@ -35,9 +36,10 @@ pub const VALUES: u8 = FIRST_KIND + 10;
 const TRANSFER: u8 = FIRST_KIND + 11;
 const REPORT: u8 = FIRST_KIND + 12;
 const ASK: u8 = FIRST_KIND + 13;
+const PART: u8 = FIRST_KIND + 14;
 
 /// Frame kinds up to this one belong to Paxos messages.
-pub const LAST_KIND: u8 = ASK;
+pub const LAST_KIND: u8 = PART;
 
 /// Why bytes are not a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -173,6 +175,11 @@ pub fn encode(message: &Message, head: &mut Vec<u8>) -> (u8, Bytes) {
             head.put_u64_le(m.sent.nanos());
             (ASK, Bytes::new())
         }
+        Message::Part(m) => {
+            put_ballot(head, m.ballot);
+            put_mark(head, m.mark);
+            (PART, m.members.encode())
+        }
     }
 }
 
@@ -246,6 +253,7 @@ pub fn decode(kind: u8, body: Bytes) -> Result<Message, DecodeError> {
         TRANSFER => Message::Transfer(Transfer { ballot: r.ballot()? }),
         REPORT => Message::Report(Report { point: r.point()? }),
         ASK => Message::Ask(Ask { life: Boot(r.u64()?), sent: r.time()? }),
+        PART => Message::Part(Part { ballot: r.ballot()?, mark: r.mark()?, members: r.members()? }),
         kind => return Err(DecodeError::UnknownKind { kind }),
     };
     r.end()?;
@@ -352,6 +360,13 @@ impl Reader {
             entries.push(Entry { instance, ballot, value: self.body.split_to(len) });
         }
         Ok(entries)
+    }
+
+    fn members(&mut self) -> Result<Members, DecodeError> {
+        self.need(Members::HEAD)?;
+        let length = Members::length(&self.body);
+        self.need(length)?;
+        Members::decode(self.body.split_to(length)).ok_or(DecodeError::Impossible { kind: self.kind })
     }
 
     fn rest(&mut self) -> Bytes {

@@ -91,18 +91,19 @@ impl Replica {
         match &mut self.role {
             Role::Follower => {
                 let patience = self.tuning.election_timeout * 2;
-                let forsaken = !self.is_voter() && now.since(self.leader_spoke) >= patience;
+                let outside = !self.is_voter() || !self.preference.contains(&self.me);
+                let forsaken = outside && now.since(self.leader_spoke) >= patience;
                 if let Some(leader) = self.leader.filter(|_| !forsaken) {
                     if self.has_live_leader(now, peers) {
                         // Looked at again until words pass in both directions; what changes after
                         // that is noticed by the peers.
-                        return !peers.reachable(leader, self.group, now) || !self.is_voter();
+                        return !peers.reachable(leader, self.group, now) || outside;
                     }
                     self.leader_lost(leader, now, peers, random);
                 } else if forsaken && self.leader.take().is_some() {
                     // A leader speaks to a disk that is no member until it is one. This one was made to follow
                     // by a late word, and knew no ballot that would have told it so; and who was the leader
-                    // then may follow this node by another.
+                    // then may follow this node by another. Or it was taken out, and is told so when it asks.
                     self.election_due = now + self.tuning.election_timeout;
                     self.disown(ready);
                 } else if now >= self.election_due && self.may_lead() && !peers.is_leaving(self.me) {
@@ -173,12 +174,18 @@ impl Replica {
         // Nor is a node far behind a good leader while there are others: it would serve nothing
         // before it has learned everything.
         let behind = m.chosen.plus(self.tuning.ahead as u64) < self.chosen;
-        let granted = !self.has_live_leader(now, peers) && !behind && self.is_voter();
+        // Nor is an outsider, unless it knows more of who is a member than this replica.
+        let eligible = self.members.contains(from) || m.chosen > self.chosen;
+        let granted = !self.has_live_leader(now, peers) && !behind && eligible && self.is_voter();
         let (promised, renounced) = (self.promised, self.renounced());
         let reply = ProbeReply { attempt: m.attempt, granted, promised, life: self.life, renounced };
         self.send(from, Message::ProbeReply(reply), ready);
-        if !self.is_voter() && m.chosen > self.chosen {
-            // It may have been admitted and not know it yet. Then the candidate needs its vote.
+        if let Some(part) = self.parting(from) {
+            self.send(from, Message::Part(part), ready);
+        }
+        if m.chosen > self.chosen && !self.has_live_leader(now, peers) {
+            // There may be other members by now, which this replica does not know: it may be one of them
+            // and the candidate need its vote; or whoever asks was taken out, and has the value that says so.
             self.want(from, m.chosen, now);
             self.ask(now, ready);
         }
@@ -372,7 +379,7 @@ impl Replica {
             self.chosen
         };
         let last = reported.keys().next_back().copied().unwrap_or(chosen).max(chosen);
-        self.role = Role::Leader(Box::new(Leadership::new(ballot, chosen.next(), &self.members, now)));
+        self.role = Role::Leader(Box::new(Leadership::new(ballot, chosen.next(), &self.circle, now)));
         for instance in (chosen.next().0..=last.0).map(InstanceId) {
             let value = match reported.remove(&instance) {
                 Some(accepted) => {

@@ -11,7 +11,6 @@ use super::quorum::{Members, Votes};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
 use crate::ids::{Ballot, Boot, InstanceId, Member, NodeId, StorageId};
-use crate::kv::value::members;
 use crate::log::Record;
 use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
@@ -46,6 +45,19 @@ struct Progress {
 }
 
 impl Progress {
+    /// It has not spoken to this leadership yet.
+    fn unheard(node: NodeId) -> Progress {
+        Progress {
+            node,
+            voter: None,
+            confirmed: false,
+            tenure: NO_TENURE,
+            chosen: InstanceId::ZERO,
+            told: Time::ZERO,
+            vain: 0,
+        }
+    }
+
     /// It follows, and its chosen prefix ends here.
     fn confirm(&mut self, voter: StorageId, chosen: InstanceId) {
         if self.voter != Some(voter) {
@@ -96,8 +108,8 @@ pub struct Leadership {
     handover: Option<Handover>,
     /// Another node was asked to take over at this ballot, and may do so however late: no lease counts.
     renounced: bool,
-    /// This disk has learned everything: its admission is the next thing to be proposed.
-    admitting: Option<Member>,
+    /// Whoever is new among these has learned everything: this change is the next thing to be proposed.
+    pub(super) admitting: Option<Vec<Member>>,
     /// A change of members is proposed: nothing is proposed behind it, because others decide that.
     sealed: bool,
     next_handover: Time,
@@ -113,28 +125,14 @@ pub(super) const NEVER: InstanceId = InstanceId(u64::MAX);
 const MAX_BARRIERS: usize = 16;
 
 impl Leadership {
-    pub(super) fn new(ballot: Ballot, first: InstanceId, members: &Members, now: Time) -> Leadership {
-        let followers = members
-            .nodes()
-            .iter()
-            .filter(|n| **n != ballot.node)
-            .map(|&node| Progress {
-                node,
-                voter: None,
-                confirmed: false,
-                tenure: NO_TENURE,
-                chosen: InstanceId::ZERO,
-                told: Time::ZERO,
-                vain: 0,
-            })
-            .collect();
+    pub(super) fn new(ballot: Ballot, first: InstanceId, circle: &[NodeId], now: Time) -> Leadership {
         Leadership {
             ballot,
             first,
             flights: VecDeque::new(),
             bytes: 0,
             opening: InstanceId::ZERO,
-            followers,
+            followers: circle.iter().copied().map(Progress::unheard).collect(),
             barrier: 0,
             barriers: VecDeque::new(),
             passed: 0,
@@ -150,6 +148,29 @@ impl Leadership {
 
     fn follower(&mut self, node: NodeId) -> Option<&mut Progress> {
         self.followers.iter_mut().find(|f| f.node == node)
+    }
+
+    /// Others are spoken to from now on; what is known of those that stay is kept.
+    pub(super) fn set_circle(&mut self, circle: &[NodeId]) {
+        self.followers.retain(|f| circle.contains(&f.node));
+        let new: Vec<NodeId> = circle.iter().copied().filter(|n| self.follower(*n).is_none()).collect();
+        self.followers.extend(new.into_iter().map(Progress::unheard));
+    }
+
+    /// Whether members may change now: nothing of the kind is under way, and the leadership has opened.
+    pub(super) fn may_change(&self, chosen: InstanceId) -> bool {
+        !self.sealed && self.handover.is_none() && chosen >= self.opening
+    }
+
+    /// The disk that a follower speaks from, and the end of its chosen prefix, once it follows.
+    pub(super) fn spoken(&self, node: NodeId) -> Option<(StorageId, InstanceId)> {
+        let follower = self.followers.iter().find(|f| f.node == node && f.confirmed)?;
+        Some((follower.voter?, follower.chosen))
+    }
+
+    /// The change that is due, if the window has room for it.
+    pub(super) fn take_change(&mut self, window: usize) -> Option<Vec<Member>> {
+        if self.handover.is_some() || self.flights.len() >= window { None } else { self.admitting.take() }
     }
 
     pub(super) fn has_renounced(&self) -> bool {
@@ -446,7 +467,9 @@ impl Replica {
                 return true;
             }
         }
-        let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty();
+        let settled = self.members.nodes().len() == self.preference.len()
+            && self.preference.iter().all(|n| self.members.contains(*n));
+        let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty() || !settled;
 
         // Say what is chosen to those who have not confirmed it, and repeat the open barrier.
         let asked = leadership.barriers.back().map_or(0, |b| b.number);
@@ -503,7 +526,7 @@ impl Replica {
                 ready,
             );
         }
-        self.tick_admission(now, peers);
+        self.tick_change(now, peers);
         self.tick_handover(now, peers, ready) || busy
     }
 
@@ -519,49 +542,6 @@ impl Replica {
         if let Role::Leader(leadership) = &mut self.role {
             leadership.sealed = false;
             leadership.opening = self.chosen;
-        }
-    }
-
-    /// Takes the new disk of a member's node in, once it has learned everything: the old one
-    /// cannot come back to what it knew (FAULTS, rules 18 and 31).
-    fn tick_admission(&mut self, now: Time, peers: &Peers) {
-        let (group, chosen) = (self.group, self.chosen);
-        let window = self.tuning.window as u64;
-        let Role::Leader(leadership) = &self.role else { return };
-        if leadership.sealed || leadership.handover.is_some() || chosen < leadership.opening {
-            return;
-        }
-        let newcomer = leadership.followers.iter().find_map(|f| {
-            let storage = f.voter.filter(|voter| !self.members.counts(f.node, *voter))?;
-            let learned = f.confirmed && f.chosen.0 + window >= chosen.0;
-            // A node that comes and goes would take a majority with it.
-            let stays = peers.reachable(f.node, group, now)
-                && peers.up_for(f.node, now) >= self.tuning.election_timeout;
-            (learned && stays).then_some(Member { node: f.node, storage })
-        });
-        if let Role::Leader(leadership) = &mut self.role {
-            // Commands wait meanwhile, so that a group that is never idle finds room for it.
-            leadership.admitting = newcomer;
-        }
-    }
-
-    /// Proposes the admission that is due, as soon as the window has room.
-    pub(super) fn admit(&mut self, now: Time, ready: &mut Ready) {
-        let Role::Leader(leadership) = &mut self.role else { return };
-        if leadership.handover.is_some() || leadership.flights.len() >= self.tuning.window {
-            return;
-        }
-        let group = self.group;
-        if let Some(member) = leadership.admitting.take() {
-            tracing::info!(
-                group = group.0,
-                node = member.node.0,
-                storage = %member.storage,
-                "a new disk has learned everything: it is proposed as a member in the place of the old one"
-            );
-            self.counters.admissions += 1;
-            self.propose(members(&self.members.with(member)), now, ready);
-            self.seal();
         }
     }
 

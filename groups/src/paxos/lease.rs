@@ -67,7 +67,7 @@ impl Replica {
     /// A lease forbade a promise. Whoever holds it may lead no more and not know that anybody is bound.
     pub(super) fn ask_holder(&self, ready: &mut Ready) {
         let holder = self.promised.node;
-        if holder != self.me && self.leader != Some(holder) && self.members.contains(holder) {
+        if holder != self.me && self.leader != Some(holder) && holder != NodeId(0) {
             self.send_probe(holder, 0, ready);
         }
     }

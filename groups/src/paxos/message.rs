@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::quorum::Members;
 use crate::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
 use crate::kv::Point;
 use crate::peers::Tenure;
@@ -219,6 +220,19 @@ pub struct Transfer {
     pub ballot: Ballot,
 }
 
+/// The leader's word to a replica that is no member any more and shall be none: a majority of the
+/// members has everything up to the change that took it out, so nobody needs it, and it may forget
+/// the group. At a lower ballot than the receiver has promised it is a late copy, and is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The leader's ballot, raised after that change was chosen.
+    pub ballot: Ballot,
+    /// The leader's chosen prefix.
+    pub mark: Mark,
+    /// The members that decide what lies behind it.
+    pub members: Members,
+}
+
 /// What a follower's state was at the newest check: to the leader, which compares. True of the
 /// sender's memory only, so it may leave at once; a lost one is made good by the next check.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -245,6 +259,7 @@ pub enum Message {
     Transfer(Transfer),
     Report(Report),
     Ask(Ask),
+    Part(Part),
 }
 
 impl Message {
@@ -272,6 +287,7 @@ impl Message {
             Message::Transfer(_) => "Transfer",
             Message::Report(_) => "Report",
             Message::Ask(_) => "Ask",
+            Message::Part(_) => "Part",
         }
     }
 }

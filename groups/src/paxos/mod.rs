@@ -22,12 +22,14 @@
 //! - election: who becomes a candidate, and when; adoption and filling of gaps.
 //! - leader: pipelined phase 2, read barriers (the read index of Raft, Ongaro section 6.4),
 //!   stepping aside.
+//! - change: from who is a member to who shall be one.
 //! - lease: what binds an acceptor for a while, and lets a leader answer reads alone.
 //! - teacher: sessions that push chosen values to followers that are behind.
 //! - learner: watermarks, fetching what was missed, chained checksums ("Paxos Made Live",
 //!   section 5.1 on disk corruption, for the idea of checking replicas against each other).
 
 mod acceptor;
+mod change;
 pub mod codec;
 mod election;
 mod leader;

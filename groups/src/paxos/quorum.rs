@@ -102,6 +102,15 @@ impl Members {
         self.list.iter().map(|m| if m.node == member.node { member } else { *m }).collect()
     }
 
+    /// The same members, without this node and with that one, where given; ascending.
+    #[must_use]
+    pub fn exchange(&self, out: Option<NodeId>, newcomer: Option<Member>) -> Vec<Member> {
+        let stay = self.list.iter().copied().filter(|m| Some(m.node) != out);
+        let mut list: Vec<Member> = stay.chain(newcomer).collect();
+        list.sort_unstable();
+        list
+    }
+
     /// The bytes in a record or a checkpoint: `since:u64 count:u32 {node:u32 storage:u128}*`,
     /// little-endian.
     #[must_use]
@@ -110,6 +119,15 @@ impl Members {
         out.put_u64_le(self.since.0);
         put_members(&self.list, &mut out);
         Bytes::from(out)
+    }
+
+    /// Bytes in front of the members themselves.
+    pub(super) const HEAD: usize = 8 + 4;
+
+    /// How many bytes what begins with this head takes.
+    pub(super) fn length(head: &[u8]) -> usize {
+        let count = head.get(8..Members::HEAD).map_or(0, |mut count| count.get_u32_le());
+        Members::HEAD + MEMBER_BYTES.saturating_mul(count as usize)
     }
 
     /// Reads what [`Members::encode`] has written; `None` when it is nothing of the kind.
@@ -192,6 +210,25 @@ mod tests {
         let changed = Members::since(InstanceId(9), m.with(disk(2, 7)));
         assert!(changed.counts(NodeId(2), StorageId(7)) && !changed.counts(NodeId(2), StorageId(100)));
         assert_eq!((changed.changed_at(), changed.nodes()), (InstanceId(9), m.nodes()));
+    }
+
+    /// The simulator found a newcomer with a lower number than the others proposed in the last place: a
+    /// value that no replica could read, chosen for ever.
+    #[test]
+    fn whoever_is_exchanged_the_members_stay_in_order() {
+        let m = Members::new(vec![disk(2, 1), disk(3, 1), disk(5, 1)]);
+        for (out, new, nodes) in [
+            (Some(5), Some(1), vec![1, 2, 3]),
+            (None, Some(4), vec![2, 3, 4, 5]),
+            (Some(3), None, vec![2, 5]),
+            (None, None, vec![2, 3, 5]),
+        ] {
+            let list = m.exchange(out.map(NodeId), new.map(|n| disk(n, 1)));
+            assert_eq!(list.iter().map(|m| m.node.0).collect::<Vec<_>>(), nodes);
+            let mut bytes = Vec::new();
+            put_members(&list, &mut bytes);
+            assert_eq!(take_members(&mut Bytes::from(bytes)), Some(list));
+        }
     }
 
     #[test]

@@ -164,12 +164,14 @@ pub struct Counters {
     pub too_far: u64,
     /// Changes of members in the chosen prefix.
     pub changes: u64,
-    /// Disks proposed as members in the place of lost ones.
+    /// Changes of members proposed.
     pub admissions: u64,
     /// Candidacies given up because others know of members that the candidate does not know.
     pub outdated: u64,
     /// States compared: a majority reported the same one.
     pub checked: u64,
+    /// Groups given up because their members do not need this node any more.
+    pub parted: u64,
 }
 
 impl Halt {
@@ -287,8 +289,13 @@ pub struct Replica {
     pub(super) members: Members,
     /// The chosen prefix has brought other members, and the role has not followed yet.
     pub(super) members_changed: bool,
-    /// Members from the best placed leader to the worst.
+    /// Who shall be the members, from the best placed leader to the worst: what a leader works towards.
     pub(super) preference: Vec<NodeId>,
+    /// Who is spoken to: the members and those that shall be, without this node.
+    pub(super) circle: Vec<NodeId>,
+    /// It was a member, is none, and was told that nobody needs it: it has forgotten what it held, and
+    /// takes no part until it is wanted again.
+    pub(super) parted: bool,
     pub(super) tuning: Arc<Tuning>,
     /// When this life began: what the one before had granted is not known.
     pub(super) born: Time,
@@ -346,6 +353,7 @@ pub struct Replica {
     pub(super) checkpoint_wanted: Option<InstanceId>,
     /// Votes of this turn for the leader, joined into runs.
     pub(super) acks: Option<super::message::Accepted>,
+    /// Why it has stopped for good, if it has.
     pub(super) halted: Option<Halt>,
     /// What a halted replica has heard of since: the highest ballot of a leader, and the longest
     /// chosen prefix.
@@ -398,9 +406,11 @@ impl Replica {
             group,
             me,
             storage,
+            circle: circle(&members, &preference, me),
             members,
             members_changed: false,
             preference,
+            parted: false,
             promised: recovered.promised,
             seen: recovered.promised,
             open: recovered.open,
@@ -527,13 +537,18 @@ impl Replica {
         if self.is_leader() {
             self.resign_at = Some(Time::ZERO);
         }
+        self.stand_down();
+        // What was chosen behind the value that cannot be applied is not applied either.
+        self.delivery.clear();
+    }
+
+    /// Leads, follows, learns and teaches no more.
+    pub(super) fn stand_down(&mut self) {
         self.role = Role::Follower;
         self.leader = None;
         self.acks = None;
         self.learning = None;
         self.teaching.clear();
-        // What was chosen behind the value that cannot be applied is not applied either.
-        self.delivery.clear();
     }
 
     /// Goes on after a halt that concerned the state alone, which is given up: what was promised,
@@ -667,7 +682,8 @@ impl Replica {
         self.delivery.pop_front()
     }
 
-    /// Handles a message of member `from`. Outsiders are ignored.
+    /// Handles a message of node `from`. Whoever is no member has no vote, but words: one that is to
+    /// be a member learns, and one whose members are outdated is told so.
     pub fn step(
         &mut self,
         from: NodeId,
@@ -677,7 +693,10 @@ impl Replica {
         random: &mut Random,
         ready: &mut Ready,
     ) {
-        if !self.members.contains(from) {
+        if let Message::Part(m) = &message {
+            return self.on_part(from, m, ready);
+        }
+        if self.parted {
             return;
         }
         if self.halted.is_some() {
@@ -697,14 +716,17 @@ impl Replica {
             Message::Values(m) => self.on_values(from, m, now, ready),
             Message::Transfer(m) => self.on_transfer(from, &m, now, peers, ready),
             Message::Ask(m) => self.on_ask(from, &m, now, peers, ready),
-            // The group's own business, see `check.rs`.
-            Message::Report(_) => {}
+            // The group's own business, see `check.rs`; and what every replica hears, see above.
+            Message::Report(_) | Message::Part(_) => {}
         }
     }
 
     /// Lets time pass. Returns whether this replica wants to be ticked again: an idle group
     /// with a confirmed leader does not.
     pub fn tick(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) -> bool {
+        if self.parted {
+            return false;
+        }
         if self.halted.is_some() {
             return self.resign(now, ready);
         }
@@ -755,6 +777,7 @@ impl Replica {
             self.role = Role::Follower;
         }
         self.members = members;
+        self.circle = circle(&self.members, &self.preference, self.me);
         self.members_changed = true;
         self.counters.changes += 1;
         if self.is_voter() && !voted {
@@ -833,8 +856,17 @@ impl Replica {
         ready.send_after_sync.push(Envelope { to, group: self.group, message });
     }
 
-    pub(super) fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
-        let me = self.me;
-        self.members.nodes().to_vec().into_iter().filter(move |n| *n != me)
+    /// Who is spoken to: the members and those that shall be, without this node.
+    pub fn others(&self) -> impl Iterator<Item = NodeId> + use<> {
+        self.circle.clone().into_iter()
     }
+}
+
+/// The members and those that shall be, without `me`, ascending.
+pub(super) fn circle(members: &Members, preference: &[NodeId], me: NodeId) -> Vec<NodeId> {
+    let mut nodes: Vec<NodeId> =
+        members.nodes().iter().chain(preference).copied().filter(|n| *n != me).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes
 }

@@ -45,6 +45,8 @@ pub struct Heartbeat {
     pub sent: Time,
     /// The sender is about to end, and wants to lead nothing.
     pub leaving: bool,
+    /// The version of the sender's list of nodes: whoever has an older one is told.
+    pub roster: u64,
     /// The disk that the sender runs on.
     pub storage: StorageId,
     /// The commit that the sender's log ended with when this life began.
@@ -103,6 +105,22 @@ struct Peer {
     before: Option<Time>,
 }
 
+impl Peer {
+    fn unheard(node: NodeId, memory: Option<Memory>) -> Peer {
+        Peer {
+            node,
+            boot: Boot(0),
+            up_since: None,
+            pulses: Vec::new(),
+            memory,
+            vouches: false,
+            left: 0,
+            leaving: false,
+            before: None,
+        }
+    }
+}
+
 /// The peers as one shard sees them.
 #[derive(Clone, Debug)]
 pub struct Peers {
@@ -113,6 +131,11 @@ pub struct Peers {
     /// Silence after which a peer is taken for dead.
     timeout: Duration,
     peers: Vec<Peer>,
+    /// Those that were peers in this life and are none: should one come back, what it was told of
+    /// tenures still counts.
+    former: Vec<Peer>,
+    /// The version of the list of nodes.
+    roster: u64,
     storage: StorageId,
     opened: CommitId,
     newest: Newest,
@@ -153,21 +176,8 @@ impl Peers {
     ) -> Peers {
         let Proof { storage, opened, newest, needed, memory } = proof;
         let remembered = |node: NodeId| memory.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
-        let mut peers: Vec<Peer> = nodes
-            .iter()
-            .filter(|n| **n != me)
-            .map(|&node| Peer {
-                node,
-                boot: Boot(0),
-                up_since: None,
-                pulses: Vec::new(),
-                memory: remembered(node),
-                vouches: false,
-                left: 0,
-                leaving: false,
-                before: None,
-            })
-            .collect();
+        let mut peers: Vec<Peer> =
+            nodes.iter().filter(|n| **n != me).map(|&node| Peer::unheard(node, remembered(node))).collect();
         peers.sort_unstable_by_key(|p| p.node);
         let standing = if needed <= 1 { Standing::Proven } else { Standing::Unproven };
         if standing == Standing::Proven {
@@ -180,6 +190,8 @@ impl Peers {
             shards,
             timeout,
             peers,
+            former: Vec::new(),
+            roster: 0,
             storage,
             opened,
             newest,
@@ -188,6 +200,20 @@ impl Peers {
             leaving: false,
             unsaved: (false, false),
             next_save: Time::ZERO,
+        }
+    }
+
+    /// The nodes of the cluster are these from now on, by the list of this version: whoever is new
+    /// has not been heard yet.
+    pub fn set_nodes(&mut self, version: u64, nodes: &[NodeId]) {
+        self.roster = version;
+        self.former.extend(self.peers.extract_if(.., |p| !nodes.contains(&p.node)));
+        for &node in nodes.iter().filter(|n| **n != self.me) {
+            if let Err(at) = self.peers.binary_search_by_key(&node, |p| p.node) {
+                let former = self.former.iter().position(|p| p.node == node);
+                let peer = former.map(|i| self.former.swap_remove(i));
+                self.peers.insert(at, peer.unwrap_or_else(|| Peer::unheard(node, None)));
+            }
         }
     }
 
@@ -352,6 +378,7 @@ impl Peers {
             shards: self.shards,
             sent: now,
             leaving: self.leaving,
+            roster: self.roster,
             storage: self.storage,
             opened: self.opened,
             commit: self.newest.get(),

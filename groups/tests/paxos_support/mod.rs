@@ -68,6 +68,24 @@ pub struct Node {
     seen: Seen,
 }
 
+impl Node {
+    fn new(id: u32) -> Node {
+        Node {
+            id,
+            boot: 0,
+            storage: u128::from(id),
+            host: None,
+            durable: Vec::new(),
+            pending: VecDeque::new(),
+            values: BTreeMap::new(),
+            said: Ballot::ZERO,
+            numbers: 0,
+            reads: 0,
+            seen: Seen::default(),
+        }
+    }
+}
+
 /// What was last observed of a node.
 #[derive(Clone, Debug, Default)]
 struct Seen {
@@ -157,22 +175,7 @@ impl World {
             setup,
         };
         for id in 1..=world.setup.nodes {
-            world.nodes.insert(
-                id,
-                Node {
-                    id,
-                    boot: 0,
-                    storage: u128::from(id),
-                    host: None,
-                    durable: Vec::new(),
-                    pending: VecDeque::new(),
-                    values: BTreeMap::new(),
-                    said: Ballot::ZERO,
-                    numbers: 0,
-                    reads: 0,
-                    seen: Seen::default(),
-                },
-            );
+            world.nodes.insert(id, Node::new(id));
         }
         for id in 1..=world.setup.nodes {
             world.start(id);
@@ -221,6 +224,8 @@ impl World {
     pub fn start(&mut self, id: u32) {
         let setup = self.setup.clone();
         let now = self.now;
+        let founders = Members::new((1..=setup.nodes).map(founder).collect());
+        let nodes: Vec<NodeId> = self.ids().into_iter().map(NodeId).collect();
         let node = self.node(id);
         assert!(node.host.is_none(), "it is up already");
         node.boot += 1;
@@ -232,10 +237,9 @@ impl World {
             replay.record(record.clone());
             note_value(&mut node.values, record);
         }
-        let nodes: Vec<NodeId> = (1..=setup.nodes).map(NodeId).collect();
         let seat = Seat {
             group: GROUP,
-            founders: Members::new(nodes.iter().map(|n| founder(n.0)).collect()),
+            founders,
             preference: setup.prefer.iter().copied().map(NodeId).collect(),
             replay,
         };
@@ -274,6 +278,27 @@ impl World {
         for ((_, to), queue) in &mut self.links {
             if *to == id {
                 queue.clear();
+            }
+        }
+    }
+
+    /// A machine that was not there at the birth.
+    pub fn join(&mut self, id: u32) {
+        assert!(self.nodes.insert(id, Node::new(id)).is_none(), "node {id} is there already");
+        self.start(id);
+        self.want(self.setup.prefer.clone());
+    }
+
+    /// Every node that is up hears who shall be the members; whoever starts later does so then.
+    pub fn want(&mut self, prefer: Vec<u32>) {
+        self.setup.prefer = prefer;
+        let founders = Members::new((1..=self.setup.nodes).map(founder).collect());
+        let nodes: Vec<NodeId> = self.ids().into_iter().map(NodeId).collect();
+        let preference: Vec<NodeId> = self.setup.prefer.iter().copied().map(NodeId).collect();
+        let now = self.now;
+        for node in self.nodes.values_mut() {
+            if let Some(host) = &mut node.host {
+                host.place(1, &nodes, &|_| preference.clone(), &|_| founders.clone(), now);
             }
         }
     }
@@ -625,6 +650,15 @@ impl World {
     fn check_prefix(&mut self, id: u32, before: u64) {
         let mark = self.replica(id).mark();
         self.node(id).seen.mark = mark;
+        if self.replica(id).has_parted() {
+            // It holds nothing any more and was told how far the others are.
+            assert_eq!(
+                self.chains[&mark.instance.0], mark.chain,
+                "the chain of node {id} at #{}",
+                mark.instance
+            );
+            return;
+        }
         for instance in before + 1..=mark.instance.0 {
             let Some(value) = self.nodes[&id].values.get(&instance).cloned() else {
                 panic!("node {id} calls #{instance} chosen and its log has no value for it")

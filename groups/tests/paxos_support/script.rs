@@ -19,6 +19,8 @@
 //! sync 2 [n]            the disk has what it was given, or the n oldest turns of it
 //! crash 2, restart 2    a crash loses what was not synced
 //! replace 2             a new machine with an empty disk in its place
+//! join 4                a machine that was not there at the birth
+//! want 1 2 4            who shall be the members, the best placed leader first
 //! propose 1 x=1 y+1     writes of node 1's client, in one turn
 //! read 1 x [after n]    a read of node 1's client, behind its write n
 //! submit 1 3/1/7[/2] x=1    a write of node 3, life 1, number 7 (2 behind), handed to node 1
@@ -181,6 +183,8 @@ fn run(line: &str, world: &mut Option<World>) -> Vec<String> {
             world.start(id);
         }
         ("replace", [node]) => world.replace(number(node) as u32),
+        ("join", [node]) => world.join(number(node) as u32),
+        ("want", nodes) => world.want(nodes.iter().map(|n| number(n) as u32).collect()),
         ("propose", [node, commands @ ..]) => {
             let commands: Vec<_> = commands.iter().map(|c| text::parse_command(c)).collect();
             world.write(number(node) as u32, &commands);
@@ -250,6 +254,9 @@ fn status(world: &World) -> Vec<String> {
         }
         if !replica.is_voter() {
             line.push_str(", no voter");
+        }
+        if replica.has_parted() {
+            line.push_str(", parted");
         }
         if !replica.open().is_empty() {
             let open: Vec<String> = replica

@@ -151,6 +151,10 @@ pub fn message(message: &Message) -> String {
             format!("s{}: {what}{then}", session(m.session))
         }
         Message::Transfer(m) => format!("{}", m.ballot),
+        Message::Part(m) => {
+            let nodes: Vec<String> = m.members.nodes().iter().map(ToString::to_string).collect();
+            format!("{} chosen {}, members {}", m.ballot, m.mark.instance, nodes.join(" "))
+        }
         Message::Report(m) => format!("#{} is {}", m.point.instance, m.point.sum),
     };
     let _ = write!(out, " {rest}");

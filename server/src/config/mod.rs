@@ -228,6 +228,14 @@ impl Config {
         Fingerprint(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
     }
 
+    /// What of the fingerprint stays the same however the cluster's nodes come and go.
+    #[must_use]
+    pub fn terms(&self) -> Fingerprint {
+        let Cluster { name, groups, replication } = &self.cluster;
+        let text = format!("pelago 1\n{}:{name}\n{groups}\n{replication}\n", name.len());
+        Fingerprint(xxhash_rust::xxh3::xxh3_64(text.as_bytes()))
+    }
+
     /// Every setting and its value as text, for `CONFIG GET`: our own as `section.key`, and the
     /// few of Redis that its tools ask for. Secrets are left out.
     #[must_use]

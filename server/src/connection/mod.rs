@@ -38,6 +38,7 @@ use crate::protocol::{
 };
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
+use crate::runtime::roster::RosterHandle;
 use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
@@ -67,8 +68,10 @@ pub struct Shared {
     pub boot: Boot,
     /// The cluster.
     pub cluster: ClusterId,
-    /// Where things are.
+    /// Which group a key belongs to.
     pub layout: Layout,
+    /// Who the cluster's nodes are, and which groups they shall have.
+    pub roster: RosterHandle,
     /// When the process started.
     pub started: Instant,
     /// The log.

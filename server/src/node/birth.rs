@@ -14,6 +14,7 @@
 //! disk, and the votes of a disk never change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes};
 use groups::ids::{Boot, ClusterId, NodeId, StorageId};
@@ -21,18 +22,24 @@ use groups::planted::{self, Bug};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::manifest::{Founders, Stage};
+use super::roster::Roster;
+use super::wire;
 
 /// What a node says about itself while anybody is unborn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Word {
-    /// What must be the same in every node's configuration.
+    /// What must be the same in every founder's configuration.
     pub fingerprint: u64,
+    /// What stays the same for ever of that: who joins later need not list the nodes that were there.
+    pub terms: u64,
     /// The sender's disk.
     pub storage: StorageId,
     /// How far the birth has come there.
     pub stage: Stage,
     /// The newest life of the receiver that the sender has heard of; 0 for none.
     pub heard: Boot,
+    /// Who the cluster's nodes are now; from the born alone.
+    pub roster: Option<Arc<Roster>>,
 }
 
 impl Word {
@@ -41,6 +48,7 @@ impl Word {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
         out.put_u64_le(self.fingerprint);
+        out.put_u64_le(self.terms);
         out.put_u128_le(self.storage.0);
         out.put_u64_le(self.heard.0);
         let (stage, cluster, founders) = match &self.stage {
@@ -51,9 +59,13 @@ impl Word {
         };
         out.put_u8(stage);
         out.put_u128_le(cluster.0);
+        out.put_u32_le(founders.len() as u32);
         for (node, storage) in founders {
             out.put_u32_le(node.0);
             out.put_u128_le(storage.0);
+        }
+        if let Some(roster) = &self.roster {
+            out.extend(wire::encode_roster(roster));
         }
         out
     }
@@ -62,17 +74,21 @@ impl Word {
     #[must_use]
     pub fn decode(mut body: Bytes) -> Option<Word> {
         let fingerprint = body.try_get_u64_le().ok()?;
+        let terms = body.try_get_u64_le().ok()?;
         let storage = StorageId(body.try_get_u128_le().ok()?);
         let heard = Boot(body.try_get_u64_le().ok()?);
         let stage = body.try_get_u8().ok()?;
         let cluster = ClusterId(body.try_get_u128_le().ok()?);
-        if !body.len().is_multiple_of(20) {
+        let count = body.try_get_u32_le().ok()? as usize;
+        if count.saturating_mul(20) > body.len() {
             return None;
         }
-        let mut founders = Vec::with_capacity(body.len() / 20);
-        while !body.is_empty() {
-            founders.push((NodeId(body.get_u32_le()), StorageId(body.get_u128_le())));
-        }
+        let founders: Founders =
+            (0..count).map(|_| (NodeId(body.get_u32_le()), StorageId(body.get_u128_le()))).collect();
+        let roster = match body.is_empty() {
+            true => None,
+            false => Some(Arc::new(wire::decode_roster(body)?)),
+        };
         let stage = match stage {
             0 if founders.is_empty() => Stage::Empty,
             1 => Stage::Voted(founders),
@@ -80,7 +96,14 @@ impl Word {
             3 if founders.is_empty() => Stage::Replacement,
             _ => return None,
         };
-        Some(Word { fingerprint, storage, stage, heard })
+        (roster.is_some() == matches!(stage, Stage::Born(..))).then_some(Word {
+            fingerprint,
+            terms,
+            storage,
+            stage,
+            heard,
+            roster,
+        })
     }
 }
 
@@ -98,6 +121,8 @@ pub enum Waiting {
     /// The cluster exists, and this node's disk is not one of its founders': so many nodes of it
     /// have been heard, so many must be.
     Stranger(ClusterId, usize, usize),
+    /// The cluster exists and has no such node.
+    Unlisted(ClusterId, NodeId),
     /// This node's directory has lost its memory, and no node has told of a cluster yet.
     Lost(Vec<NodeId>),
 }
@@ -135,7 +160,8 @@ impl Birth {
     /// Takes a peer's word. Returns the stage to write down before anything else is said, if it
     /// has changed.
     pub fn hear(&mut self, from: NodeId, word: Word) -> Option<Stage> {
-        if from == self.me || !self.nodes.contains(&from) {
+        let born = matches!(word.stage, Stage::Born(..));
+        if from == self.me || !(born || self.nodes.contains(&from)) {
             return None;
         }
         self.seen.insert(from, word);
@@ -155,7 +181,7 @@ impl Birth {
         }
         // A founder that missed the moment.
         let me = (self.me, self.own.storage);
-        for word in self.seen.values().filter(|w| w.fingerprint == self.own.fingerprint) {
+        for word in self.seen.values().filter(|w| w.terms == self.own.terms) {
             if let Stage::Born(cluster, founders) = &word.stage
                 && founders.contains(&me)
             {
@@ -164,6 +190,7 @@ impl Birth {
         }
         // A disk in the place of a founder's.
         if matches!(self.own.stage, Stage::Empty | Stage::Replacement)
+            && self.roster().is_some_and(|roster| roster.node(self.me).is_some())
             && let Some((cluster, founders)) = self.cluster_of_others()
             && self.tellers(cluster) >= self.needed()
         {
@@ -198,27 +225,33 @@ impl Birth {
 
     /// A cluster that this disk did not found, if anybody tells of one.
     fn cluster_of_others(&self) -> Option<(ClusterId, &Founders)> {
-        self.seen.values().filter(|w| w.fingerprint == self.own.fingerprint).find_map(|word| {
-            match &word.stage {
-                Stage::Born(cluster, founders) => Some((*cluster, founders)),
-                _ => None,
-            }
+        self.seen.values().filter(|w| w.terms == self.own.terms).find_map(|word| match &word.stage {
+            Stage::Born(cluster, founders) => Some((*cluster, founders)),
+            _ => None,
         })
+    }
+
+    /// The newest list of the cluster's nodes that a born one has told of.
+    #[must_use]
+    pub fn roster(&self) -> Option<&Arc<Roster>> {
+        let told = self.seen.values().filter(|w| w.terms == self.own.terms);
+        told.filter_map(|w| w.roster.as_ref()).max_by_key(|roster| roster.version())
     }
 
     /// How many nodes tell of this cluster.
     fn tellers(&self, cluster: ClusterId) -> usize {
         let tells = |w: &&Word| {
-            w.fingerprint == self.own.fingerprint
-                && matches!(&w.stage, Stage::Born(theirs, _) if *theirs == cluster)
+            w.terms == self.own.terms && matches!(&w.stage, Stage::Born(theirs, _) if *theirs == cluster)
         };
         self.seen.values().filter(tells).count()
     }
 
     /// How many nodes must tell of a cluster before a new disk joins it: enough that one of them
-    /// has heard whatever the old disk had made a majority believe.
+    /// has heard whatever the old disk had made a majority believe: of `n` nodes that one made `n / 2`
+    /// others believe something at least, and so many of the others meet any such set.
     fn needed(&self) -> usize {
-        self.nodes.len() / 2 + 1
+        let nodes = self.roster().map_or(self.nodes.len(), |roster| roster.nodes().len());
+        nodes - nodes / 2
     }
 
     fn founders(&self) -> Founders {
@@ -235,9 +268,18 @@ impl Birth {
     #[must_use]
     pub fn waiting(&self) -> Waiting {
         for (node, word) in &self.seen {
-            if word.fingerprint != self.own.fingerprint {
+            let alike = match word.stage {
+                Stage::Born(..) => word.terms == self.own.terms,
+                _ => word.fingerprint == self.own.fingerprint,
+            };
+            if !alike {
                 return Waiting::Configuration(*node);
             }
+        }
+        if let Some((cluster, _)) = self.cluster_of_others()
+            && self.roster().is_some_and(|roster| roster.node(self.me).is_none())
+        {
+            return Waiting::Unlisted(cluster, self.me);
         }
         if let Some((cluster, founders)) = self.cluster_of_others()
             && !founders.contains(&(self.me, self.own.storage))
@@ -302,6 +344,11 @@ impl std::fmt::Display for Waiting {
                  once {needed} other nodes are heard, {heard} are now. Nothing is served here meanwhile. Start the \
                  other nodes; without a majority of the old disks nobody can vouch for the data"
             ),
+            Waiting::Unlisted(cluster, me) => write!(
+                f,
+                "cluster {cluster} exists and has no node {me}. Nothing is served here meanwhile. Run: pelago admin \
+                 member add {me} --peer-addr … --client-addr … --addr (a node of the cluster)"
+            ),
             Waiting::Lost(nodes) => write!(
                 f,
                 "the data directory of {} has lost its memory (what was left is in its folder aside), so no new \
@@ -330,10 +377,21 @@ fn cluster_id(name: &str, founders: &Founders) -> ClusterId {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::roster::tests::{born, entry};
+
+    fn word(storage: u128, stage: Stage) -> Word {
+        Word { fingerprint: 1, terms: 1, storage: StorageId(storage), stage, heard: Boot(0), roster: None }
+    }
+
+    /// What a born node says to the others.
+    fn told(b: &Birth, heard: u64) -> Word {
+        let roster = born(b.nodes.len() as u32, 4, b.nodes.len());
+        Word { heard: Boot(heard), roster: Some(Arc::new(roster)), ..b.word().clone() }
+    }
 
     fn birth(me: u32, storage: u128, nodes: u32) -> Birth {
         let stage = Stage::Empty;
-        let own = Word { fingerprint: 1, storage: StorageId(storage), stage, heard: Boot(0) };
+        let own = word(storage, stage);
         Birth::new(NodeId(me), "t", (1..=nodes).map(NodeId).collect(), own)
     }
 
@@ -381,15 +439,34 @@ mod tests {
         let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
         talk(&mut [&mut a, &mut b, &mut c]);
         let mut late = birth(2, 22, 3);
-        late.hear(NodeId(1), a.word().clone());
+        late.hear(NodeId(1), told(&a, 0));
         assert_eq!(cluster(&late), cluster(&a));
         let mut fresh = birth(2, 99, 3);
-        fresh.hear(NodeId(1), Word { heard: Boot(7), ..a.word().clone() });
+        fresh.hear(NodeId(1), told(&a, 7));
         assert_eq!(fresh.word().stage, Stage::Empty, "it does not vote for a birth, and one node is too few");
         let id = cluster(&a).unwrap();
         assert_eq!(fresh.waiting(), Waiting::Stranger(id, 1, 2));
-        fresh.hear(NodeId(3), Word { heard: Boot(9), ..c.word().clone() });
+        fresh.hear(NodeId(3), told(&c, 9));
         assert_eq!((cluster(&fresh), fresh.heard()), (Some(id), Boot(9)));
+    }
+
+    #[test]
+    fn a_node_that_was_not_there_at_the_birth_joins_once_the_cluster_knows_it() {
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        talk(&mut [&mut a, &mut b, &mut c]);
+        let id = cluster(&a).unwrap();
+        // Its configuration lists itself and one of them.
+        let mut fourth = birth(4, 44, 1);
+        fourth.nodes = vec![NodeId(1), NodeId(4)];
+        fourth.own.fingerprint = 2;
+        fourth.hear(NodeId(1), told(&a, 0));
+        assert_eq!((cluster(&fourth), fourth.waiting()), (None, Waiting::Unlisted(id, NodeId(4))));
+        let roster = Arc::new(born(3, 4, 3).add(entry(4), 3).expect("a new node"));
+        fourth.hear(NodeId(1), Word { roster: Some(Arc::clone(&roster)), ..told(&a, 0) });
+        assert_eq!(fourth.waiting(), Waiting::Stranger(id, 1, 2));
+        fourth.hear(NodeId(3), told(&c, 0));
+        assert_eq!(cluster(&fourth), Some(id));
+        assert_eq!(fourth.roster(), Some(&roster), "the newest of those that it was told of");
     }
 
     #[test]
@@ -440,10 +517,14 @@ mod tests {
             Stage::Voted(founders.clone()),
             Stage::Born(ClusterId(3), founders),
         ] {
-            let word = Word { fingerprint: 5, storage: StorageId(8), stage, heard: Boot(6) };
+            let roster = matches!(stage, Stage::Born(..)).then(|| Arc::new(born(2, 4, 2)));
+            let word =
+                Word { fingerprint: 5, terms: 6, storage: StorageId(8), stage, heard: Boot(6), roster };
             let bytes = Bytes::from(word.encode());
             assert_eq!(Word::decode(bytes.clone()), Some(word));
-            assert_eq!(Word::decode(bytes.slice(..bytes.len() - 1)), None);
+            for length in 0..bytes.len() {
+                assert_eq!(Word::decode(bytes.slice(..length)), None, "cut to {length}");
+            }
         }
     }
 }

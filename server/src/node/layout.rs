@@ -1,13 +1,17 @@
 //! Where things are: key slots to groups, groups to nodes, nodes to leaderships.
 //!
-//! All of it follows from what the cluster was born with, so every node computes the same.
+//! All of it follows from what the cluster was born with, so every node computes the same. Which
+//! group a slot belongs to stays so for ever; where groups are may change later, see `roster.rs`.
 
-use groups::ids::{GroupId, NodeId, Slot};
+use groups::ids::{GroupId, Member, NodeId, Slot, StorageId};
+use groups::paxos::Members;
+
+use super::manifest::Founders;
 
 /// Hash slots of the key space, as in Redis Cluster.
 pub const SLOTS: u32 = 16_384;
 
-/// The placement of a cluster.
+/// The placement that a cluster is born with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
     nodes: Vec<NodeId>,
@@ -85,6 +89,29 @@ impl Layout {
         let mut nodes = self.preference(group);
         nodes.sort_unstable();
         nodes
+    }
+}
+
+/// What a cluster was born with: where its groups were then, and on which disks. It never changes,
+/// and says who the first members of each group were.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Founding {
+    /// The placement.
+    pub layout: Layout,
+    /// The disks, by node.
+    pub disks: Founders,
+}
+
+impl Founding {
+    /// The members that a group was born with.
+    #[must_use]
+    pub fn members(&self, group: GroupId) -> Members {
+        let member = |node: NodeId| {
+            let disk = self.disks.iter().find(|(n, _)| *n == node);
+            // A founder without a disk is nobody's vote; there is none, the birth names each.
+            Member { node, storage: disk.map_or(StorageId(0), |(_, storage)| *storage) }
+        };
+        Members::new(self.layout.members(group).into_iter().map(member).collect())
     }
 }
 

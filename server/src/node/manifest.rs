@@ -7,9 +7,11 @@
 //! The checksum covers everything before it. The file is replaced atomically.
 
 use bincode::Options;
-use groups::ids::{Boot, ClusterId, Member, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, NodeId, StorageId};
 use groups::log::Disk;
 use serde::{Deserialize, Serialize};
+
+use super::layout::{Founding, Layout};
 
 /// The file's name in the data directory.
 pub const FILE: &str = "NODE";
@@ -199,15 +201,13 @@ impl Manifest {
         self.log_begun = false;
     }
 
-    /// The members that a group on `nodes` was born with.
+    /// The cluster and what it was born with, once it is.
     #[must_use]
-    pub fn founders(&self, nodes: &[NodeId]) -> Option<Vec<Member>> {
-        let Stage::Born(_, founders) = &self.stage else { return None };
-        let member = |node: &NodeId| {
-            let (node, storage) = *founders.iter().find(|(n, _)| n == node)?;
-            Some(Member { node, storage })
-        };
-        nodes.iter().map(member).collect()
+    pub fn founding(&self) -> Option<(ClusterId, Founding)> {
+        let Stage::Born(cluster, founders) = &self.stage else { return None };
+        let nodes: Vec<NodeId> = founders.iter().map(|(node, _)| *node).collect();
+        let layout = Layout::new(nodes, self.groups, self.replication as usize);
+        Some((*cluster, Founding { layout, disks: founders.clone() }))
     }
 
     /// Loads the manifest of a directory; `None` when it has none.

@@ -277,6 +277,17 @@ impl NodeMirror {
     }
 }
 
+/// The groups that a start looks for in a store: those of the node, and whatever else it has. Who has
+/// come to a group and is to leave it again has its state there all the same.
+#[must_use]
+pub fn stored(store: &MirrorStore, groups: &[GroupId]) -> Vec<GroupId> {
+    let mut all = store.groups();
+    all.extend(groups);
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
 /// What a store has of the groups of a node.
 #[derive(Debug, Default)]
 pub struct Loaded {

@@ -11,6 +11,7 @@ pub mod memory;
 pub mod mirror;
 pub mod open;
 pub mod requests;
+pub mod roster;
 pub mod shard;
 pub mod watch;
 pub mod wire;

@@ -6,13 +6,13 @@ use groups::group::Seat;
 use groups::ids::{Boot, ClusterId, CommitId, GroupId, NodeId, StorageId};
 use groups::kv::State;
 use groups::log::{Disk, Log, LogOptions, OpenError, Recovered};
-use groups::paxos::Members;
 use groups::planted::{self, Bug};
 use groups::replay::Replay;
 
-use super::layout::Layout;
+use super::layout::Founding;
 use super::manifest::{Manifest, ManifestError, Stage};
 use super::memory;
+use super::roster::{self, Roster};
 
 /// Who a node is going to be, by its configuration.
 #[derive(Clone, Debug)]
@@ -21,8 +21,6 @@ pub struct Role {
     pub cluster_name: String,
     /// The node.
     pub node: NodeId,
-    /// All configured nodes.
-    pub nodes: Vec<NodeId>,
     /// Groups of the cluster.
     pub groups: u32,
     /// Members of each group.
@@ -140,7 +138,8 @@ pub fn open_manifest<D: Disk>(
         }
         None => {
             let names = disk.list().map_err(io("list the data directory"))?;
-            let ours = |n: &String| n == "LOCK" || n == memory::FILE || n.ends_with(".tmp");
+            let known = ["LOCK", memory::FILE, roster::FILE];
+            let ours = |n: &String| known.contains(&n.as_str()) || n.ends_with(".tmp");
             let foreign: Vec<String> = names.into_iter().filter(|n| !ours(n)).collect();
             if !foreign.is_empty() {
                 return Err(Refused::NotOurs(foreign.join(", ")));
@@ -195,21 +194,6 @@ fn check(manifest: &Manifest, role: &Role) -> Result<(), Refused> {
             manifest.groups, manifest.replication, role.groups, role.replication
         ));
     }
-    if let Stage::Born(cluster, founders) = &manifest.stage {
-        let born: Vec<NodeId> = founders.iter().map(|(n, _)| *n).collect();
-        let mut listed = role.nodes.clone();
-        listed.sort_unstable();
-        if born != listed {
-            let names =
-                |nodes: &[NodeId]| nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-            return foreign(format!(
-                "config.toml lists nodes {}, but cluster {cluster} has nodes {}. Nothing was changed. List the \
-                 cluster's own nodes: members cannot be changed in this version",
-                names(&listed),
-                names(&born)
-            ));
-        }
-    }
     Ok(())
 }
 
@@ -227,6 +211,15 @@ pub struct Opened<D: Disk> {
     pub seats: Vec<Seat>,
 }
 
+/// The groups of which a node has something, or shall have: those it was born with, and those that
+/// the roster gives it.
+#[must_use]
+pub fn seats(node: NodeId, founding: &Founding, roster: &Roster) -> Vec<GroupId> {
+    let layout = &founding.layout;
+    let born = |g: GroupId| layout.members(g).contains(&node);
+    (0..layout.groups()).map(GroupId).filter(|g| born(*g) || roster.members(*g).contains(&node)).collect()
+}
+
 /// What the mirror has of each group: the state, and the chained checksum at it.
 pub type MirrorStates = BTreeMap<GroupId, (State, u64)>;
 
@@ -239,7 +232,8 @@ pub fn open_log<D: Disk, M: Disk>(
     options: LogOptions,
     manifest: &mut Manifest,
     manifest_disk: &M,
-    layout: &Layout,
+    founding: &Founding,
+    roster: &Roster,
     mut states: MirrorStates,
 ) -> Result<Opened<D>, Refused> {
     let Stage::Born(cluster, _) = manifest.stage else {
@@ -253,18 +247,25 @@ pub fn open_log<D: Disk, M: Disk>(
             return Err(Refused::LogLost("its folder log".to_owned()));
         }
     }
-    let mut replays: BTreeMap<GroupId, Replay> = (0..layout.groups())
-        .map(GroupId)
-        .filter(|g| layout.members(*g).contains(&node))
+    let mut replays: BTreeMap<GroupId, Replay> = seats(node, founding, roster)
+        .into_iter()
         .map(|g| match states.remove(&g) {
             Some((state, chain)) => (g, Replay::from_mirror(state, chain)),
             None => (g, Replay::mirrored()),
         })
         .collect();
+    for (group, (state, chain)) in states {
+        replays.insert(group, Replay::from_mirror(state, chain));
+    }
     let mut strange = 0_u64;
-    let (log, recovered) = Log::open(disk, options, &mut |record| match replays.get_mut(&record.group()) {
-        Some(replay) => replay.record(record),
-        None => strange += 1,
+    let (log, recovered) = Log::open(disk, options, &mut |record| {
+        // A group that this node once had and shall have no more: what the disk has promised in it counts
+        // all the same.
+        if record.group().0 < roster.groups() {
+            replays.entry(record.group()).or_insert_with(Replay::mirrored).record(record);
+        } else {
+            strange += 1;
+        }
     })?;
     if !manifest.log_begun {
         // Before anything is promised on the strength of this log.
@@ -272,7 +273,7 @@ pub fn open_log<D: Disk, M: Disk>(
         manifest.store(manifest_disk)?;
     }
     if strange > 0 {
-        tracing::warn!(records = strange, "the log holds records of groups that this node is no member of");
+        tracing::warn!(records = strange, "the log holds records of groups that the cluster has not");
     }
     let ahead: Vec<GroupId> =
         replays.iter().filter(|(_, replay)| replay.is_mirror_ahead()).map(|(group, _)| *group).collect();
@@ -280,8 +281,8 @@ pub fn open_log<D: Disk, M: Disk>(
         .into_iter()
         .map(|(group, replay)| Seat {
             group,
-            founders: Members::new(manifest.founders(&layout.members(group)).unwrap_or_default()),
-            preference: layout.preference(group),
+            founders: founding.members(group),
+            preference: roster.preference(group),
             replay,
         })
         .collect();

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use groups::group::{Answer, Group, Reply, Seat, Submission};
@@ -19,8 +20,9 @@ use groups::planted::{self, Bug};
 use groups::time::Time;
 use netio::{Frame, FrameBatch, Lane, NO_GROUP};
 
-use super::layout::Layout;
+use super::layout::Founding;
 use super::requests::{Completion, Patience, Request, Requests, View};
+use super::roster::{KEEPER, Roster};
 use super::watch::{Pull, Pulled, Watches};
 use super::wire;
 
@@ -111,6 +113,8 @@ pub struct Effects {
     pub orders: Vec<(GroupId, MirrorOrder)>,
     /// To be written down: what is remembered of the peers' disks.
     pub memory: Option<Vec<(NodeId, Memory)>>,
+    /// To be written down, and then to be handed to every shard of the node: a newer roster.
+    pub roster: Option<Arc<Roster>>,
 }
 
 /// What a shard is made of.
@@ -135,7 +139,12 @@ pub struct Shard {
     me: NodeId,
     boot: Boot,
     shard: u32,
-    layout: Arc<Layout>,
+    founding: Arc<Founding>,
+    roster: Arc<Roster>,
+    /// A newer one, which the driver has not been told of yet.
+    heard: Option<Arc<Roster>>,
+    /// When peers were last told of this one.
+    told: BTreeMap<NodeId, Time>,
     host: Host,
     requests: Requests,
     completions: Vec<Completion>,
@@ -160,15 +169,24 @@ pub struct Shard {
 impl Shard {
     /// A shard whose groups go on from `seats`.
     #[must_use]
-    pub fn new(config: ShardConfig, layout: Arc<Layout>, seats: Vec<Seat>, now: Time) -> Shard {
+    pub fn new(
+        config: ShardConfig,
+        founding: Arc<Founding>,
+        roster: Arc<Roster>,
+        seats: Vec<Seat>,
+        now: Time,
+    ) -> Shard {
         let ShardConfig { host, patience } = config;
         let (me, boot, shard, shards) = (host.me, host.boot, host.shard, host.shards);
-        Shard {
+        let mut shard = Shard {
             me,
             boot,
             shard,
-            requests: Requests::new(me, boot, shard, shards, layout.groups(), patience),
-            layout,
+            requests: Requests::new(me, boot, shard, shards, founding.layout.groups(), patience),
+            founding,
+            roster: Arc::clone(&roster),
+            heard: None,
+            told: BTreeMap::new(),
             host: Host::new(host, seats, now),
             completions: Vec::new(),
             watches: Watches::default(),
@@ -181,6 +199,62 @@ impl Shard {
             sequence: 0,
             stamped: BTreeMap::new(),
             counters: ShardCounters::default(),
+        };
+        shard.set_roster(roster, now);
+        shard
+    }
+
+    /// The cluster's nodes and their groups are these from now on. An older roster than the one
+    /// here is ignored.
+    pub fn set_roster(&mut self, roster: Arc<Roster>, now: Time) {
+        if roster.version() < self.roster.version() {
+            return;
+        }
+        let founding = &self.founding;
+        self.host.place(
+            roster.version(),
+            &roster.ids(),
+            &|group| roster.preference(group),
+            &|group| founding.members(group),
+            now,
+        );
+        self.heard.take_if(|heard| heard.version() <= roster.version());
+        self.roster = roster;
+    }
+
+    /// The newest roster here.
+    #[must_use]
+    pub fn roster(&self) -> &Arc<Roster> {
+        &self.roster
+    }
+
+    /// Takes in a roster that somebody tells of, if it is newer.
+    fn hear_roster(&mut self, roster: Roster) {
+        let newest = self.heard.as_ref().unwrap_or(&self.roster).version();
+        if self.shard == 0 && roster.version() > newest && roster.groups() == self.roster.groups() {
+            self.heard = Some(Arc::new(roster));
+        }
+    }
+
+    /// The first group has a newer roster than this shard.
+    fn look_at_roll(&mut self) {
+        let Some(keeper) = self.host.group(KEEPER) else { return };
+        let roll = keeper.state().roll();
+        if roll.version > self.heard.as_ref().unwrap_or(&self.roster).version() {
+            match Roster::decode(roll.version, roll.bytes.clone()) {
+                Some(roster) => self.hear_roster(roster),
+                None => self.counters.bad_frames += 1,
+            }
+        }
+    }
+
+    /// A peer with an older roster is told of this one, now and then.
+    fn tell_roster(&mut self, to: NodeId, version: u64, now: Time) {
+        let again = self.told.get(&to).is_none_or(|at| now.since(*at) >= TELL_AGAIN);
+        if self.shard == 0 && version < self.roster.version() && again {
+            self.told.insert(to, now);
+            let body = wire::encode_roster(&self.roster);
+            self.outbox.push(to, Lane::Consensus, NO_GROUP, wire::ROSTER, &body);
         }
     }
 
@@ -206,9 +280,11 @@ impl Shard {
     pub fn on_frame(&mut self, from: NodeId, frame: Frame, now: Time) {
         let Frame { group, kind, body } = frame;
         let understood = match kind {
-            wire::HEARTBEAT => {
-                wire::decode_heartbeat(body).map(|beat| self.host.on_heartbeat(from, &beat, now))
-            }
+            wire::HEARTBEAT => wire::decode_heartbeat(body).map(|beat| {
+                self.tell_roster(from, beat.roster, now);
+                self.host.on_heartbeat(from, &beat, now);
+            }),
+            wire::ROSTER => wire::decode_roster(body).map(|roster| self.hear_roster(roster)),
             // A life that may carry the number of an earlier one has asked nothing yet, and must not speak for it.
             wire::SUBMIT | wire::ANSWER if self.host.peers().standing() != Standing::Proven => Some(()),
             wire::SUBMIT => self.on_submissions(from, group, body, now),
@@ -359,8 +435,8 @@ impl Shard {
         for request in self.watches.tick(&self.host, now) {
             self.submit(request, now);
         }
-        let (host, layout) = (&self.host, &self.layout);
-        self.requests.tick(now, |g, guess| view(host, layout, g, guess, now), &mut self.completions);
+        let (host, roster) = (&self.host, &self.roster);
+        self.requests.tick(now, |g, guess| view(host, roster, g, guess, now), &mut self.completions);
     }
 
     /// Ends a turn.
@@ -403,6 +479,10 @@ impl Shard {
             self.unsynced_bytes += bytes;
             effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
         }
+        if self.shard == 0 {
+            self.look_at_roll();
+            effects.roster = self.heard.clone();
+        }
         self.hold_reads(reads);
         effects.log_reads = std::mem::take(&mut self.due_reads);
         effects.send_now = std::mem::take(&mut self.outbox);
@@ -435,10 +515,10 @@ impl Shard {
         }
         let mut own: Vec<(GroupId, Submission)> = Vec::new();
         let mut frames: BTreeMap<(NodeId, GroupId), Vec<Vec<u8>>> = BTreeMap::new();
-        let (host, layout, me) = (&self.host, &self.layout, self.me);
+        let (host, roster, me) = (&self.host, &self.roster, self.me);
         self.requests.flush(
             now,
-            |group, guess| view(host, layout, group, guess, now),
+            |group, guess| view(host, roster, group, guess, now),
             |to, group, submission| {
                 if to == me {
                     own.push((group, submission));
@@ -501,6 +581,9 @@ impl Shard {
     }
 }
 
+/// A peer is told of a newer roster no more often than this.
+const TELL_AGAIN: Duration = Duration::from_millis(500);
+
 /// Records of this many bytes may wait for the disk; beyond it nothing new is taken in.
 const MAX_UNSYNCED: usize = 96 << 20;
 
@@ -522,10 +605,15 @@ fn open_body(bodies: &mut Vec<Vec<u8>>) -> &mut Vec<u8> {
 /// frame nears the limit however much waits.
 const SPLIT_BYTES: usize = 256 << 10;
 
-fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -> View {
-    match host.group(group) {
-        // A halted replica knows nothing any more: others are asked as if this node had no seat.
-        Some(seat) if seat.replica.halted().is_none() => {
+fn view(host: &Host, roster: &Roster, group: GroupId, guess: usize, now: Time) -> View {
+    // A halted replica knows nothing any more, nor does one that the group has left behind, or that has
+    // not learned who leads: others are asked as if this node had no seat.
+    let knows = |seat: &&Group| {
+        let replica = &seat.replica;
+        replica.halted().is_none() && (replica.leader().is_some() || replica.is_voter())
+    };
+    match host.group(group).filter(knows) {
+        Some(seat) => {
             let members = seat.replica.members().nodes();
             View {
                 leader: seat.replica.leader(),
@@ -534,13 +622,14 @@ fn view(host: &Host, layout: &Layout, group: GroupId, guess: usize, now: Time) -
                 alive: alive(host, members, group, now),
             }
         }
-        _ => {
-            let mut members = layout.preference(group);
+        None => {
+            let mut members = roster.preference(group);
+            let count = members.len();
             members.retain(|n| *n != host.peers().me());
             View {
                 leader: None,
                 guess: members.get(guess % members.len().max(1)).copied(),
-                members: layout.replication(),
+                members: count,
                 alive: alive(host, &members, group, now),
             }
         }
@@ -587,6 +676,12 @@ pub struct GroupStatus {
     pub healed: Option<String>,
     /// Whether this node's disk is a member: what it promises and accepts counts.
     pub votes: bool,
+    /// Who decides the group's next value, as far as this node knows.
+    pub members: Vec<NodeId>,
+    /// Who shall be the members, the best placed leader first.
+    pub wanted: Vec<NodeId>,
+    /// Its members need this node no more: nothing of it is kept here.
+    pub parted: bool,
     /// Sessions that bring chosen values here or to others, and for how many seconds they have.
     pub learning: Vec<(Session, f64)>,
     /// At the leader: each follower, whether it follows, and how many instances it is behind.
@@ -623,6 +718,9 @@ impl GroupStatus {
             held_back: group.mirror_status().and_then(|(_, _, held)| held),
             rebuilding: group.is_rebuilding(),
             votes: replica.is_voter(),
+            members: replica.members().nodes().to_vec(),
+            wanted: replica.preference().to_vec(),
+            parted: replica.has_parted(),
             healed: group.healed().map(ToString::to_string),
             learning: replica
                 .learning_sessions()

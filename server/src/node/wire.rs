@@ -1,13 +1,14 @@
 //! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
 //!
 //! ```text
-//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 storage:u128 opened:u64 commit:u64
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 roster:u64 storage:u128 opened:u64 commit:u64
 //!                     knows:u8 [storage:u128 boot:u64 opened:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
 //!                     tenure:u64 n:u32 {granted:u64}*
 //! kind 2  submit      stamp { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
 //! kind 3  answer      stamp { read:u8 number:u64 reply:u8 leader:u32 length:u32 outcome }*
 //!         stamp       from_boot:u64 to_boot:u64 shard:u32 sequence:u64
 //! kind 4  birth       see `birth`
+//! kind 5  roster      version:u64 roster, see `roster`
 //! kind 16 and up      Paxos messages, see `groups::paxos::codec`
 //! ```
 //! All numbers little-endian. The sender's node is the link's, never the frame's.
@@ -20,6 +21,8 @@ use groups::kv::{Outcome, Ticket};
 use groups::peers::{Heartbeat, MAX_SHARDS, Memory, Tenure};
 use groups::time::Time;
 
+use super::roster::Roster;
+
 /// A heartbeat between shards.
 pub const HEARTBEAT: u8 = 1;
 /// Commands for the leader of a group.
@@ -28,6 +31,8 @@ pub const SUBMIT: u8 = 2;
 pub const ANSWER: u8 = 3;
 /// A word of the birth.
 pub const BIRTH: u8 = 4;
+/// The newest list of nodes and their groups, for a node that has an older one.
+pub const ROSTER: u8 = 5;
 
 /// Bytes of a submission or answer before its command or outcome, at most.
 const ITEM_HEAD: usize = 25;
@@ -39,6 +44,7 @@ pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
     out.put_u32_le(beat.shards);
     out.put_u64_le(beat.sent.nanos());
     out.put_u8(u8::from(beat.leaving));
+    out.put_u64_le(beat.roster);
     out.put_u128_le(beat.storage.0);
     out.put_u64_le(beat.opened.0);
     out.put_u64_le(beat.commit.0);
@@ -69,6 +75,7 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
     let shards = body.try_get_u32_le().ok()?;
     let sent = Time::from_nanos(body.try_get_u64_le().ok()?);
     let leaving = flag(body.try_get_u8().ok()?)?;
+    let roster = body.try_get_u64_le().ok()?;
     let storage = StorageId(body.try_get_u128_le().ok()?);
     let opened = CommitId(body.try_get_u64_le().ok()?);
     let commit = CommitId(body.try_get_u64_le().ok()?);
@@ -90,6 +97,7 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
         shards,
         sent,
         leaving,
+        roster,
         storage,
         opened,
         commit,
@@ -226,6 +234,23 @@ pub fn decode_answers(to: NodeId, boot: Boot, group: GroupId, mut body: Bytes) -
         answers.push(Answer { group, to, boot, read, number, reply });
     }
     Some(answers)
+}
+
+/// Encodes a roster.
+#[must_use]
+pub fn encode_roster(roster: &Roster) -> Vec<u8> {
+    let body = roster.encode();
+    let mut out = Vec::with_capacity(8 + body.len());
+    out.put_u64_le(roster.version());
+    out.put_slice(&body);
+    out
+}
+
+/// Decodes a roster; `None` when the bytes are none.
+#[must_use]
+pub fn decode_roster(mut body: Bytes) -> Option<Roster> {
+    let version = body.try_get_u64_le().ok()?;
+    Roster::decode(version, body)
 }
 
 fn flag(byte: u8) -> Option<bool> {

@@ -26,7 +26,7 @@ use groups::time::Time;
 use parking_lot::Mutex;
 
 use super::mirror::MirrorGauge;
-use crate::node::mirror::{Loaded, NodeMirror, load_group};
+use crate::node::mirror::{Loaded, NodeMirror, load_group, stored};
 use crate::node::open::Refused;
 
 const FAILED: &str = "failed";
@@ -37,7 +37,7 @@ pub fn note_failure(dir: &Path, why: &str) {
     let _ = fs::write(dir.join(FAILED), why);
 }
 
-/// Opens the store in `dir` and loads `groups` from it. A damaged one is replaced; it and what
+/// Opens the store in `dir` and loads every group from it, `groups` at least. A damaged one is replaced; it and what
 /// it has lost are named in an alarm.
 ///
 /// # Errors
@@ -66,7 +66,7 @@ pub fn open(
         }
         opened => opened?,
     };
-    let mut loaded = load(&store, groups);
+    let mut loaded = load(&store, &stored(&store, groups));
     let Some(damage) = damage(dir, &loaded) else {
         loaded.settle(&store)?;
         return Ok((store, loaded));

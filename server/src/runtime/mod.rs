@@ -7,6 +7,7 @@
 //! learner  one thread: reads the log for peers that are behind
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
 //! scrub    one thread: reads sealed segments of the log again, slowly
+//! roster   one thread: keeps the list of the cluster's nodes, and tells the others of a newer one
 //! main     the birth, then the wait for the end
 //! ```
 
@@ -19,6 +20,7 @@ pub mod memory;
 pub mod mirror;
 pub mod mirror_store;
 mod peers;
+pub mod roster;
 pub mod scrub;
 mod unborn;
 pub mod worker;
@@ -33,7 +35,7 @@ use std::time::{Duration, Instant};
 use checkpoint::store::StoreError;
 use groups::group::Limits as GroupLimits;
 use groups::host::{HostConfig, MirrorWord};
-use groups::ids::{CommitId, GroupId, NodeId, StorageId};
+use groups::ids::{ClusterId, CommitId, NodeId, StorageId};
 use groups::log::{Disk, Durability as LogDurability, LogOptions, RealDisk};
 use groups::mirrored::MirrorLimits;
 use groups::paxos::Tuning;
@@ -45,11 +47,12 @@ use tokio::sync::Notify;
 use crate::config::{Address, Config, Durability, Node, Share};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
-use crate::node::layout::Layout;
+use crate::node::layout::Founding;
 use crate::node::manifest::Manifest;
 use crate::node::mirror::NodeMirror;
-use crate::node::open::{Refused, Role, open_log, open_manifest};
+use crate::node::open::{Refused, Role, open_log, open_manifest, seats};
 use crate::node::requests::Patience;
+use crate::node::roster::Roster;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
 use learner::{LearnerParts, Lesson};
@@ -58,6 +61,7 @@ use mailbox::Mailbox;
 use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
+use roster::{RosterHandle, RosterParts};
 use scrub::ScrubGauge;
 use worker::{Letter, Post, WorkerParts};
 
@@ -165,7 +169,6 @@ fn live(
     let role = Role {
         cluster_name: config.cluster.name.clone(),
         node,
-        nodes: config.nodes.iter().map(|n| n.id).collect(),
         groups: config.cluster.groups,
         replication: config.cluster.replication,
     };
@@ -202,7 +205,7 @@ fn live(
         cluster_name: config.cluster.name.clone(),
         cluster: match &manifest.stage {
             crate::node::manifest::Stage::Born(cluster, _) => *cluster,
-            _ => groups::ids::ClusterId(0),
+            _ => ClusterId(0),
         },
         node,
         storage: manifest.storage,
@@ -215,7 +218,12 @@ fn live(
         source,
         advice: "Check peer_addr in config.toml",
     })?;
-    let peers = config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect();
+    let known =
+        manifest.founding().map(|(cluster, founding)| known_roster(config, &disk, cluster, &founding));
+    let peers = match &known {
+        Some(roster) => roster::addresses(config, roster).into_iter().collect(),
+        None => config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect(),
+    };
     let bound = netio::bind(netio::Config::new(peer_addr, peers, identity(&manifest)))?;
     let demux = PeerDemux::new(bound.handle());
     let switchboard = demux.switchboard();
@@ -232,19 +240,24 @@ fn live(
         stop,
     })
     .map_err(data)?;
-    let Some(cluster) = born else {
+    let Some((cluster, founding)) = born.and(manifest.founding()) else {
         net.shutdown();
         let _ = net_thread.join();
         return Ok(None);
     };
+    let roster = known_roster(config, &disk, cluster, &founding);
+    if let Some(text) = roster::difference(config, cluster, &roster) {
+        tracing::warn!("{text}");
+        notes.push(text);
+    }
+    let (roster_handle, newer_rosters) = RosterHandle::new(roster.clone());
     // From here on whoever is still unborn is told so, and links carry the cluster's id.
-    switchboard.born(config.fingerprint().0, &manifest, memory.clone());
+    switchboard.born(unborn::word(config, &manifest), memory.clone(), roster_handle.clone());
     if net.identity().cluster != cluster {
         net.set_identity(identity(&manifest))
             .map_err(|e| system("change the node's identity")(std::io::Error::other(e)))?;
     }
 
-    let layout = Layout::new(role.nodes.clone(), role.groups, role.replication as usize);
     let segment = config.storage.segment_size.0 / 4096 * 4096;
     let log_options = LogOptions {
         segment_size: segment,
@@ -264,20 +277,19 @@ fn live(
     };
     let refused = |e: StoreError| data(mirror_store::refused(e));
     let mirror_dir = directory.join("checkpoint");
-    let members: Vec<GroupId> =
-        (0..layout.groups()).map(GroupId).filter(|g| layout.members(*g).contains(&node)).collect();
-    let (store, loaded) =
-        mirror_store::open(&mirror_dir, engine, &members, &mirror_gauge).map_err(refused)?;
+    let seats = seats(node, &founding, &roster);
+    let (store, loaded) = mirror_store::open(&mirror_dir, engine, &seats, &mirror_gauge).map_err(refused)?;
     let mirror_took = opening.elapsed();
-    let opened = match open_log(log_disk, log_options, &mut manifest, &disk, &layout, loaded.states) {
-        Err(why) if why.is_amnesia(replication) => {
-            let note = renew(&directory, &disk, &mut manifest, &why).map_err(data)?;
-            net.shutdown();
-            let _ = net_thread.join();
-            return Ok(Some(note));
-        }
-        opened => opened.map_err(data)?,
-    };
+    let opened =
+        match open_log(log_disk, log_options, &mut manifest, &disk, &founding, &roster, loaded.states) {
+            Err(why) if why.is_amnesia(replication) => {
+                let note = renew(&directory, &disk, &mut manifest, &why).map_err(data)?;
+                net.shutdown();
+                let _ = net_thread.join();
+                return Ok(Some(note));
+            }
+            opened => opened.map_err(data)?,
+        };
     tracing::info!(
         node = node.0,
         %cluster,
@@ -301,7 +313,8 @@ fn live(
         storage: manifest.storage,
         boot: manifest.boot,
         cluster,
-        layout: layout.clone(),
+        layout: founding.layout.clone(),
+        roster: roster_handle.clone(),
         started,
         gauge: Arc::clone(&gauge),
         net: net.clone(),
@@ -354,13 +367,23 @@ fn live(
     let memory_thread =
         spawn("memory".to_owned(), move || memory::run(&shelf, &memory_changed, &memory_disk))?;
     let log_thread = spawn("log".to_owned(), move || logger.run())?;
+    let roster_parts = RosterParts {
+        newer: newer_rosters,
+        handle: roster_handle,
+        cluster,
+        disk: RealDisk::open(&directory).map_err(io("open the data directory"))?,
+        net: net.clone(),
+        posts: posts.clone(),
+        config: config.clone(),
+    };
+    let roster_thread = spawn("roster".to_owned(), move || roster::run(roster_parts))?;
 
     let scrub_thread = {
         let (gauge, storage) = (Arc::clone(&scrub_gauge), shared.storage);
         spawn("scrub".to_owned(), move || scrub::run(&scrub_disk, storage, segment, &gauge))?
     };
 
-    let layout = Arc::new(layout);
+    let (founding, roster) = (Arc::new(founding), Arc::new(roster));
     let mut seats: Vec<Vec<_>> = (0..shards).map(|_| Vec::new()).collect();
     for seat in opened.seats {
         seats[(seat.group.0 % shards) as usize].push(seat);
@@ -400,7 +423,7 @@ fn live(
     for ((index, seats), wake) in (0..shards).zip(seats).zip(wakes) {
         let config = shard_config(&shared, index, shards, proof.clone())?;
         let parts = WorkerParts {
-            shard: Shard::new(config, Arc::clone(&layout), seats, clock.now()),
+            shard: Shard::new(config, Arc::clone(&founding), Arc::clone(&roster), seats, clock.now()),
             posts: posts.clone(),
             wake,
             clock,
@@ -427,7 +450,7 @@ fn live(
         "serving"
     );
     accept(&listener, &posts, &shared, stop);
-    if shared.verdict.get().is_none() && shared.layout.nodes().len() > 1 {
+    if shared.verdict.get().is_none() && shared.roster.current().nodes().len() > 1 {
         hand_over(&posts);
     }
     ending.store(true, Ordering::Relaxed);
@@ -449,13 +472,15 @@ fn live(
     let _ = mirror_thread.join();
     net.shutdown();
     let _ = net_thread.join();
-    // The last ends of the channel: then its thread has written everything down.
-    drop((memory, switchboard));
+    // The last ends of the channels: then their threads have written everything down.
+    let verdict = shared.verdict.get().cloned();
+    drop((memory, switchboard, shared));
     let _ = memory_thread.join();
-    let why = match shared.verdict.get() {
-        Some(Verdict::Outlived(group, why)) => Refused::Outlived { group: *group, why: why.clone() },
+    let _ = roster_thread.join();
+    let why = match verdict {
+        Some(Verdict::Outlived(group, why)) => Refused::Outlived { group, why },
         Some(Verdict::Disk(Standing::Lapsed { peer, known })) => {
-            Refused::Lapsed { peer: *peer, known: known.commit, own: opened.recovered.last_commit }
+            Refused::Lapsed { peer, known: known.commit, own: opened.recovered.last_commit }
         }
         Some(Verdict::Disk(Standing::Replaced { known, .. })) => {
             return Err(data(Refused::Replaced { by: known.storage }));
@@ -466,6 +491,13 @@ fn live(
         return Err(data(why));
     }
     renew(&directory, &disk, &mut manifest, &why).map(Some).map_err(data)
+}
+
+/// The newest roster on the disk, else the one that the cluster was born with.
+fn known_roster(config: &Config, disk: &RealDisk, cluster: ClusterId, founding: &Founding) -> Roster {
+    crate::node::roster::load(disk, cluster)
+        .filter(|roster| roster.groups() == founding.layout.groups())
+        .unwrap_or_else(|| roster::born(config, founding))
 }
 
 /// The node goes on as another disk: its log is put aside, and it has promised nothing. What its
@@ -508,7 +540,7 @@ fn proof(
         return Proof { memory, ..Proof::alone(manifest.storage) };
     }
     // As many as must tell a new disk of its cluster: one of them has heard of either.
-    let needed = shared.layout.nodes().len() / 2 + 1;
+    let needed = shared.roster.current().nodes().len() / 2 + 1;
     Proof { storage: manifest.storage, opened, newest, needed, memory }
 }
 
@@ -526,7 +558,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
             boot: shared.boot,
             shard,
             shards,
-            nodes: config.nodes.iter().map(|n| n.id).collect(),
+            nodes: shared.roster.current().ids(),
             groups: config.cluster.groups,
             heartbeat_interval: config.paxos.heartbeat_interval,
             tuning: Tuning {

@@ -4,14 +4,15 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
-use groups::ids::{Boot, NodeId};
+use groups::ids::NodeId;
 use netio::{Demux, Frame, FrameBatch, Lane, NO_GROUP, NetHandle, Peer};
 
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
+use super::roster::RosterHandle;
 use super::worker::{Letter, Post};
 use crate::node::birth::Word;
-use crate::node::manifest::Manifest;
+use crate::node::manifest::Stage;
 use crate::node::mirror::is_mirror_frame;
 use crate::node::wire;
 
@@ -36,8 +37,9 @@ pub struct Switchboard {
 
 struct Inner {
     posts: OnceLock<(Vec<Arc<Post>>, MirrorHandle)>,
-    /// What an unborn node is told by a born one, and what is remembered of its lives.
-    born: OnceLock<(Word, MemoryHandle)>,
+    /// What an unborn node is told by a born one, what is remembered of its lives, and where the
+    /// newest roster is.
+    born: OnceLock<(Word, MemoryHandle, RosterHandle)>,
 }
 
 impl Switchboard {
@@ -46,10 +48,9 @@ impl Switchboard {
         &self.words
     }
 
-    /// The cluster is born here.
-    pub fn born(&self, fingerprint: u64, manifest: &Manifest, memory: MemoryHandle) {
-        let (storage, stage) = (manifest.storage, manifest.stage.clone());
-        let _ = self.inner.born.set((Word { fingerprint, storage, stage, heard: Boot(0) }, memory));
+    /// The cluster is born here: from now on `word` is what the unborn are told.
+    pub fn born(&self, word: Word, memory: MemoryHandle, roster: RosterHandle) {
+        let _ = self.inner.born.set((word, memory, roster));
     }
 
     /// The workers take frames from now on; what came earlier was dropped.
@@ -77,9 +78,10 @@ impl PeerDemux {
     fn birth(&self, from: NodeId, body: Bytes) {
         let Some(word) = Word::decode(body) else { return };
         match self.switchboard.inner.born.get() {
-            Some((answer, memory)) => {
-                if !matches!(word.stage, crate::node::manifest::Stage::Born(..)) {
-                    let answer = Word { heard: memory.boot_of(from), ..answer.clone() }.encode();
+            Some((answer, memory, roster)) => {
+                if !matches!(word.stage, Stage::Born(..)) {
+                    let (heard, roster) = (memory.boot_of(from), Some(roster.current()));
+                    let answer = Word { heard, roster, ..answer.clone() }.encode();
                     let mut batch = FrameBatch::new();
                     batch.push(NO_GROUP, wire::BIRTH, &answer, &Bytes::new());
                     let _ = self.net.send(from, Lane::Consensus, batch);

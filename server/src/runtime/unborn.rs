@@ -1,5 +1,6 @@
 //! The time before the cluster is born: nodes introduce themselves, clients are told to wait.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +16,7 @@ use crate::config::Config;
 use crate::node::birth::{Birth, Word};
 use crate::node::manifest::{Manifest, Stage};
 use crate::node::open::Refused;
+use crate::node::roster;
 use crate::node::wire;
 
 /// A node that may have to wait for its cluster.
@@ -52,16 +54,14 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
     if let Stage::Born(cluster, _) = manifest.stage {
         return Ok(Some(cluster));
     }
-    let own = Word {
-        fingerprint: config.fingerprint().0,
-        storage: manifest.storage,
-        stage: manifest.stage.clone(),
-        heard: Boot(0),
-    };
+    let own = word(config, manifest);
     let nodes = config.nodes.iter().map(|n| n.id).collect();
     let mut birth = Birth::new(node, &config.cluster.name, nodes, own);
     let begun = Instant::now();
     let mut reported: Option<(Instant, String)> = None;
+    let mut heard = None;
+    let mut peers: BTreeMap<NodeId, String> =
+        config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect();
     loop {
         if stop.load(Ordering::Relaxed) {
             return Ok(None);
@@ -73,16 +73,29 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
         {
             stage = birth.hear(from, word);
         }
+        if let Some(roster) = birth.roster().filter(|r| heard.is_none_or(|heard| r.version() > heard)) {
+            // It may name nodes that the configuration does not list, and they are asked too.
+            heard = Some(roster.version());
+            peers.extend(super::roster::addresses(config, roster));
+            if let Err(e) = net.set_peers(peers.clone().into_iter().collect()) {
+                tracing::error!("the network does not take the list of nodes: {e}");
+            }
+        }
         if let Some(stage) = stage {
+            if let (Stage::Born(cluster, _), Some(roster)) = (&stage, birth.roster()) {
+                // Before the stage that makes use of it.
+                roster::store(disk, *cluster, roster)
+                    .map_err(|source| Refused::Io { doing: "write the list of nodes", source })?;
+            }
             // Written before it is said: a vote is given once.
             manifest.advance(stage, birth.heard());
             manifest.store(disk)?;
         }
-        for peer in config.nodes.iter().filter(|n| n.id != node) {
+        for &peer in peers.keys().filter(|id| **id != node) {
             let mut batch = FrameBatch::new();
             batch.push(NO_GROUP, wire::BIRTH, &birth.word().encode(), &Bytes::new());
             // A peer that is not there yet hears the next one.
-            let _ = net.send(peer.id, Lane::Consensus, batch);
+            let _ = net.send(peer, Lane::Consensus, batch);
         }
         if let Stage::Born(cluster, founders) = &manifest.stage {
             let took_ms = begun.elapsed().as_millis() as u64;
@@ -110,6 +123,19 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
                 format!("-CLUSTERDOWN this cluster is not born yet; nothing was applied; {waiting}\r\n");
             turn_away(stream, &group_less);
         }
+    }
+}
+
+/// What a node with this configuration and manifest says of itself.
+#[must_use]
+pub fn word(config: &Config, manifest: &Manifest) -> Word {
+    Word {
+        fingerprint: config.fingerprint().0,
+        terms: config.terms().0,
+        storage: manifest.storage,
+        stage: manifest.stage.clone(),
+        heard: Boot(0),
+        roster: None,
     }
 }
 

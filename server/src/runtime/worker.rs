@@ -29,6 +29,7 @@ use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Request};
+use crate::node::roster::Roster;
 use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
 use crate::node::watch::{Pull, Pulled};
 
@@ -68,6 +69,8 @@ pub enum Letter {
         /// Where the answer goes.
         before: oneshot::Sender<ShardReport>,
     },
+    /// The cluster's nodes and their groups are these from now on.
+    Roster(Arc<Roster>),
     /// Hand over what is led here: the node is about to end.
     Leave,
     /// Stop.
@@ -283,10 +286,13 @@ impl Worker {
 
     /// One turn: the shard's wishes are carried out, replies are written.
     fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
-        let Effects { send_now, job, log_reads, completions, pulled, orders, memory } =
+        let Effects { send_now, job, log_reads, completions, pulled, orders, memory, roster } =
             self.shard.borrow_mut().turn(self.clock.now());
         if let Some(peers) = memory {
             self.memory.keep(&peers);
+        }
+        if let Some(roster) = roster {
+            self.shared.roster.adopt(roster);
         }
         let standing = self.shard.borrow().host().peers().standing();
         if matches!(standing, Standing::Lapsed { .. } | Standing::Replaced { .. }) {
@@ -385,6 +391,7 @@ impl Worker {
                         self.shard.borrow_mut().go_through(only, verify);
                         let _ = before.send(report);
                     }
+                    Letter::Roster(roster) => self.shard.borrow_mut().set_roster(roster, now),
                     Letter::Leave => self.shard.borrow_mut().leave_all(),
                     Letter::End => return,
                 }

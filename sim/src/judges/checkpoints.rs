@@ -34,7 +34,12 @@ impl Judge for Checkpoints {
 
     fn anchored(&mut self, node: NodeId, group: GroupId, anchor: Mark, ledger: &GroupLedger) -> Verdict {
         let durable = self.durable.get(&(node, group)).copied().unwrap_or_default();
-        if anchor.instance > durable {
+        // Whoever is no member any more may forget everything, its mirror too; `parted.rs` judges when.
+        let outside = !ledger.members().contains(node);
+        if outside && anchor.instance > durable {
+            self.durable.remove(&(node, group));
+        }
+        if anchor.instance > durable && !outside {
             return Err(format!(
                 "node {node} lets the log of group {group} go up to instance {}; its checkpoint is durable up to \
                  {durable} only",
@@ -52,7 +57,8 @@ impl Judge for Checkpoints {
     }
 
     fn started(&mut self, seen: &Seen<'_>, _ledger: &Ledger) -> Verdict {
-        if seen.group.is_rebuilding() && !self.damaged.contains(&seen.node) {
+        let member = seen.group.replica.is_voter();
+        if seen.group.is_rebuilding() && member && !self.damaged.contains(&seen.node) {
             return Err(format!(
                 "node {} starts without the state of group {}, and nothing was damaged",
                 seen.node,

@@ -142,10 +142,8 @@ impl Ledger {
                 let list = ledger.members[0].list().iter().map(disk).collect();
                 ledger.members = vec![Members::new(list)];
             }
-            if ledger.members().contains(node) {
-                ledger.disks.insert(node, storage);
-                ledger.acceptors.entry(Member { node, storage }).or_default();
-            }
+            ledger.disks.insert(node, storage);
+            ledger.acceptors.entry(Member { node, storage }).or_default();
         }
         self.founded = true;
     }
@@ -256,6 +254,12 @@ impl GroupLedger {
     #[must_use]
     pub fn members(&self) -> &Members {
         &self.members[self.members.len() - 1]
+    }
+
+    /// Whether a node was ever a member, as far as the chosen prefix tells.
+    #[must_use]
+    pub fn was_member(&self, node: NodeId) -> bool {
+        self.members.iter().any(|m| m.contains(node))
     }
 
     /// Who decides `instance`, as far as the chosen prefix tells.

@@ -25,6 +25,7 @@ mod members;
 mod memory;
 mod one_value;
 mod pages;
+mod parted;
 mod promise;
 mod read_order;
 mod refused;
@@ -181,6 +182,7 @@ impl Judges {
             Box::new(promise::PromiseRises::default()),
             Box::new(memory::Memory),
             Box::new(members::MembersFollow::default()),
+            Box::new(parted::Parted),
             Box::new(chosen::ChosenByMajority),
             Box::new(checkpoints::Checkpoints::default()),
             Box::new(applied::Applied::default()),

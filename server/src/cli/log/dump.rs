@@ -234,6 +234,10 @@ fn shown_command(command: &Command) -> String {
             Some(millis) => format!("renew {} for {millis}ms", preview(key)),
             None => format!("renew {} for good", preview(key)),
         },
+        Command::Roll => "roll".to_owned(),
+        Command::SetRoll { expect, bytes } => {
+            format!("set the roll, version {expect}, {} bytes", bytes.len())
+        }
         Command::Once { req, command } => {
             format!("once {}:{} {}", req.client.escape_ascii(), req.seq, shown_command(command))
         }

@@ -1,0 +1,37 @@
+//! The roll: who the nodes of the cluster are and which groups they shall have, as the first group
+//! keeps it for all. What its bytes say is not the state machine's business; it sees to it that every
+//! change follows the version that its author knew, so that two operators never undo each other.
+
+use bytes::{Buf, BufMut, Bytes};
+
+/// The longest roll, in bytes: the largest cluster's is shorter.
+pub const MAX_ROLL: usize = 1 << 20;
+
+/// A version of the roll.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Roll {
+    /// Counts the changes; 0 before the first, while what the cluster was born with holds.
+    pub version: u64,
+    /// What it says.
+    pub bytes: Bytes,
+}
+
+impl Roll {
+    /// Writes `version:u64 length:u32 bytes`.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.put_u64_le(self.version);
+        out.put_u32_le(self.bytes.len() as u32);
+        out.put_slice(&self.bytes);
+    }
+
+    /// Reads one; `None` when the bytes are none.
+    #[must_use]
+    pub fn decode(bytes: &mut Bytes) -> Option<Roll> {
+        let version = bytes.try_get_u64_le().ok()?;
+        let length = bytes.try_get_u32_le().ok()? as usize;
+        if length > bytes.len() || length > MAX_ROLL {
+            return None;
+        }
+        Some(Roll { version, bytes: bytes.split_to(length) })
+    }
+}
