@@ -336,8 +336,8 @@ impl Group {
             orders.push((self.replica.group(), MirrorOrder::Cancel));
             orders.push((self.replica.group(), MirrorOrder::Discard));
         }
-        if let Some(demand) = self.mirrored.as_mut().and_then(Mirrored::take_demand) {
-            self.replica.anchor(self.replica.mark(), demand.through, ready);
+        if self.mirrored.as_mut().and_then(Mirrored::take_demand).is_some() {
+            self.replica.carry_forward(ready);
         }
         self.bounce(&Reply::NotLeader(None), answers);
     }

@@ -133,6 +133,10 @@ pub enum Bug {
     LogReadBeforeSync,
     /// Log GC drops what is being sent.
     GcIgnoresReaders,
+    /// The consent of a leader is taken for that of every leader at a lower ballot.
+    LeaseConsentOfAnother,
+    /// Whoever leads at a higher ballot is followed, whatever lease this disk bears.
+    LeaseYieldsToLeaders,
     /// Members are taken out although no majority of the rest is there.
     ShrinksBlindly,
     /// A replica that was taken out is told that nobody needs it before that is so.

@@ -98,6 +98,7 @@ impl Replica {
         from: NodeId,
         m: Accept,
         now: Time,
+        peers: &Peers,
         random: &mut Random,
         ready: &mut Ready,
     ) {
@@ -114,6 +115,9 @@ impl Replica {
                 return self.send_after_sync(from, Message::Accepted(ack), ready);
             }
             return self.reject(from, m.ballot, ready);
+        }
+        if self.is_held(from, m.ballot, now, peers) {
+            return self.ask_holder(ready);
         }
         self.follow(m.ballot, now, random, ready);
         self.accept(m.ballot, m.instance, m.value, ready);

@@ -178,7 +178,14 @@ impl Replica {
         self.stateless = true;
         self.parted = true;
         self.counters.parted += 1;
-        self.anchor(*mark, mark.instance, ready);
+        // The anchor alone: what the log has accepted below it need not be what was chosen there.
+        self.write_anchor(*mark, ready);
+    }
+
+    /// Writes again what stays of a group that has other members: the log in which it stands may go.
+    pub fn carry_forward(&mut self, ready: &mut Ready) {
+        assert!(self.parted, "a member's log says more");
+        self.write_anchor(self.mark(), ready);
     }
 
     /// It is outside and has no state: it takes no part until it is wanted.

@@ -377,6 +377,9 @@ impl Replica {
             }
             return self.reject(from, m.ballot, ready);
         }
+        if self.is_held(from, m.ballot, now, peers) {
+            return self.ask_holder(ready);
+        }
         self.follow(m.ballot, now, random, ready);
         self.follow_mark(from, m.ballot, m.mark, now, ready);
         if self.halted.is_none() {

@@ -29,11 +29,26 @@ impl Replica {
         if holder == candidate || holder == self.me || planted::is(Bug::LeaseBindsNobody) {
             return false;
         }
-        // Whoever led at this ballot or a lower one has no majority that is bound to it any more,
-        // or has consented itself.
-        self.promised > consent
+        // The leader at the very ballot promised here has consented itself. That it was elected over the
+        // heads of those at lower ballots says nothing of their leases: its members were perhaps those of
+        // an earlier instance, and others count on this disk since.
+        let consented =
+            self.promised == consent || (self.promised < consent && planted::is(Bug::LeaseConsentOfAnother));
+        !consented
             && (peers.granted_before(holder, lease, now)
                 || (self.confirmed == self.promised && peers.grants(holder, self.group, lease, now)))
+    }
+
+    /// Whether a lease forbids to follow a leader at this ballot, as it would have forbidden to promise
+    /// it. Among the members of one instance nobody leads at a higher ballot while a lease stands. But
+    /// who leads at this one may have been elected by those of an earlier instance, some of which have
+    /// not heard that this disk, and not they, bears the lease by now.
+    pub(super) fn is_held(&mut self, leader: NodeId, ballot: Ballot, now: Time, peers: &Peers) -> bool {
+        let held = ballot > self.promised
+            && self.is_bound(leader, Ballot::ZERO, now, peers)
+            && !planted::is(Bug::LeaseYieldsToLeaders);
+        self.counters.bound += u64::from(held);
+        held
     }
 
     /// The highest ballot such that this replica leads at none up to it, and never will again; zero
@@ -67,7 +82,7 @@ impl Replica {
     /// A lease forbade a promise. Whoever holds it may lead no more and not know that anybody is bound.
     pub(super) fn ask_holder(&self, ready: &mut Ready) {
         let holder = self.promised.node;
-        if holder != self.me && self.leader != Some(holder) && holder != NodeId(0) {
+        if holder != self.me && holder != NodeId(0) {
             self.send_probe(holder, 0, ready);
         }
     }

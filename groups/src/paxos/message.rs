@@ -69,7 +69,7 @@ pub struct Prepare {
     pub ballot: Ballot,
     /// The candidate's first instance that it does not know to be chosen.
     pub from: InstanceId,
-    /// The leader at this ballot asked for this and has given up its lease for good: neither that
+    /// The leader at this very ballot asked for this and has given up its lease for good: neither that
     /// lease nor loyalty to that leader stands in the way. Zero: nobody asked.
     pub consent: Ballot,
 }

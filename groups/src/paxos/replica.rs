@@ -668,7 +668,7 @@ impl Replica {
         self.write_mark(ready);
     }
 
-    fn write_anchor(&mut self, mark: Mark, ready: &mut Ready) {
+    pub(super) fn write_anchor(&mut self, mark: Mark, ready: &mut Ready) {
         let (group, ballot) = (self.group, self.promised);
         let Mark { instance, chain } = mark;
         self.marked = self.marked.max(instance);
@@ -707,7 +707,7 @@ impl Replica {
             Message::ProbeReply(m) => self.on_probe_reply(from, &m, now, peers, random, ready),
             Message::Prepare(m) => self.on_prepare(from, &m, now, peers, random, ready),
             Message::Promise(m) => self.on_promise(from, m, now, random, ready),
-            Message::Accept(m) => self.on_accept(from, m, now, random, ready),
+            Message::Accept(m) => self.on_accept(from, m, now, peers, random, ready),
             Message::Accepted(m) => self.on_accepted(from, &m, now),
             Message::Reject(m) => self.on_reject(&m, now, random),
             Message::Advance(m) => self.on_advance(from, &m, now, peers, random, ready),
