@@ -10,10 +10,11 @@ use std::ops::Bound;
 use bytes::Bytes;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use super::beside;
+use super::beside::{self, Beside};
 use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
+use super::fence::Fences;
 use super::hash::StateHash;
 use super::history::History;
 use super::image::{Fold, Head, Image};
@@ -67,6 +68,8 @@ pub struct State {
     sessions: Sessions,
     /// What clients have numbered themselves.
     clients: Clients,
+    /// The largest tokens that keys were written with.
+    fences: Fences,
     /// Who votes from the next instance on; `None` for those of the birth.
     members: Option<Members>,
     /// What the mirror has not been told yet; `None` where there is no mirror.
@@ -189,9 +192,8 @@ impl State {
     #[must_use]
     pub fn sum(&self) -> Sum {
         let counted = [self.revision.to_le_bytes(), self.epoch.to_le_bytes()].concat();
-        let rest =
-            xxh3_64_with_seed(&beside::encode(self.clock, &self.clients, &self.sessions), xxh3_64(&counted));
-        Sum { hash: self.hash, rest }
+        let beside = beside::encode(self.clock, &self.clients, &self.fences, &self.sessions);
+        Sum { hash: self.hash, rest: xxh3_64_with_seed(&beside, xxh3_64(&counted)) }
     }
 
     /// Where the newest checks found this state, ascending.
@@ -242,12 +244,8 @@ impl State {
     }
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
-    pub(super) fn restored(
-        head: &Head,
-        beside: (u64, Clients, Sessions),
-        items: Vec<(Box<[u8]>, Item)>,
-    ) -> State {
-        let (clock, clients, sessions) = beside;
+    pub(super) fn restored(head: &Head, beside: Beside, items: Vec<(Box<[u8]>, Item)>) -> State {
+        let Beside { clock, clients, fences, sessions } = beside;
         let mortal = items.iter().filter(|(_, item)| item.expires != 0);
         let deadlines = mortal.map(|(key, item)| (item.expires, key.clone())).collect();
         let bytes = items.iter().map(|(key, item)| (key.len() + item.value.len()) as u64).sum();
@@ -262,6 +260,7 @@ impl State {
             deadlines,
             sessions,
             clients,
+            fences,
             members: head.members.clone(),
             changes: None,
             points: VecDeque::new(),
@@ -326,12 +325,12 @@ impl State {
 
     fn encoded_beside(&self) -> Bytes {
         if planted::is(Bug::SessionsNotInCheckpoint) {
-            return beside::encode(self.clock, &self.clients, &Sessions::default());
+            return beside::encode(self.clock, &self.clients, &self.fences, &Sessions::default());
         }
         if planted::is(Bug::ReqsNotInCheckpoint) {
-            return beside::encode(self.clock, &Clients::default(), &self.sessions);
+            return beside::encode(self.clock, &Clients::default(), &self.fences, &self.sessions);
         }
-        beside::encode(self.clock, &self.clients, &self.sessions)
+        beside::encode(self.clock, &self.clients, &self.fences, &self.sessions)
     }
 
     /// Answers a read, with lives as they were at the last stamp.
@@ -371,6 +370,7 @@ impl State {
                 Some(item) if item.expires == 0 => -1,
                 Some(item) => i64::try_from(item.expires.saturating_sub(clock)).unwrap_or(i64::MAX),
             }),
+            Command::Epoch => Outcome::Integer(i64::try_from(self.epoch).unwrap_or(i64::MAX)),
             Command::Scan(range) => Outcome::Page(range.read(self)),
             Command::Walk(walk) => walk.read(self),
             Command::Changes(since) => self.history.since(since),
@@ -441,6 +441,7 @@ impl State {
                     outcome
                 }
             },
+            Command::Fenced { token, command } => self.fenced(token, *command),
             // A read that was proposed all the same (by a later version, say) changes nothing.
             Command::Get { .. }
             | Command::GetMany { .. }
@@ -449,10 +450,47 @@ impl State {
             | Command::Count
             | Command::Length { .. }
             | Command::Rest { .. }
+            | Command::Epoch
             | Command::Scan(_) => self.read(&command),
             // What replicas remember differs, and how long a walk takes is not bounded here.
             Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
         }
+    }
+
+    /// Whether a condition holds of a key.
+    pub(super) fn meets(&self, key: &[u8], condition: &Condition) -> bool {
+        let held = self.items.get(key);
+        match condition {
+            Condition::None => true,
+            Condition::Absent => held.is_none(),
+            Condition::Present => held.is_some(),
+            Condition::Revision(revision) => held.map_or(0, |item| item.revision) == *revision,
+            Condition::Value(value) => held.is_some_and(|item| item.value == *value),
+            Condition::Epoch(epoch) => self.epoch == *epoch,
+            Condition::Fence(token) => self.fences.token(key) <= *token,
+        }
+    }
+
+    /// Executes a write of the holder of a lock, unless a later holder has written one of its keys.
+    fn fenced(&mut self, token: u64, command: Command) -> Outcome {
+        let keys: Vec<Bytes> = command.written().cloned().collect();
+        let newest = keys.iter().map(|key| self.fences.token(key)).max().unwrap_or(0);
+        if newest > token {
+            return Outcome::Failed(Failure::Fenced(newest));
+        }
+        if !self.fences.make_room(keys.iter().map(|key| &key[..]), self.clock) {
+            return Outcome::Failed(Failure::FencesFull);
+        }
+        // Whoever deletes a key wants it gone, also where it was gone already.
+        let deletes = matches!(command, Command::Delete { .. } | Command::Take { .. });
+        let before = self.hash;
+        let outcome = self.execute(command);
+        if deletes || self.hash != before {
+            for key in &keys {
+                self.fences.raise(key, token, self.clock);
+            }
+        }
+        outcome
     }
 
     fn put(
@@ -464,7 +502,7 @@ impl State {
         life: Option<Life>,
     ) -> Outcome {
         let held = self.items.get(key);
-        let met = condition.holds(held);
+        let met = self.meets(key, condition);
         let previous = match want {
             Want::Previous => held.map(|i| (i.value.clone(), i.revision)),
             Want::Done | Want::Revision => None,
