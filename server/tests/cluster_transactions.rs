@@ -5,7 +5,7 @@ mod cluster;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{Client, Cluster, Recipe, Reply, turn};
 
