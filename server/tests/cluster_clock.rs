@@ -45,7 +45,7 @@ fn a_leader_that_slept_through_its_lease_tells_nothing_old_in_the_moment_it_wake
     let written = AtomicU64::new(0);
     let (mut old, mut answered, mut overtaken) = (Vec::new(), 0, 0);
     // The lease is 300 ms, an election takes 400 to 800 ms more.
-    for pause in [350, 700, 1_000, 1_300, 1_600, 2_000].map(Duration::from_millis) {
+    for pause in [350, 700, 1_000, 1_600].map(Duration::from_millis) {
         cluster.wait_whole(Duration::from_secs(10));
         let sleeper = cluster.leader_of(key);
         let awake = cluster.nodes().into_iter().find(|node| *node != sleeper).expect("another node");
@@ -110,7 +110,7 @@ fn a_leader_that_slept_through_its_lease_tells_nothing_old_in_the_moment_it_wake
     cluster.wait_whole(Duration::from_secs(10));
     cluster.wait_same(Duration::from_secs(5));
     println!(
-        "{overtaken} of 6 sleeps were overtaken; {answered} values read at the moment of waking, none old"
+        "{overtaken} of 4 sleeps were overtaken; {answered} values read at the moment of waking, none old"
     );
 }
 

@@ -131,6 +131,19 @@ fn a_lock_is_held_while_the_command_runs_and_free_behind_it() {
     assert_eq!(get(&cluster, "{job}lock"), Reply::nil(), "given back");
     assert_eq!(get(&cluster, "{job}k"), Reply::bulk("one"));
 
+    // Whoever ends the holder ends the command, and the lock is given back at once.
+    let fourth = Holder::start(
+        &cluster,
+        &["--ttl", "1h"],
+        "trap 'echo told; exit 3' TERM; echo $PELAGO_FENCE > $DIR/fourth; while :; do sleep 0.05; done",
+    );
+    wait_line(&file(&cluster, "fourth"));
+    fourth.signal("TERM");
+    let (code, out, errors) = said(&fourth.end(SOON));
+    // What the shell started gets the signal too, of which the shell says something.
+    assert_eq!((code, &out[..]), (Some(3), "told\n"), "{errors}");
+    assert_eq!(get(&cluster, "{job}lock"), Reply::nil());
+
     // What cannot be started gives the lock back too, and a signal shows as a shell shows it.
     let mut missing = Command::new(env!("CARGO_BIN_EXE_pelago"));
     let address = cluster.addresses()[0].to_string();

@@ -457,9 +457,8 @@ impl State {
         }
     }
 
-    /// Whether a condition holds of a key.
-    pub(super) fn meets(&self, key: &[u8], condition: &Condition) -> bool {
-        let held = self.items.get(key);
+    /// Whether a condition holds of a key that has this item, or none.
+    pub(super) fn meets(&self, key: &[u8], held: Option<&Item>, condition: &Condition) -> bool {
         match condition {
             Condition::None => true,
             Condition::Absent => held.is_none(),
@@ -502,7 +501,7 @@ impl State {
         life: Option<Life>,
     ) -> Outcome {
         let held = self.items.get(key);
-        let met = self.meets(key, condition);
+        let met = self.meets(key, held, condition);
         let previous = match want {
             Want::Previous => held.map(|i| (i.value.clone(), i.revision)),
             Want::Done | Want::Revision => None,

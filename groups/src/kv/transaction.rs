@@ -156,7 +156,7 @@ impl State {
     }
 
     fn holds(&self, guards: &[Guard]) -> bool {
-        guards.iter().all(|guard| self.meets(&guard.key, &guard.condition))
+        guards.iter().all(|guard| self.meets(&guard.key, self.get(&guard.key), &guard.condition))
     }
 
     /// The most bytes that the outcomes of `commands` can take, executed in order from here on.
