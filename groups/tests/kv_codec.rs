@@ -99,7 +99,7 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         ),
         (Command::Revisions { keys: vec![b("a")] }, "0d 01000000 01000000 61"),
         (Command::Rest { key: b("k") }, "08 01000000 6b"),
-        (Command::Roll, "0f"),
+        (Command::Roll, "09"),
         (Command::SetRoll { expect: 5, bytes: b("ab") }, "2e 0500000000000000 02000000 6162"),
         (put_for(Life::Keep, Condition::None), "20 00 01 00 01000000 6b 02000000 7677"),
         (
@@ -113,6 +113,10 @@ fn the_bytes_of_every_command_stay_as_they_are() {
             Command::Once { req: req(258), command: Box::new(Command::Take { key: b("k") }) },
             "22 02 632d 0201000000000000 0700000000000000 13 01000000 6b",
         ),
+        (Command::Epoch, "0f"),
+        (fenced(258, Command::Take { key: b("k") }), "29 0201000000000000 13 01000000 6b"),
+        (put(Condition::Epoch(258), Want::Done), "10 00 05 0201000000000000 01000000 6b 02000000 7677"),
+        (put(Condition::Fence(258), Want::Done), "10 00 06 0201000000000000 01000000 6b 02000000 7677"),
     ];
     for (command, text) in golden {
         assert_eq!(hex(&command.to_bytes()), text.replace(' ', ""), "{command:?}");
@@ -126,6 +130,38 @@ fn put_for(life: Life, condition: Condition) -> Command {
 
 fn renew(life: Option<u64>, mortal: Option<bool>, later: Option<bool>, value: bool) -> Command {
     Command::Renew { key: b("k"), renewal: Renewal { life, when: When { mortal, later }, value } }
+}
+
+fn fenced(token: u64, command: Command) -> Command {
+    Command::Fenced { token, command: Box::new(command) }
+}
+
+/// A recursion that a peer could drive, and fences of nothing.
+#[test]
+fn a_fence_is_around_a_plain_write_and_nothing_else() {
+    let take = || Command::Take { key: b("k") };
+    let transaction = |command| Transaction { then: vec![command], ..Transaction::default() };
+    let fine = [
+        fenced(1, take()),
+        Command::Once { req: req(1), command: Box::new(fenced(1, take())) },
+        Command::Transaction(transaction(fenced(1, take()))),
+    ];
+    for command in fine {
+        assert_eq!(Command::decode(command.to_bytes()), Ok(command));
+    }
+    let bad = [
+        fenced(0, take()),
+        fenced(1, Command::Get { key: b("k") }),
+        fenced(1, fenced(1, take())),
+        fenced(1, Command::Once { req: req(1), command: Box::new(take()) }),
+        fenced(1, Command::Transaction(transaction(take()))),
+    ];
+    for command in bad {
+        assert!(Command::decode(command.to_bytes()).is_err(), "{command:?}");
+    }
+    let mut deep = vec![41; 9 * 1_000_000];
+    deep.push(13);
+    assert!(Command::decode(deep.into()).is_err());
 }
 
 fn req(seq: u64) -> Req {
@@ -175,6 +211,8 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
         (Outcome::Forgotten { newest: 258 }, "14 0201000000000000"),
         (Outcome::Unkept, "15"),
         (Outcome::Failed(Failure::Reused), "16"),
+        (Outcome::Failed(Failure::Fenced(258)), "28 0201000000000000"),
+        (Outcome::Failed(Failure::FencesFull), "29"),
         (
             Outcome::Page(Page {
                 items: vec![(b("a"), Some(b("v"))), (b("b"), None)],
@@ -360,6 +398,8 @@ fn condition() -> impl Strategy<Value = Condition> {
         Just(Condition::Absent),
         Just(Condition::Present),
         any::<u64>().prop_map(Condition::Revision),
+        any::<u64>().prop_map(Condition::Epoch),
+        any::<u64>().prop_map(Condition::Fence),
         key().prop_map(Condition::Value),
     ]
 }
@@ -433,6 +473,8 @@ fn single() -> impl Strategy<Value = Command> {
         keys().prop_map(|keys| Command::Revisions { keys }),
         keys().prop_map(|keys| Command::Exists { keys }),
         Just(Command::Count),
+        Just(Command::Epoch),
+        (1..=u64::MAX, keys()).prop_map(|(token, keys)| fenced(token, Command::Delete { keys })),
         key().prop_map(|key| Command::Length { key }),
         (key(), key(), condition(), want()).prop_map(|(key, value, condition, want)| Command::Put {
             key,
@@ -477,6 +519,7 @@ fn single_outcome() -> impl Strategy<Value = Outcome> {
         any::<u64>().prop_map(|newest| Outcome::Forgotten { newest }),
         Just(Outcome::Unkept),
         Just(Outcome::Failed(Failure::Reused)),
+        any::<u64>().prop_map(|token| Outcome::Failed(Failure::Fenced(token))),
         (
             proptest::collection::vec((key(), proptest::option::of(key())), 0..5),
             proptest::option::of(key()),

@@ -50,6 +50,7 @@ impl Model {
             Condition::Revision(0) => before.is_none(),
             Condition::Revision(r) => before.is_some_and(|(_, revision)| revision == r),
             Condition::Value(v) => before.is_some_and(|(value, _)| value == v),
+            Condition::Epoch(_) | Condition::Fence(_) => unreachable!("see kv_fences.rs"),
         }
     }
 
@@ -139,6 +140,7 @@ impl Model {
                     Outcome::Integer(0)
                 }
             }
+            Command::Epoch | Command::Fenced { .. } => unreachable!("see kv_fences.rs"),
             Command::Rest { .. } | Command::PutFor { .. } | Command::Renew { .. } | Command::Once { .. } => {
                 unreachable!("kv_lives.rs has a model of them")
             }

@@ -76,6 +76,9 @@ pub struct GroupLine {
     pub leader: Option<u32>,
     /// Round of the highest ballot promised here.
     pub round: u64,
+    /// How many leaders the group has had, up to what is applied here.
+    #[serde(default)]
+    pub epoch: u64,
     /// Voting members, the best placed leader first.
     pub members: Vec<u32>,
     /// The last instance applied here.

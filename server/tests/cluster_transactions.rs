@@ -1,10 +1,11 @@
-//! Transactions over real processes: `MULTI`, `WATCH`, `MULTIOP`, `pelago txn`, and a Redis library.
+//! Transactions over real processes: `MULTI`, `WATCH`, `MULTIOP`, and `pelago txn`. What libraries for
+//! Redis make of them is in cluster_libraries.rs.
 
 mod cluster;
 
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use cluster::{Client, Cluster, Recipe, Reply, turn};
 
@@ -460,34 +461,4 @@ fn pelago_txn_ends_with_the_exit_code_of_the_way_it_went() {
             "{said}"
         );
     }
-}
-
-/// The Python that has the library `redis`; without one the test says so and is skipped.
-fn python() -> Option<String> {
-    let python = std::env::var("PELAGO_PYTHON").unwrap_or_else(|_| "python3".into());
-    let found = Command::new(&python).args(["-c", "import redis"]).output();
-    if found.is_ok_and(|output| output.status.success()) {
-        return Some(python);
-    }
-    println!(
-        "SKIPPED: {python} has no library \"redis\" (pip install redis; PELAGO_PYTHON names another Python)"
-    );
-    None
-}
-
-#[test]
-fn redis_py_pipelines_run_through_three_nodes() {
-    // The story: a program that was written for Redis, with its optimistic locks.
-    let _turn = turn();
-    let Some(python) = python() else { return };
-    let cluster = Cluster::start(Recipe::default());
-    let ports: Vec<String> = cluster.addresses().iter().map(|address| address.port().to_string()).collect();
-    let begun = Instant::now();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/redis_py_transactions.py");
-    let output = Command::new(python).arg(script).args(&ports).output().expect("python runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, errors) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success() && out.ends_with("all well\n"), "{out}{errors}");
-    println!("{out}in {:?}", begun.elapsed());
-    cluster.wait_same(Duration::from_secs(5));
 }

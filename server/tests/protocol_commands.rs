@@ -27,6 +27,10 @@ fn data(line: &str) -> DataCommand {
     }
 }
 
+fn refusal(line: &str) -> String {
+    parse(line).expect_err(line)
+}
+
 fn one(key: &str, operation: Operation) -> DataCommand {
     DataCommand::One(KeyOperation { key: Bytes::copy_from_slice(key.as_bytes()), operation })
 }
@@ -266,7 +270,7 @@ fn a_multiop_says_what_is_wrong_with_it() {
         ("MULTIOP ELSE GET k THEN GET k", "every THEN stands before the first ELSE"),
         ("MULTIOP IF k REVISION 5", "'REVISION' is no condition"),
         ("MULTIOP IF k VALUE", "VALUE needs a value"),
-        ("MULTIOP IF k PRESENT IF k", "IF needs a key and REV, VALUE, ABSENT or PRESENT"),
+        ("MULTIOP IF k PRESENT IF k", "IF needs a key and REV, VALUE, ABSENT, PRESENT, EPOCH or FENCE"),
         ("MULTIOP IF k PRESENT IF", "IF needs a key"),
         ("MULTIOP IF k PRESENT THEN", "THEN and ELSE need an operation"),
         ("MULTIOP IF k PRESENT THEN GET", "GET needs a key"),
@@ -274,7 +278,7 @@ fn a_multiop_says_what_is_wrong_with_it() {
         ("MULTIOP IF k PRESENT THEN CAS k a", "CAS needs a value"),
         ("MULTIOP THEN MGET k k", "'MGET' is no operation on one key"),
         ("MULTIOP THEN MULTIOP THEN GET k", "'MULTIOP' is no operation on one key"),
-        ("MULTIOP THEN PUT k v NX XX", "only one of NX, XX, IFREV and IFEQ can be given"),
+        ("MULTIOP THEN PUT k v NX XX", "only one of NX, XX, IFREV, IFEQ and IFEPOCH can be given"),
         ("MULTIOP THEN DEL a b", "IF, THEN or ELSE is expected, not 'b'"),
     ] {
         let error = parse(line).expect_err(line);
@@ -451,17 +455,88 @@ fn numbered_commands() {
 }
 
 #[test]
+fn fenced_commands() {
+    for line in [
+        "SET k v FENCE 7",
+        "SET k v NX fence 7 EX 10",
+        "DEL k FENCE 7",
+        "DEL a b FENCE 7",
+        "UNLINK a b c FENCE 7",
+        "MSET a 1 FENCE 7",
+        "MSET a 1 b 2 FENCE 7",
+        "INCR k fence 7",
+        "DECRBY k 5 FENCE 7",
+        "APPEND k v FENCE 7",
+        "GETDEL k FENCE 7",
+        "SETNX k v FENCE 7",
+        "CAS k a b FENCE 7",
+        "SETEX k 1 v FENCE 7",
+        "EXPIRE k 1 FENCE 7",
+        "PERSIST k FENCE 7",
+        "GETEX k EX 1 FENCE 7",
+    ] {
+        let DataCommand::Fenced { token: 7, command } = data(line) else { panic!("{line} is not fenced") };
+        let words = line.split(' ').collect::<Vec<_>>();
+        let at = words.iter().position(|word| word.eq_ignore_ascii_case("FENCE")).expect("there is one");
+        let plain = [&words[..at], &words[at + 2..]].concat().join(" ");
+        assert_eq!(*command, data(&plain), "{line}");
+        assert!(data(line).is_write());
+        for numbered in [format!("{line} REQ a:1"), line.replacen(" FENCE", " REQ a:1 FENCE", 1)] {
+            let DataCommand::Once { command, .. } = data(&numbered) else { continue };
+            assert_eq!(*command, data(line), "{numbered}");
+        }
+    }
+    assert!(data("DEL k FENCE 7").frees() && !data("PUT k v FENCE 7").frees());
+    // Where any number of keys may come, only the capitals make the option, and a key comes first.
+    for (line, expected) in [("DEL a fence 7", &["a", "fence", "7"][..]), ("DEL FENCE 7", &["FENCE", "7"])] {
+        assert_eq!(data(line), DataCommand::Many(ManyKeys::Delete(keys(expected))), "{line}");
+    }
+    for line in ["PUT k v FENCE 0", "PUT k v FENCE x", "PUT k v FENCE -1", "DEL k FENCE x"] {
+        let error = refusal(line);
+        assert!(error.starts_with("ERR FENCE needs a token from 1 on"), "{line}: {error}");
+    }
+    assert!(refusal("PUT k v FENCE 1 FENCE 2").contains("FENCE can be given once"));
+    assert!(refusal("GETEX k FENCE 1").contains("FENCE is for commands that write"));
+    assert!(refusal("GET k FENCE 1").contains("not expected"));
+}
+
+#[test]
+fn epochs_and_fences_in_one_request() {
+    assert_eq!(data("EPOCH k"), one("k", Operation::Epoch));
+    let transaction = |line: &str| match data(line) {
+        DataCommand::Transaction(transaction) => transaction,
+        other => panic!("{line}: {other:?}"),
+    };
+    let found = transaction(
+        "MULTIOP IF k EPOCH 3 IF k FENCE 7 THEN PUT k v FENCE 7 THEN DEL l FENCE 7 THEN INCR n ELSE EPOCH k",
+    );
+    let conditions: Vec<_> = found.guards.iter().map(|guard| guard.condition.clone()).collect();
+    assert_eq!(conditions, [Condition::Epoch(3), Condition::Fence(7)]);
+    assert_eq!(found.then, ["PUT k v FENCE 7", "DEL l FENCE 7", "INCR n"].map(data));
+    assert_eq!(found.otherwise, ["EPOCH k"].map(data));
+    let DataCommand::Once { req, command } = data("MULTIOP THEN PUT k v THEN INCR n REQ a:1") else {
+        panic!("not numbered")
+    };
+    assert_eq!((&req.client[..], *command), (&b"a"[..], data("MULTIOP THEN PUT k v THEN INCR n")));
+    assert!(refusal("MULTIOP THEN GET k FENCE 7").contains("FENCE is for commands that write"));
+    assert!(refusal("MULTIOP THEN GET k REQ a:1").contains("REQ is for commands that write"));
+}
+
+#[test]
 fn every_refusal_has_its_words() {
-    let set = "SET key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
-               [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]";
+    let set = "SET key value [NX | XX | IFREV revision | IFEQ value | IFEPOCH epoch] [GET | REV] \
+               [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [FENCE token] [REQ client:seq]";
     let req = "ERR REQ needs client:seq, as in REQ app-7:42; client is 1 to 64 of A-Z a-z 0-9 . _ - and seq counts \
                from 1; nothing was applied";
     for (line, expected) in [
         ("GET", "ERR wrong number of arguments for 'get' command; usage: GET key [REV] [STALE milliseconds]"),
-        ("INCR a b", "ERR wrong number of arguments for 'incr' command; usage: INCR key [REQ client:seq]"),
+        (
+            "INCR a b",
+            "ERR wrong number of arguments for 'incr' command; usage: INCR key [FENCE token] [REQ client:seq]",
+        ),
         (
             "MSET a 1 b",
-            "ERR wrong number of arguments for 'mset' command; usage: MSET key value [key value ...] [REQ client:seq]",
+            "ERR wrong number of arguments for 'mset' command; usage: MSET key value [key value ...] [FENCE token] [REQ client:seq]",
         ),
         ("PING a b", "ERR wrong number of arguments for 'ping' command; usage: PING [message]"),
         ("CLIENT", "ERR wrong number of arguments for 'client' command; usage: CLIENT subcommand ..."),
@@ -476,13 +551,13 @@ fn every_refusal_has_its_words() {
         (
             "SET k v NX XX",
             &format!(
-                "ERR syntax error: only one of NX, XX, IFREV and IFEQ can be given; nothing was applied; usage: {set}"
+                "ERR syntax error: only one of NX, XX, IFREV, IFEQ and IFEPOCH can be given; nothing was applied; usage: {set}"
             ),
         ),
         (
             "SET k v IFREV 1 IFREV 2",
             &format!(
-                "ERR syntax error: only one of NX, XX, IFREV and IFEQ can be given; nothing was applied; usage: {set}"
+                "ERR syntax error: only one of NX, XX, IFREV, IFEQ and IFEPOCH can be given; nothing was applied; usage: {set}"
             ),
         ),
         (
@@ -526,13 +601,13 @@ fn every_refusal_has_its_words() {
         (
             "GETEX k EX 1 PERSIST",
             "ERR syntax error: only one of EX, PX, EXAT, PXAT and PERSIST can be given; nothing was applied; usage: \
-             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [FENCE token] [REQ client:seq]",
         ),
         ("GETEX k PX 0", "ERR invalid expire time in 'getex' command"),
         (
             "GETEX k REQ a:1",
             "ERR syntax error: REQ is for commands that write; nothing was applied; usage: \
-             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+             GETEX key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [FENCE token] [REQ client:seq]",
         ),
         ("SET k v REQ", req),
         ("SET k v REQ a", req),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sim::fault::{Fault, Rot};
 use sim::machine::Cluster;
+use sim::operator::Step;
 use sim::plan::{Plan, Planned};
 use sim::shrink::Cut;
 use sim::world::World;
@@ -28,6 +29,7 @@ fn story(faults: &[(u64, Fault)]) -> Plan {
         salt: 0,
         cluster: Cluster {
             nodes: 3,
+            spares: 0,
             groups: 1,
             replication: 3,
             shards: 1,
@@ -123,6 +125,34 @@ fn a_leader_takes_its_own_accepts() {
         ])
     };
     passes(&plan);
+}
+
+/// A machine takes the places of another while its peers are cut off and die, and comes back later. On the
+/// way the first leader of the new members counted on a lease of a disk that followed a leader of the
+/// old ones, a parted node took what it had accepted for what was chosen, and a newcomer with a lower
+/// number than the others was proposed in an order that nobody could read.
+#[test]
+fn members_change_while_everything_goes_wrong() {
+    let step = Fault::Roster;
+    let base = story(&[
+        (600, step(Step::Add(3))),
+        (900, step(Step::Remove(0))),
+        (1_100, Fault::Cut { side: 0b10, both: true, length: ms(900) }),
+        (1_300, Fault::Kill { node: 3, down: ms(200) }),
+        (2_000, step(Step::Add(4))),
+        (2_200, Fault::PartialCut { a: 1, b: 2, length: ms(1_200) }),
+        (2_300, step(Step::Replace(2, 0))),
+        (2_600, Fault::Blackout { operations: 3, down: ms(60) }),
+        (3_200, step(Step::Remove(3))),
+        (3_400, Fault::PowerLoss { node: 4, operations: 2, down: ms(100) }),
+        (3_600, step(Step::Add(0))),
+        (4_000, step(Step::Add(0))),
+        (4_300, step(Step::MoveLeader(0, 0))),
+    ]);
+    let plan = Plan { cluster: Cluster { spares: 2, groups: 3, ..base.cluster.clone() }, ..base };
+    let reports = passes(&plan);
+    assert!(count(&reports, "groups given up by nodes that were taken out") >= 8);
+    assert!(count(&reports, "changes of the roster asked for") >= 40);
 }
 
 /// What is synced and then rots is seen at the next start, whatever kind of rot it is; the node

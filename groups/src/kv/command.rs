@@ -8,7 +8,6 @@ use super::life::{Life, Renewal};
 use super::once::Req;
 use super::roll::MAX_ROLL;
 use super::scan::Range;
-use super::state::Item;
 use super::transaction::Transaction;
 use super::walk::Walk;
 
@@ -29,20 +28,10 @@ pub enum Condition {
     Revision(u64),
     /// The key is present with this value.
     Value(Bytes),
-}
-
-impl Condition {
-    /// Whether it holds of a key with this item, or without one.
-    #[must_use]
-    pub fn holds(&self, held: Option<&Item>) -> bool {
-        match self {
-            Condition::None => true,
-            Condition::Absent => held.is_none(),
-            Condition::Present => held.is_some(),
-            Condition::Revision(revision) => held.map_or(0, |item| item.revision) == *revision,
-            Condition::Value(value) => held.is_some_and(|item| item.value == *value),
-        }
-    }
+    /// The group has had so many leaderships, whatever the key is.
+    Epoch(u64),
+    /// The key was written with no token larger than this one; see `fence.rs`.
+    Fence(u64),
 }
 
 /// What the writer wants to hear.
@@ -189,6 +178,15 @@ pub enum Command {
         /// What is asked; neither a read nor numbered itself.
         command: Box<Command>,
     },
+    /// How many leaderships the group has had.
+    Epoch,
+    /// A write by the holder of a lock: refused when one of its keys was written by a later holder.
+    Fenced {
+        /// The holder's token, from 1.
+        token: u64,
+        /// What is asked: a plain write of one or several keys.
+        command: Box<Command>,
+    },
 }
 
 /// Why bytes are not a command.
@@ -207,7 +205,7 @@ const REST: u8 = 8;
 pub(super) const SCAN: u8 = 10;
 pub(super) const WALK: u8 = 11;
 pub(super) const CHANGES: u8 = 14;
-const ROLL: u8 = 15;
+const ROLL: u8 = 9;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
 const DELETE: u8 = 18;
@@ -220,6 +218,8 @@ const PUT_FOR: u8 = 32;
 const RENEW: u8 = 33;
 pub(super) const ONCE: u8 = 34;
 const SET_ROLL: u8 = 46;
+const EPOCH: u8 = 15;
+const FENCED: u8 = 41;
 
 const KEEP: u8 = 0;
 const FOR: u8 = 1;
@@ -236,6 +236,7 @@ impl Command {
             | Command::Count
             | Command::Length { .. }
             | Command::Rest { .. }
+            | Command::Epoch
             | Command::Scan(_)
             | Command::Walk(_)
             | Command::Roll
@@ -243,6 +244,29 @@ impl Command {
             Command::Transaction(transaction) => transaction.is_read(),
             _ => false,
         }
+    }
+
+    /// The keys that a plain write changes, in its order; none of any other command.
+    pub fn written(&self) -> impl Iterator<Item = &Bytes> {
+        let (one, keys, pairs): (Option<&Bytes>, &[Bytes], &[(Bytes, Bytes)]) = match self {
+            Command::Put { key, .. }
+            | Command::PutFor { key, .. }
+            | Command::Renew { key, .. }
+            | Command::Take { key }
+            | Command::Add { key, .. }
+            | Command::Append { key, .. }
+            | Command::Cas { key, .. } => (Some(key), &[], &[]),
+            Command::Delete { keys } => (None, keys, &[]),
+            Command::PutMany { pairs } => (None, &[], pairs),
+            _ => (None, &[], &[]),
+        };
+        one.into_iter().chain(keys).chain(pairs.iter().map(|(key, _)| key))
+    }
+
+    /// The command itself, without the token of a lock.
+    #[must_use]
+    pub fn unfenced(&self) -> &Command {
+        if let Command::Fenced { command, .. } = self { command } else { self }
     }
 
     /// Writes the command behind what `out` holds.
@@ -342,6 +366,12 @@ impl Command {
                 req.encode(out);
                 command.encode(out);
             }
+            Command::Epoch => out.put_u8(EPOCH),
+            Command::Fenced { token, command } => {
+                out.put_u8(FENCED);
+                out.put_u64_le(*token);
+                command.encode(out);
+            }
         }
     }
 
@@ -428,6 +458,17 @@ impl Command {
                 }
                 Command::Once { req, command: Box::new(command) }
             }
+            EPOCH => Command::Epoch,
+            FENCED => {
+                let token = r.u64()?;
+                // Before it is decoded, so that nothing from outside decides about the stack.
+                let plain = [PUT, PUT_MANY, DELETE, TAKE, ADD, APPEND, CAS, PUT_FOR, RENEW];
+                if token == 0 || !r.0.first().is_some_and(|kind| plain.contains(kind)) {
+                    return Err(BadCommand("a fence of something that is no plain write"));
+                }
+                let command = Command::decode(std::mem::take(&mut r.0))?;
+                Command::Fenced { token, command: Box::new(command) }
+            }
             _ => return Err(BadCommand("unknown kind")),
         };
         if r.0.is_empty() { Ok(command) } else { Err(BadCommand("bytes follow it")) }
@@ -470,6 +511,14 @@ pub(super) fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
         Condition::Value(value) => {
             out.put_u8(4);
             put_bytes(out, value);
+        }
+        Condition::Epoch(epoch) => {
+            out.put_u8(5);
+            out.put_u64_le(*epoch);
+        }
+        Condition::Fence(token) => {
+            out.put_u8(6);
+            out.put_u64_le(*token);
         }
     }
 }
@@ -539,6 +588,8 @@ impl Reader {
             2 => Condition::Present,
             3 => Condition::Revision(self.u64()?),
             4 => Condition::Value(self.bytes()?),
+            5 => Condition::Epoch(self.u64()?),
+            6 => Condition::Fence(self.u64()?),
             _ => return Err(BadCommand("unknown condition")),
         })
     }

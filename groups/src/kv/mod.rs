@@ -4,6 +4,7 @@ pub mod beside;
 pub mod changes;
 pub mod check;
 pub mod command;
+pub mod fence;
 pub mod hash;
 pub mod history;
 pub mod image;

@@ -28,6 +28,10 @@ pub enum Failure {
     AnswerTooLong(u32),
     /// The client has used this number for another command.
     Reused,
+    /// A key was written with this larger token: a later holder of the lock has been there.
+    Fenced(u64),
+    /// There is no room for the fence of one more key.
+    FencesFull,
 }
 
 /// What a command came to.
@@ -155,6 +159,11 @@ impl Outcome {
             }
             Outcome::Unkept => out.put_u8(21),
             Outcome::Failed(Failure::Reused) => out.put_u8(22),
+            Outcome::Failed(Failure::Fenced(token)) => {
+                out.put_u8(40);
+                out.put_u64_le(*token);
+            }
+            Outcome::Failed(Failure::FencesFull) => out.put_u8(41),
             Outcome::Page(page) => {
                 out.put_u8(27);
                 page.encode(out);
@@ -241,6 +250,8 @@ impl Outcome {
             20 => Outcome::Forgotten { newest: bytes.try_get_u64_le().ok()? },
             21 => Outcome::Unkept,
             22 => Outcome::Failed(Failure::Reused),
+            40 => Outcome::Failed(Failure::Fenced(bytes.try_get_u64_le().ok()?)),
+            41 => Outcome::Failed(Failure::FencesFull),
             kind @ 27..=30 => {
                 let mut r = Reader(bytes);
                 let outcome = Outcome::decode_rest(kind, &mut r).ok()?;

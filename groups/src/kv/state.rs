@@ -14,6 +14,7 @@ use super::beside::{self, Beside};
 use super::changes::Changes;
 use super::check::{Point, Sum, Verdict};
 use super::command::{Command, Condition, Want};
+use super::fence::Fences;
 use super::hash::StateHash;
 use super::history::History;
 use super::image::{Fold, Head, Image};
@@ -70,6 +71,8 @@ pub struct State {
     sessions: Sessions,
     /// What clients have numbered themselves.
     clients: Clients,
+    /// The largest tokens that keys were written with.
+    fences: Fences,
     /// Who votes from the next instance on; `None` for those of the birth.
     members: Option<Members>,
     /// What the mirror has not been told yet; `None` where there is no mirror.
@@ -192,9 +195,8 @@ impl State {
     #[must_use]
     pub fn sum(&self) -> Sum {
         let counted = [self.revision.to_le_bytes(), self.epoch.to_le_bytes()].concat();
-        let beside = beside::encode(self.clock, &self.roll, &self.clients, &self.sessions);
-        let rest = xxh3_64_with_seed(&beside, xxh3_64(&counted));
-        Sum { hash: self.hash, rest }
+        let beside = beside::encode(&self.roll, self.clock, &self.clients, &self.fences, &self.sessions);
+        Sum { hash: self.hash, rest: xxh3_64_with_seed(&beside, xxh3_64(&counted)) }
     }
 
     /// Where the newest checks found this state, ascending.
@@ -246,7 +248,7 @@ impl State {
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
     pub(super) fn restored(head: &Head, beside: Beside, items: Vec<(Box<[u8]>, Item)>) -> State {
-        let Beside { clock, roll, clients, sessions } = beside;
+        let Beside { roll, clock, clients, fences, sessions } = beside;
         let mortal = items.iter().filter(|(_, item)| item.expires != 0);
         let deadlines = mortal.map(|(key, item)| (item.expires, key.clone())).collect();
         let bytes = items.iter().map(|(key, item)| (key.len() + item.value.len()) as u64).sum();
@@ -262,6 +264,7 @@ impl State {
             roll,
             sessions,
             clients,
+            fences,
             members: head.members.clone(),
             changes: None,
             points: VecDeque::new(),
@@ -326,14 +329,16 @@ impl State {
 
     fn encoded_beside(&self) -> Bytes {
         if planted::is(Bug::SessionsNotInCheckpoint) {
-            return beside::encode(self.clock, &self.roll, &self.clients, &Sessions::default());
+            let none = Sessions::default();
+            return beside::encode(&self.roll, self.clock, &self.clients, &self.fences, &none);
         }
         if planted::is(Bug::ReqsNotInCheckpoint) {
-            return beside::encode(self.clock, &self.roll, &Clients::default(), &self.sessions);
+            let none = Clients::default();
+            return beside::encode(&self.roll, self.clock, &none, &self.fences, &self.sessions);
         }
         let none = Roll::default();
         let roll = if planted::is(Bug::RollNotInCheckpoint) { &none } else { &self.roll };
-        beside::encode(self.clock, roll, &self.clients, &self.sessions)
+        beside::encode(roll, self.clock, &self.clients, &self.fences, &self.sessions)
     }
 
     /// Answers a read, with lives as they were at the last stamp.
@@ -377,6 +382,7 @@ impl State {
                 Some(item) if item.expires == 0 => -1,
                 Some(item) => i64::try_from(item.expires.saturating_sub(clock)).unwrap_or(i64::MAX),
             }),
+            Command::Epoch => Outcome::Integer(i64::try_from(self.epoch).unwrap_or(i64::MAX)),
             Command::Scan(range) => Outcome::Page(range.read(self)),
             Command::Walk(walk) => walk.read(self),
             Command::Changes(since) => self.history.since(since),
@@ -454,6 +460,7 @@ impl State {
                     outcome
                 }
             },
+            Command::Fenced { token, command } => self.fenced(token, *command),
             // A read that was proposed all the same (by a later version, say) changes nothing.
             Command::Get { .. }
             | Command::GetMany { .. }
@@ -463,10 +470,46 @@ impl State {
             | Command::Length { .. }
             | Command::Rest { .. }
             | Command::Roll
+            | Command::Epoch
             | Command::Scan(_) => self.read(&command),
             // What replicas remember differs, and how long a walk takes is not bounded here.
             Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
         }
+    }
+
+    /// Whether a condition holds of a key that has this item, or none.
+    pub(super) fn meets(&self, key: &[u8], held: Option<&Item>, condition: &Condition) -> bool {
+        match condition {
+            Condition::None => true,
+            Condition::Absent => held.is_none(),
+            Condition::Present => held.is_some(),
+            Condition::Revision(revision) => held.map_or(0, |item| item.revision) == *revision,
+            Condition::Value(value) => held.is_some_and(|item| item.value == *value),
+            Condition::Epoch(epoch) => self.epoch == *epoch,
+            Condition::Fence(token) => self.fences.token(key) <= *token,
+        }
+    }
+
+    /// Executes a write of the holder of a lock, unless a later holder has written one of its keys.
+    fn fenced(&mut self, token: u64, command: Command) -> Outcome {
+        let keys: Vec<Bytes> = command.written().cloned().collect();
+        let newest = keys.iter().map(|key| self.fences.token(key)).max().unwrap_or(0);
+        if newest > token {
+            return Outcome::Failed(Failure::Fenced(newest));
+        }
+        if !self.fences.make_room(keys.iter().map(|key| &key[..]), self.clock) {
+            return Outcome::Failed(Failure::FencesFull);
+        }
+        // Whoever deletes a key wants it gone, also where it was gone already.
+        let deletes = matches!(command, Command::Delete { .. } | Command::Take { .. });
+        let before = self.hash;
+        let outcome = self.execute(command);
+        if deletes || self.hash != before {
+            for key in &keys {
+                self.fences.raise(key, token, self.clock);
+            }
+        }
+        outcome
     }
 
     fn put(
@@ -478,7 +521,7 @@ impl State {
         life: Option<Life>,
     ) -> Outcome {
         let held = self.items.get(key);
-        let met = condition.holds(held);
+        let met = self.meets(key, held, condition);
         let previous = match want {
             Want::Previous => held.map(|i| (i.value.clone(), i.revision)),
             Want::Done | Want::Revision => None,

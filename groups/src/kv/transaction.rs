@@ -156,7 +156,7 @@ impl State {
     }
 
     fn holds(&self, guards: &[Guard]) -> bool {
-        guards.iter().all(|guard| guard.condition.holds(self.get(&guard.key)))
+        guards.iter().all(|guard| self.meets(&guard.key, self.get(&guard.key), &guard.condition))
     }
 
     /// The most bytes that the outcomes of `commands` can take, executed in order from here on.
@@ -164,7 +164,7 @@ impl State {
         let mut bytes = (commands.len() as u64 + 1) * OUTCOME_COST;
         let answers_values = |command: &Command| {
             matches!(
-                command,
+                command.unfenced(),
                 Command::Get { .. }
                     | Command::GetMany { .. }
                     | Command::Revisions { .. }
@@ -179,7 +179,7 @@ impl State {
         }
         let mut values = Longest { state: self, written: BTreeMap::new() };
         for command in commands {
-            bytes += match command {
+            bytes += match command.unfenced() {
                 Command::Get { key }
                 | Command::Take { key }
                 | Command::Put { key, want: Want::Previous, .. }
@@ -217,6 +217,9 @@ impl<'a> Longest<'a> {
 
     /// What the command leaves behind.
     fn follow(&mut self, command: &'a Command) {
+        if let Command::Fenced { command, .. } = command {
+            return self.follow_perhaps(command);
+        }
         let mut sets = |key: &'a Bytes, length: u64| {
             self.written.insert(&key[..], length);
         };
@@ -256,8 +259,20 @@ impl<'a> Longest<'a> {
             | Command::Renew { .. }
             | Command::Roll
             | Command::SetRoll { .. }
+            | Command::Epoch
             | Command::Once { .. }
+            | Command::Fenced { .. }
             | Command::Transaction(_) => {}
+        }
+    }
+
+    /// What a command leaves behind that may be refused: the longer of both outcomes.
+    fn follow_perhaps(&mut self, command: &'a Command) {
+        let before: Vec<(&'a [u8], u64)> = command.written().map(|key| (&key[..], self.of(key))).collect();
+        self.follow(command);
+        for (key, length) in before {
+            let longer = length.max(self.of(key));
+            self.written.insert(key, longer);
         }
     }
 }

@@ -22,7 +22,7 @@ const MAX_STDIN: u64 = 1 << 30;
 /// Where the servers are.
 #[derive(Debug, Clone, Args)]
 pub struct Servers {
-    /// Client ports, tried in this order [default: PELAGO_ADDR, else 127.0.0.1:7001 to 7003]
+    /// Client ports [default: PELAGO_ADDR, else 127.0.0.1:7001 to 7003]
     #[arg(long, value_name = "HOST:PORT,…", value_delimiter = ',')]
     pub addr: Vec<String>,
 }
@@ -50,6 +50,32 @@ impl Servers {
     pub fn options() -> Options {
         let password = std::env::var("PELAGO_PASSWORD").ok().filter(|password| !password.is_empty());
         Options { password, ..Options::default() }
+    }
+}
+
+/// What every write takes.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Written {
+    /// Refused if the key was written with a larger token of a lock
+    #[arg(long, value_name = "TOKEN", value_parser = clap::value_parser!(u64).range(1..))]
+    fence: Option<u64>,
+
+    /// Applied once, however often it is sent: a name and a number
+    #[arg(long, value_name = "CLIENT:SEQ")]
+    req: Option<String>,
+}
+
+impl Written {
+    /// The words, which stand behind all others.
+    pub fn words(&self) -> Vec<Vec<u8>> {
+        let mut words = Vec::new();
+        if let Some(token) = self.fence {
+            words.extend([b"FENCE".to_vec(), token.to_string().into_bytes()]);
+        }
+        if let Some(req) = &self.req {
+            words.extend([b"REQ".to_vec(), req.clone().into_bytes()]);
+        }
+        words
     }
 }
 

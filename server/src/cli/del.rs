@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Failure;
-use super::connect::{Answer, OneShot, key};
+use super::connect::{Answer, OneShot, Written, key};
 use crate::protocol::Reply;
 
 /// Delete keys
@@ -22,6 +22,9 @@ pub struct Del {
     keys: Vec<OsString>,
 
     #[command(flatten)]
+    written: Written,
+
+    #[command(flatten)]
     one_shot: OneShot,
 }
 
@@ -29,6 +32,8 @@ impl Del {
     pub(super) fn run(self) -> Result<(), Failure> {
         let mut words: Vec<&[u8]> = vec![b"DEL"];
         words.extend(self.keys.iter().map(key));
+        let options = self.written.words();
+        words.extend(options.iter().map(Vec::as_slice));
         self.one_shot.run(&words, |reply| {
             let Reply::Integer(deleted) = reply else { return None };
             let no = (deleted == 0).then(|| match self.keys.len() {

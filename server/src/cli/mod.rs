@@ -14,6 +14,7 @@ mod demo;
 mod exit;
 mod get;
 mod incr;
+mod lock;
 mod log;
 mod logging;
 mod put;
@@ -56,6 +57,9 @@ enum Command {
     Txn(txn::Txn),
     Scan(scan::Scan),
     Watch(watch::Watch),
+    Lock(lock::Lock),
+    #[command(hide = true)]
+    LockCommand(lock::LockCommand),
     Status(status::Status),
     Admin(admin::AdminCommand),
     Config(config::ConfigCommand),
@@ -93,6 +97,8 @@ impl Command {
             Command::Txn(command) => command.run(),
             Command::Scan(command) => command.run(),
             Command::Watch(command) => command.run(),
+            Command::Lock(command) => command.run(),
+            Command::LockCommand(command) => command.run(),
             Command::Status(command) => command.run(),
             Command::Admin(command) => command.run(),
             Command::Config(command) => command.run(),

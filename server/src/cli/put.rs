@@ -6,13 +6,15 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Failure;
-use super::connect::{Answer, OneShot, key, put_bytes, shown, value};
+use super::connect::{Answer, OneShot, Written, key, put_bytes, shown, value};
 use crate::protocol::Reply;
 
 /// Set a key
 #[derive(Debug, Args)]
+#[command(help_template = "{about}\n\n{usage-heading} {usage}\n\nOptions:\n{options}{after-help}")]
 #[command(after_help = "\
-Prints OK, or what --get or --rev asks for. OK means: on the disks of a majority, and applied.
+A VALUE of - is read from stdin, byte for byte. Prints OK, or what --get or --rev asks for.
+OK means: on the disks of a majority, and applied. --fence: see pelago lock.
 Exit codes: 0 set, 1 the condition failed and nothing was applied, 2 error.
 
 Example: pelago put greeting hello --nx")]
@@ -47,6 +49,17 @@ pub struct Put {
     /// Print the new revision
     #[arg(long)]
     rev: bool,
+
+    /// The key vanishes after so many seconds
+    #[arg(long, value_name = "SECONDS", group = "life", value_parser = clap::value_parser!(u64).range(1..))]
+    ex: Option<u64>,
+
+    /// The key vanishes after so many milliseconds
+    #[arg(long, value_name = "MILLISECONDS", group = "life", value_parser = clap::value_parser!(u64).range(1..))]
+    px: Option<u64>,
+
+    #[command(flatten)]
+    written: Written,
 
     #[command(flatten)]
     one_shot: OneShot,
@@ -83,6 +96,13 @@ impl Put {
         if self.rev {
             word(b"REV");
         }
+        for (name, time) in [(&b"EX"[..], self.ex), (b"PX", self.px)] {
+            if let Some(time) = time {
+                word(name);
+                word(time.to_string().as_bytes());
+            }
+        }
+        words.extend(self.written.words());
         words
     }
 
@@ -133,6 +153,39 @@ impl Put {
             None if self.nx => before.is_none(),
             None if self.xx => before.is_some(),
             None => true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        put: Put,
+    }
+
+    #[test]
+    fn options_become_the_words_of_put() {
+        for (line, words) in [
+            ("k v", "PUT k v"),
+            ("k v --ex 10", "PUT k v EX 10"),
+            ("k v --px 1500 --nx --rev", "PUT k v NX REV PX 1500"),
+            ("k v --fence 47 --req app-7:42", "PUT k v FENCE 47 REQ app-7:42"),
+            ("k v --ifrev 4 --ex 1 --fence 2", "PUT k v IFREV 4 EX 1 FENCE 2"),
+        ] {
+            let line = std::iter::once("put").chain(line.split(' '));
+            let put = Line::try_parse_from(line).expect("a command line").put;
+            let said: Vec<String> =
+                put.words(b"v").into_iter().map(|word| String::from_utf8(word).expect("text")).collect();
+            assert_eq!(said.join(" "), words);
+        }
+        for line in ["k v --ex 1 --px 1", "k v --ex 0", "k v --fence 0", "k v --fence x"] {
+            assert!(Line::try_parse_from(std::iter::once("put").chain(line.split(' '))).is_err(), "{line}");
         }
     }
 }

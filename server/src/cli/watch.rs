@@ -105,23 +105,25 @@ fn confirmed(reply: Reply, token: Option<&str>) -> Result<String, Failure> {
 
 /// One thing that a watch says.
 #[derive(Debug, PartialEq, Eq)]
-enum Told {
+pub(super) enum Told {
     Event(Event),
     Position(String),
     End(String),
 }
 
+/// A change.
 #[derive(Debug, PartialEq, Eq)]
-struct Event {
+pub(super) struct Event {
     group: i64,
     revision: i64,
-    key: Bytes,
-    value: Option<Bytes>,
+    pub(super) key: Bytes,
+    /// `None` where the key is gone.
+    pub(super) value: Option<Bytes>,
     token: String,
 }
 
 impl Told {
-    fn of(reply: Reply) -> Option<Told> {
+    pub(super) fn of(reply: Reply) -> Option<Told> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let items = match reply {
             Reply::Error(error) => return Some(Told::End(error.to_string())),

@@ -23,6 +23,7 @@ pub use address::Address;
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::reference;
 pub use units::{Share, Size};
+pub(crate) use units::{duration, show_duration};
 
 /// A whole, checked configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

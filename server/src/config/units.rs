@@ -113,7 +113,7 @@ pub(super) fn size(text: &str) -> Option<Size> {
 }
 
 /// Reads a duration: "50ms", "1.5s", or "0".
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     amount(text, DURATIONS).map(Duration::from_nanos)
 }
 
@@ -124,7 +124,7 @@ pub(super) fn share(text: &str) -> Option<Share> {
 }
 
 /// A duration as it would be written in the file.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     let nanos = duration.as_nanos();
     let (unit, each) =
         DURATIONS.iter().rev().find(|(_, each)| nanos.is_multiple_of(*each)).copied().unwrap_or(("ns", 1));

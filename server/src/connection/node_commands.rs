@@ -38,8 +38,10 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
         NodeCommand::Where(key) => {
             let slot = slot_of(&key);
             let group = shared.layout.group_of(slot);
-            let leader = leaders(&worker.report().await).get(&group).copied();
-            place(shared, slot, group, leader)
+            let reports = worker.report().await;
+            let leader = leaders(&reports).get(&group).copied();
+            let here = reports.iter().flat_map(|r| &r.groups).find(|g| g.group == group);
+            place(shared, slot, group, leader, here.map(|g| g.epoch))
         }
         NodeCommand::Info(sections) => Reply::text(info(shared, &worker.report().await, &sections)),
         NodeCommand::ClientList => {
@@ -243,6 +245,7 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
         role: g.role.to_owned(),
         leader: g.leader.map(|l| l.0),
         round: g.round,
+        epoch: g.epoch,
         members: shared.layout.preference(g.group).iter().map(|n| n.0).collect(),
         applied: g.applied.0,
         chain: format!("{:016x}", g.chain),
@@ -378,13 +381,16 @@ fn summary(status: &NodeStatus) -> String {
     text
 }
 
-fn place(shared: &Shared, slot: Slot, group: GroupId, leader: Option<NodeId>) -> Reply {
+/// Where a key is. The epoch is that of this node's replica, and nil where it has none: `EPOCH key` asks the
+/// leader.
+fn place(shared: &Shared, slot: Slot, group: GroupId, leader: Option<NodeId>, epoch: Option<u64>) -> Reply {
     let members = shared.layout.preference(group).iter().map(|n| Reply::Integer(n.0.into())).collect();
     Reply::Map(vec![
         (Reply::bulk("slot"), Reply::Integer(slot.0.into())),
         (Reply::bulk("group"), Reply::Integer(group.0.into())),
         (Reply::bulk("leader"), leader.map_or(Reply::Nil, |l| Reply::Integer(l.0.into()))),
         (Reply::bulk("members"), Reply::Array(members)),
+        (Reply::bulk("epoch"), epoch.map_or(Reply::Nil, Reply::unsigned)),
     ])
 }
 

@@ -80,6 +80,10 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
         DataCommand::Once { req, command } => (*command, Some(req)),
         command => (command, None),
     };
+    let (command, fence) = match command {
+        DataCommand::Fenced { token, command } => (*command, Some(token)),
+        command => (command, None),
+    };
     let (mut pieces, kind) = match command {
         DataCommand::One(one) => {
             let group = layout.group_of(slot_of(&one.key));
@@ -109,12 +113,21 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
             let (piece, branches) = transaction::plan(transaction, layout, max_value)?;
             (vec![piece], Kind::Transaction { branches, outcome: None })
         }
-        DataCommand::Once { .. } => unreachable!("no command is numbered twice"),
+        DataCommand::Once { .. } | DataCommand::Fenced { .. } => {
+            unreachable!("no command is numbered twice, and a fence is inside the number")
+        }
         DataCommand::Ordered(command) => {
             let (pieces, gather) = ordered::plan(command, layout);
             (pieces, Kind::Ordered(gather))
         }
     };
+    if let Some(token) = fence {
+        one_group(&pieces)?;
+        for piece in &mut pieces {
+            let command = Box::new(std::mem::replace(&mut piece.command, kv::Command::Count));
+            piece.command = kv::Command::Fenced { token, command };
+        }
+    }
     if let Some(req) = &req {
         for piece in &mut pieces {
             let command = Box::new(std::mem::replace(&mut piece.command, kv::Command::Count));
@@ -123,6 +136,17 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
     }
     let missing = pieces.len();
     Ok((pieces, Join { missing, write, applied: false, refused: None, failed: None, req, lost: None, kind }))
+}
+
+/// A fence that refuses the part of one group would leave that of another one applied.
+fn one_group(pieces: &[Piece]) -> Result<(), ErrorReply> {
+    let mut keys = pieces.iter().filter_map(|piece| Some((piece.command.written().next()?, piece.group)));
+    match (keys.next(), keys.next()) {
+        (Some((one, group)), Some((other, another))) => {
+            Err(ErrorReply::cross_slot((one, group), (other, another)))
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) {
@@ -160,6 +184,7 @@ pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) 
             let shape = if renew.value { Shape::Value { revision: false } } else { Shape::Number };
             (kv::Command::Renew { key, renewal }, shape)
         }
+        Operation::Epoch => (kv::Command::Epoch, Shape::Number),
         Operation::Rest { seconds, at } => (kv::Command::Rest { key }, Shape::Rest { seconds, at }),
     }
 }
@@ -171,6 +196,8 @@ pub(super) fn condition(condition: Condition) -> kv::Condition {
         Condition::Present => kv::Condition::Present,
         Condition::Revision(revision) => kv::Condition::Revision(revision),
         Condition::Value(value) => kv::Condition::Value(value),
+        Condition::Epoch(epoch) => kv::Condition::Epoch(epoch),
+        Condition::Fence(token) => kv::Condition::Fence(token),
     }
 }
 
@@ -394,6 +421,10 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
         Failure::Reused => ErrorReply::err(
             "this REQ was used for another command; nothing was applied; count seq up for every new command",
         ),
+        Failure::Fenced(token) => ErrorReply::fenced(token),
+        Failure::FencesFull => ErrorReply::busy(
+            "the key's group has no room for one more fence: it remembers those of the last day, up to 16 MiB",
+        ),
         Failure::SessionFull | Failure::OutOfOrder => {
             ErrorReply::busy("too many commands of this node are open")
         }
@@ -558,6 +589,31 @@ mod tests {
              longer known here; it is unknown whether the command was applied; read the key back before sending it again"
         );
         assert_eq!(error.to_string(), wanted);
+    }
+
+    #[test]
+    fn a_fence_has_one_group_and_is_inside_the_number() {
+        let (pieces, _) = plan(typed("PUT k v FENCE 7 REQ app:7"), &layout(), 100).expect("a plan");
+        let kv::Command::Once { command, .. } = &pieces[0].command else { panic!("{pieces:?}") };
+        let kv::Command::Fenced { token: 7, command } = &**command else { panic!("{command:?}") };
+        assert!(matches!(**command, kv::Command::Put { .. }));
+        for line in ["DEL a b FENCE 7", "MSET a 1 b 2 FENCE 7 REQ app:7"] {
+            let error = plan(typed(line), &layout(), 100).map(|_| ()).expect_err(line);
+            assert_eq!(error.class(), ErrorClass::CrossSlot, "{error}");
+        }
+        assert_eq!(plan(typed("DEL {t}a {t}b FENCE 7"), &layout(), 100).expect("one group").0.len(), 1);
+        for (failure, words) in [
+            (
+                Failure::Fenced(8),
+                "FENCED token=8 a newer holder of the lock has written with it; nothing was applied",
+            ),
+            (Failure::FencesFull, "BUSY the key's group has no room for one more fence"),
+        ] {
+            let Reply::Error(error) = replied("PUT k v FENCE 7", Outcome::Failed(failure)) else {
+                panic!("no error")
+            };
+            assert!(error.to_string().starts_with(words), "{error}");
+        }
     }
 
     #[test]

@@ -158,6 +158,10 @@ fn part(command: DataCommand, max_value: u32) -> Result<(kv::Command, Shape), Er
             (kv::Command::PutMany { pairs }, Shape::Put(PutAnswer::Ok))
         }
         DataCommand::Size => (kv::Command::Count, Shape::Number),
+        DataCommand::Fenced { token, command } => {
+            let (command, shape) = part(*command, max_value)?;
+            (kv::Command::Fenced { token, command: Box::new(command) }, shape)
+        }
         DataCommand::Revisions(_)
         | DataCommand::Ordered(_)
         | DataCommand::Transaction(_)

@@ -12,7 +12,7 @@
 mod check;
 mod cluster;
 mod directory;
-mod interrupt;
+pub(crate) mod interrupt;
 mod ports;
 mod recipe;
 mod show;

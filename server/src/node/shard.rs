@@ -651,6 +651,8 @@ pub struct GroupStatus {
     pub leader: Option<NodeId>,
     /// The leader's round, or the highest promised.
     pub round: u64,
+    /// How many leaders the group has had, up to what is applied here.
+    pub epoch: u64,
     /// The end of the chosen prefix, which is applied.
     pub applied: InstanceId,
     /// Chained checksum of the chosen values up to there.
@@ -707,6 +709,7 @@ impl GroupStatus {
             role: replica.role_name(),
             leader: replica.leader(),
             round: replica.promised().round,
+            epoch: state.epoch(),
             applied: state.applied(),
             chain,
             state_hash: state.hash().to_bytes(),

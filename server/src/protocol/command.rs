@@ -10,6 +10,7 @@ use super::error::ErrorReply;
 use super::expiry::{EX, EXAT, PX, PXAT};
 use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wrong_arity};
 use super::reply::Version;
+use super::req::is_option_of_writes;
 use super::resp::{Excess, Oversized};
 use super::table::{self, CommandSpec, Verb};
 use super::transaction::TransactionCommand;
@@ -170,18 +171,20 @@ impl Command {
     pub fn parse(args: &Args, limits: &SizeLimits) -> Result<Command, ErrorReply> {
         let name = args.get(0).unwrap_or_default();
         let spec = table::find(name).ok_or_else(|| unknown(name, args))?;
-        if !spec.admits(args.len()) && !is_numbered(args, spec) {
+        if !spec.admits(args.len()) && !admits_with_options(args, spec) {
             return Err(wrong_arity(None, spec));
         }
         let end = args.len();
         let Some(word) = args.get(1).filter(|_| !spec.subcommands.is_empty()) else {
-            return Words { args, next: 1, end, req: None, parent: None, spec, limits }.command();
+            return Words { args, next: 1, end, req: None, fence: None, parent: None, spec, limits }
+                .command();
         };
         let subcommand = spec.subcommand(word).ok_or_else(|| unknown_subcommand(spec, word))?;
         if !subcommand.admits(args.len()) {
             return Err(wrong_arity(Some(spec), subcommand));
         }
-        Words { args, next: 2, end, req: None, parent: Some(spec), spec: subcommand, limits }.command()
+        Words { args, next: 2, end, req: None, fence: None, parent: Some(spec), spec: subcommand, limits }
+            .command()
     }
 
     /// The reply to a request that was read past because it is too large.
@@ -212,12 +215,16 @@ impl Command {
     }
 }
 
-/// Whether a write has the right number of words but for a `REQ client:seq` behind them.
-fn is_numbered(args: &Args, spec: &CommandSpec) -> bool {
-    let without = args.len().saturating_sub(2);
-    spec.has(table::flag::WRITE)
-        && spec.admits(without)
-        && args.get(without).is_some_and(|word| word.eq_ignore_ascii_case(b"REQ"))
+/// Whether a write has the right number of words but for `FENCE token` and `REQ client:seq` behind them.
+fn admits_with_options(args: &Args, spec: &CommandSpec) -> bool {
+    let mut length = args.len();
+    while length > 2 && args.get(length - 2).is_some_and(is_option_of_writes) {
+        length -= 2;
+        if spec.admits(length) {
+            return spec.has(table::flag::WRITE);
+        }
+    }
+    false
 }
 
 impl Words<'_> {
@@ -241,6 +248,7 @@ impl Words<'_> {
             Verb::ExpireTime => return self.rest_of_life(EXAT),
             Verb::PExpireTime => return self.rest_of_life(PXAT),
             Verb::Strlen => return self.one(|_| Ok(Operation::Length)),
+            Verb::Epoch => return self.one(|_| Ok(Operation::Epoch)),
             Verb::Incr => return self.one(|_| Ok(Operation::Add(1))),
             Verb::Decr => return self.one(|_| Ok(Operation::Add(-1))),
             Verb::IncrBy => return self.one(|words| words.integer().map(Operation::Add)),

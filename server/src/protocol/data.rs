@@ -32,6 +32,13 @@ pub enum DataCommand {
         /// The write.
         command: Box<DataCommand>,
     },
+    /// A write by the holder of a lock: refused when a later holder has written one of its keys.
+    Fenced {
+        /// The holder's token, from 1.
+        token: u64,
+        /// The write: one operation, or the same on many keys.
+        command: Box<DataCommand>,
+    },
     /// A read of many keys in some order.
     Ordered(Ordered),
 }
@@ -112,6 +119,8 @@ pub enum Operation {
         /// Until when since the Unix epoch, or for how long.
         at: bool,
     },
+    /// How many leaders the key's group has had, as an integer.
+    Epoch,
 }
 
 /// How to change how long a key is there.
@@ -154,6 +163,10 @@ pub enum Condition {
     Revision(u64),
     /// The key has exactly this value. A missing key has none.
     Value(Bytes),
+    /// The key's group has had exactly so many leaders.
+    Epoch(u64),
+    /// The key was written with no larger token than this one.
+    Fence(u64),
 }
 
 /// How a put answers.
@@ -188,7 +201,7 @@ impl DataCommand {
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_) | ManyKeys::Put(_)),
             DataCommand::Size | DataCommand::Ordered(_) | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.is_write(),
-            DataCommand::Once { command, .. } => command.is_write(),
+            DataCommand::Once { command, .. } | DataCommand::Fenced { command, .. } => command.is_write(),
         }
     }
 
@@ -204,7 +217,7 @@ impl DataCommand {
             DataCommand::Many(many) => matches!(many, ManyKeys::Delete(_)),
             DataCommand::Size | DataCommand::Ordered(_) | DataCommand::Revisions(_) => false,
             DataCommand::Transaction(transaction) => transaction.frees(),
-            DataCommand::Once { command, .. } => command.frees(),
+            DataCommand::Once { command, .. } | DataCommand::Fenced { command, .. } => command.frees(),
         }
     }
 
@@ -215,7 +228,7 @@ impl DataCommand {
             DataCommand::Many(many) => Box::new(many.keys()),
             DataCommand::Size | DataCommand::Ordered(_) => Box::new(std::iter::empty()),
             DataCommand::Revisions(keys) => Box::new(keys.iter()),
-            DataCommand::Once { command, .. } => command.keys(),
+            DataCommand::Once { command, .. } | DataCommand::Fenced { command, .. } => command.keys(),
             DataCommand::Transaction(transaction) => {
                 let guards = transaction.guards.iter().map(|guard| &guard.key);
                 Box::new(guards.chain(transaction.commands().flat_map(DataCommand::keys)))
@@ -280,7 +293,11 @@ impl Operation {
     #[must_use]
     pub fn is_write(&self) -> bool {
         match self {
-            Operation::Get { .. } | Operation::Length | Operation::Exists | Operation::Rest { .. } => false,
+            Operation::Get { .. }
+            | Operation::Length
+            | Operation::Exists
+            | Operation::Rest { .. }
+            | Operation::Epoch => false,
             Operation::Put(_)
             | Operation::Delete
             | Operation::GetDelete

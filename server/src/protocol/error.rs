@@ -26,6 +26,8 @@ pub enum ErrorClass {
     ReadOnly,
     /// A watch asked for changes that are gone.
     Compacted,
+    /// A later holder of the lock has written the key.
+    Fenced,
     /// Keys of different groups in one transaction.
     CrossSlot,
     /// This replica's group is quarantined.
@@ -55,6 +57,7 @@ impl ErrorClass {
             ErrorClass::Busy => "BUSY",
             ErrorClass::ReadOnly => "READONLY",
             ErrorClass::Compacted => "COMPACTED",
+            ErrorClass::Fenced => "FENCED",
             ErrorClass::CrossSlot => "CROSSSLOT",
             ErrorClass::Corrupt => "CORRUPT",
             ErrorClass::NoAuth => "NOAUTH",
@@ -68,7 +71,7 @@ impl ErrorClass {
     /// The class that a reply's first word names, for clients.
     #[must_use]
     pub fn from_word(word: &str) -> Option<ErrorClass> {
-        const ALL: [ErrorClass; 15] = [
+        const ALL: [ErrorClass; 16] = [
             ErrorClass::Err,
             ErrorClass::TryAgain,
             ErrorClass::ClusterDown,
@@ -77,6 +80,7 @@ impl ErrorClass {
             ErrorClass::Busy,
             ErrorClass::ReadOnly,
             ErrorClass::Compacted,
+            ErrorClass::Fenced,
             ErrorClass::CrossSlot,
             ErrorClass::Corrupt,
             ErrorClass::NoAuth,
@@ -216,6 +220,18 @@ impl ErrorReply {
         )
     }
 
+    /// `-FENCED`: a key was written with `token`, which is larger than the one that came.
+    #[must_use]
+    pub fn fenced(token: u64) -> ErrorReply {
+        ErrorReply::new(
+            ErrorClass::Fenced,
+            format!(
+                "token={token} a newer holder of the lock has written with it; nothing was applied; the lock is lost: \
+                 take it again, and use the token that it then has"
+            ),
+        )
+    }
+
     /// `-CROSSSLOT`: a transaction over keys of more than one group; two of them with theirs.
     #[must_use]
     pub fn cross_slot(one: (&[u8], GroupId), other: (&[u8], GroupId)) -> ErrorReply {
@@ -316,6 +332,7 @@ mod tests {
             (ErrorReply::busy("64MiB are in flight"), "BUSY "),
             (ErrorReply::read_only(Shortage::Disk), "READONLY nospace "),
             (ErrorReply::read_only(Shortage::Memory), "READONLY memory "),
+            (ErrorReply::fenced(34), "FENCED token=34 "),
             (ErrorReply::cross_slot((b"a", group), (b"b", GroupId(6))), "CROSSSLOT "),
             (ErrorReply::corrupt(group, "checksum mismatch"), "CORRUPT group=5 "),
             (ErrorReply::no_perm("run this"), "NOPERM "),

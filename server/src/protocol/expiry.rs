@@ -62,7 +62,7 @@ impl Words<'_> {
     }
 
     /// A time, whatever its sign.
-    fn time(&mut self, unit: Unit) -> Result<Until, ErrorReply> {
+    pub(super) fn time(&mut self, unit: Unit) -> Result<Until, ErrorReply> {
         let number = self.integer()?;
         let factor = if unit.seconds { 1000 } else { 1 };
         let millis = number.checked_mul(factor).filter(|millis| millis.unsigned_abs() < TOO_LONG);
@@ -108,6 +108,7 @@ impl Words<'_> {
                     b"GT" => gt = true,
                     b"LT" => lt = true,
                     b"REQ" => words.req()?,
+                    b"FENCE" => words.token()?,
                     _ => return Err(ErrorReply::err(format!("Unsupported option {}", quoted(&option)))),
                 }
             }
@@ -142,6 +143,10 @@ impl Words<'_> {
                 let next = match &*upper {
                     b"REQ" => {
                         words.req()?;
+                        continue;
+                    }
+                    b"FENCE" => {
+                        words.token()?;
                         continue;
                     }
                     b"PERSIST" => None,

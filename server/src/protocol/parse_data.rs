@@ -19,7 +19,7 @@ impl Words<'_> {
     ) -> Result<Command, ErrorReply> {
         let key = self.key()?;
         let operation = operation(&mut self)?;
-        self.req_at_end()?;
+        self.options_at_end()?;
         self.end()?;
         self.finish(DataCommand::One(KeyOperation { key, operation }))
     }
@@ -71,6 +71,10 @@ impl Words<'_> {
                 let Some(value) = self.bytes() else { return Err(self.syntax_error("IFEQ needs a value")) };
                 self.condition(put, Condition::Value(value))
             }
+            b"IFEPOCH" => {
+                let epoch = self.word().and_then(number::unsigned).ok_or_else(not_an_integer)?;
+                self.condition(put, Condition::Epoch(epoch))
+            }
             b"GET" => self.answer(put, PutAnswer::Previous),
             b"REV" => self.answer(put, PutAnswer::Revision),
             b"KEEPTTL" => {
@@ -78,6 +82,7 @@ impl Words<'_> {
                 self.one_life(put)
             }
             b"REQ" => self.req(),
+            b"FENCE" => self.token(),
             other => match self.until_option(other)? {
                 Some(_) if put.until.is_some() => Err(self.more_than_one_life()),
                 Some(until) => {
@@ -99,7 +104,7 @@ impl Words<'_> {
 
     pub(super) fn condition(&self, put: &mut Put, condition: Condition) -> Result<(), ErrorReply> {
         if put.condition != Condition::Always && put.condition != condition {
-            return Err(self.syntax_error("only one of NX, XX, IFREV and IFEQ can be given"));
+            return Err(self.syntax_error("only one of NX, XX, IFREV, IFEQ and IFEPOCH can be given"));
         }
         put.condition = condition;
         Ok(())
@@ -135,7 +140,7 @@ impl Words<'_> {
         many: fn(Vec<Bytes>) -> ManyKeys,
     ) -> Result<Command, ErrorReply> {
         if self.spec.has(WRITE) {
-            self.req_behind_keys()?;
+            self.options_behind_keys()?;
         }
         if self.left() == 1 {
             return self.one(|_| Ok(single));
@@ -145,7 +150,7 @@ impl Words<'_> {
     }
 
     pub(super) fn pairs(mut self) -> Result<Command, ErrorReply> {
-        self.req_behind_keys()?;
+        self.options_behind_keys()?;
         if !self.left().is_multiple_of(2) {
             return Err(self.wrong_arity());
         }

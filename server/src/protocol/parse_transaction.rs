@@ -1,20 +1,22 @@
 //! The form of `MULTIOP`.
 //!
 //! ```text
-//! MULTIOP [IF key condition]... [THEN operation]... [ELSE operation]...
-//! condition   REV revision | VALUE value | ABSENT | PRESENT
-//! operation   any command on one key, with its options: GET k REV, PUT k v NX, INCRBY k 5 ...
+//! MULTIOP [IF key condition]... [THEN operation]... [ELSE operation]... [REQ client:seq]
+//! condition   REV revision | VALUE value | ABSENT | PRESENT | EPOCH epoch | FENCE token
+//! operation   any command on one key, with its options: GET k REV, PUT k v NX, DEL k FENCE 7 ...
 //! ```
 //! It needs no counts and no quoting, whatever bytes keys and values are: at every place stands either
 //! a keyword or data, never one of the two. An operation takes its key and its values by their places,
 //! then options, and no option is called `THEN` or `ELSE`; so the first such word at a place for an
 //! option begins the next clause.
 
+use groups::kv::When;
 use groups::kv::transaction::MAX_PARTS;
 
 use super::command::Command;
-use super::data::{Condition, DataCommand, KeyOperation, Operation, Put, PutAnswer};
+use super::data::{Condition, DataCommand, KeyOperation, Operation, Put, PutAnswer, Renew};
 use super::error::{ErrorReply, quoted};
+use super::expiry::{EX, PX, Unit};
 use super::number;
 use super::refusal::not_an_integer;
 use super::table::{self, Verb};
@@ -42,6 +44,7 @@ impl Words<'_> {
                     then.push(self.operation()?);
                 }
                 w if w.eq_ignore_ascii_case(b"ELSE") => otherwise.push(self.operation()?),
+                w if w.eq_ignore_ascii_case(b"REQ") => self.req()?,
                 w => {
                     return Err(
                         self.syntax_error(&format!("IF, THEN or ELSE is expected, not '{}'", quoted(w)))
@@ -50,13 +53,13 @@ impl Words<'_> {
             }
         }
         let form = TransactionForm::Branches;
-        Ok(Command::Data(DataCommand::Transaction(Transaction { guards, then, otherwise, form })))
+        self.finish(DataCommand::Transaction(Transaction { guards, then, otherwise, form }))
     }
 
     fn guard(&mut self) -> Result<Guard, ErrorReply> {
         let key = self.data_key("IF")?;
         let Some(word) = self.bytes() else {
-            return Err(self.syntax_error("IF needs a key and REV, VALUE, ABSENT or PRESENT"));
+            return Err(self.syntax_error("IF needs a key and REV, VALUE, ABSENT, PRESENT, EPOCH or FENCE"));
         };
         let condition = match &*word {
             w if w.eq_ignore_ascii_case(b"REV") => {
@@ -70,6 +73,12 @@ impl Words<'_> {
             }
             w if w.eq_ignore_ascii_case(b"ABSENT") => Condition::Absent,
             w if w.eq_ignore_ascii_case(b"PRESENT") => Condition::Present,
+            w if w.eq_ignore_ascii_case(b"EPOCH") => {
+                Condition::Epoch(self.word().and_then(number::unsigned).ok_or_else(not_an_integer)?)
+            }
+            w if w.eq_ignore_ascii_case(b"FENCE") => {
+                Condition::Fence(self.word().and_then(number::unsigned).ok_or_else(not_an_integer)?)
+            }
             w => return Err(self.syntax_error(&format!("'{}' is no condition", quoted(w)))),
         };
         Ok(Guard { key, condition })
@@ -100,10 +109,13 @@ impl Words<'_> {
             Some(Verb::Del) => (key()?, Operation::Delete),
             Some(Verb::Exists) => (key()?, Operation::Exists),
             Some(Verb::Strlen) => (key()?, Operation::Length),
+            Some(Verb::Epoch) => (key()?, Operation::Epoch),
             Some(Verb::Incr) => (key()?, Operation::Add(1)),
             Some(Verb::Decr) => (key()?, Operation::Add(-1)),
             Some(Verb::IncrBy) => (key()?, Operation::Add(self.integer()?)),
             Some(Verb::DecrBy) => (key()?, self.negated()?),
+            Some(Verb::Expire) => (key()?, self.new_life(EX)?),
+            Some(Verb::PExpire) => (key()?, self.new_life(PX)?),
             Some(Verb::Append) => (key()?, Operation::Append(self.data_value(&name)?)),
             Some(Verb::Cas) => {
                 let (key, old) = (key()?, self.data_value(&name)?);
@@ -112,12 +124,21 @@ impl Words<'_> {
             _ => {
                 return Err(self.syntax_error(&format!(
                     "'{}' is no operation on one key; known are GET, PUT, DEL, INCR, DECR, INCRBY, DECRBY, \
-                     APPEND, CAS, GETSET, GETDEL, SETNX, EXISTS and STRLEN",
+                     APPEND, CAS, GETSET, GETDEL, SETNX, EXISTS, STRLEN, EXPIRE, PEXPIRE and EPOCH",
                     quoted(&name)
                 )));
             }
         };
-        Ok(DataCommand::One(KeyOperation { key, operation }))
+        if self.takes(b"FENCE") {
+            self.token()?;
+        }
+        self.fenced(DataCommand::One(KeyOperation { key, operation }))
+    }
+
+    /// How long the key is there from now on.
+    fn new_life(&mut self, unit: Unit) -> Result<Operation, ErrorReply> {
+        let until = Some(self.time(unit)?);
+        Ok(Operation::Renew(Renew { until, when: When::default(), value: false }))
     }
 
     /// The next word if it is an option, and not the beginning of the next clause.

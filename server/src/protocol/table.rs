@@ -79,6 +79,7 @@ pub(super) enum Verb {
     DecrBy,
     Append,
     Strlen,
+    Epoch,
     Cas,
     SetEx,
     PSetEx,
@@ -187,53 +188,53 @@ commands! {
             "get" Get -2, READONLY | FAST, ONE, "key [REV] [STALE milliseconds]",
                 "The value of a key; REV adds its revision, STALE allows an older one.";
             "set" Set -3, WRITE | DENYOOM, ONE,
-                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
-                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]",
+                "key value [NX | XX | IFREV revision | IFEQ value | IFEPOCH epoch] [GET | REV] \
+                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [FENCE token] [REQ client:seq]",
                 "Sets a key, if the condition holds; GET answers the old value, REV the new revision.";
             "put" Set -3, WRITE | DENYOOM, ONE,
-                "key value [NX | XX | IFREV revision | IFEQ value] [GET | REV] \
-                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [REQ client:seq]",
+                "key value [NX | XX | IFREV revision | IFEQ value | IFEPOCH epoch] [GET | REV] \
+                 [EX s | PX ms | EXAT unix-s | PXAT unix-ms | KEEPTTL] [FENCE token] [REQ client:seq]",
                 "The same as SET.";
-            "del" Del -2, WRITE, ALL, "key [key ...] [REQ client:seq]",
+            "del" Del -2, WRITE, ALL, "key [key ...] [FENCE token] [REQ client:seq]",
                 "Deletes keys; answers how many there were.";
-            "unlink" Del -2, WRITE | FAST, ALL, "key [key ...] [REQ client:seq]", "The same as DEL.";
+            "unlink" Del -2, WRITE | FAST, ALL, "key [key ...] [FENCE token] [REQ client:seq]", "The same as DEL.";
             "exists" Exists -2, READONLY | FAST, ALL, "key [key ...]", "How many of the keys exist.";
             "mget" MGet -2, READONLY | FAST, ALL, "key [key ...]",
                 "The values of many keys; not one moment in time across groups.";
-            "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...] [REQ client:seq]",
+            "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...] [FENCE token] [REQ client:seq]",
                 "Sets many keys; not atomic across groups.";
-            "incr" Incr 2, WRITE | DENYOOM | FAST, ONE, "key [REQ client:seq]", "Adds one; answers the sum.";
-            "decr" Decr 2, WRITE | DENYOOM | FAST, ONE, "key [REQ client:seq]", "Subtracts one; answers the difference.";
-            "incrby" IncrBy 3, WRITE | DENYOOM | FAST, ONE, "key increment [REQ client:seq]",
+            "incr" Incr 2, WRITE | DENYOOM | FAST, ONE, "key [FENCE token] [REQ client:seq]", "Adds one; answers the sum.";
+            "decr" Decr 2, WRITE | DENYOOM | FAST, ONE, "key [FENCE token] [REQ client:seq]", "Subtracts one; answers the difference.";
+            "incrby" IncrBy 3, WRITE | DENYOOM | FAST, ONE, "key increment [FENCE token] [REQ client:seq]",
                 "Adds an integer; answers the sum.";
-            "decrby" DecrBy 3, WRITE | DENYOOM | FAST, ONE, "key decrement [REQ client:seq]",
+            "decrby" DecrBy 3, WRITE | DENYOOM | FAST, ONE, "key decrement [FENCE token] [REQ client:seq]",
                 "Subtracts an integer; answers the difference.";
-            "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
+            "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value [FENCE token] [REQ client:seq]",
                 "Appends to a value; answers its length.";
             "strlen" Strlen 2, READONLY | FAST, ONE, "key", "The length of a value.";
-            "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
+            "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value [FENCE token] [REQ client:seq]",
                 "Sets a key; answers the old value.";
-            "getdel" GetDel 2, WRITE | FAST, ONE, "key [REQ client:seq]", "Deletes a key; answers the old value.";
-            "setnx" SetNx 3, WRITE | DENYOOM | FAST, ONE, "key value [REQ client:seq]",
+            "getdel" GetDel 2, WRITE | FAST, ONE, "key [FENCE token] [REQ client:seq]", "Deletes a key; answers the old value.";
+            "setnx" SetNx 3, WRITE | DENYOOM | FAST, ONE, "key value [FENCE token] [REQ client:seq]",
                 "Sets a key if there is none; answers 1 or 0.";
-            "cas" Cas 4, WRITE | DENYOOM | FAST, ONE, "key old new [REQ client:seq]",
+            "cas" Cas 4, WRITE | DENYOOM | FAST, ONE, "key old new [FENCE token] [REQ client:seq]",
                 "Compare and swap: sets a key to new if it is old; answers 1 or 0.";
-            "setex" SetEx 4, WRITE | DENYOOM, ONE, "key seconds value [REQ client:seq]",
+            "setex" SetEx 4, WRITE | DENYOOM, ONE, "key seconds value [FENCE token] [REQ client:seq]",
                 "Sets a key that is there for so many seconds.";
-            "psetex" PSetEx 4, WRITE | DENYOOM, ONE, "key milliseconds value [REQ client:seq]",
+            "psetex" PSetEx 4, WRITE | DENYOOM, ONE, "key milliseconds value [FENCE token] [REQ client:seq]",
                 "The same in milliseconds.";
             "getex" GetEx -2, WRITE | FAST, ONE,
-                "key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [REQ client:seq]",
+                "key [EX s | PX ms | EXAT unix-s | PXAT unix-ms | PERSIST] [FENCE token] [REQ client:seq]",
                 "The value of a key, whose time to live changes as the option says.";
-            "expire" Expire -3, WRITE | FAST, ONE, "key seconds [NX | XX | GT | LT] [REQ client:seq]",
+            "expire" Expire -3, WRITE | FAST, ONE, "key seconds [NX | XX | GT | LT] [FENCE token] [REQ client:seq]",
                 "Lets a key vanish in so many seconds; answers 1 or 0.";
-            "pexpire" PExpire -3, WRITE | FAST, ONE, "key milliseconds [NX | XX | GT | LT] [REQ client:seq]",
+            "pexpire" PExpire -3, WRITE | FAST, ONE, "key milliseconds [NX | XX | GT | LT] [FENCE token] [REQ client:seq]",
                 "The same in milliseconds.";
-            "expireat" ExpireAt -3, WRITE | FAST, ONE, "key unix-seconds [NX | XX | GT | LT] [REQ client:seq]",
+            "expireat" ExpireAt -3, WRITE | FAST, ONE, "key unix-seconds [NX | XX | GT | LT] [FENCE token] [REQ client:seq]",
                 "Lets a key vanish at a time of this node's clock; answers 1 or 0.";
             "pexpireat" PExpireAt -3, WRITE | FAST, ONE,
-                "key unix-milliseconds [NX | XX | GT | LT] [REQ client:seq]", "The same in milliseconds.";
-            "persist" Persist 2, WRITE | FAST, ONE, "key [REQ client:seq]",
+                "key unix-milliseconds [NX | XX | GT | LT] [FENCE token] [REQ client:seq]", "The same in milliseconds.";
+            "persist" Persist 2, WRITE | FAST, ONE, "key [FENCE token] [REQ client:seq]",
                 "Takes a key's time to live away; answers 1, or 0 if it had none.";
             "ttl" Ttl 2, READONLY | FAST, ONE, "key",
                 "For how many seconds a key will be there; -1 for good, -2 for no key.";
@@ -251,7 +252,8 @@ commands! {
             "watch" Watch -2, FAST, ALL, "key [key ...]", "EXEC executes nothing if one of the keys changes before it.";
             "unwatch" Unwatch 1, FAST, NONE, "", "Forgets what is watched.";
             "multiop" MultiOp -4, WRITE | DENYOOM, NONE,
-                "[IF key REV revision | VALUE value | ABSENT | PRESENT]... [THEN operation]... [ELSE operation]...",
+                "[IF key REV revision | VALUE value | ABSENT | PRESENT | EPOCH epoch | FENCE token]... \
+                 [THEN operation]... [ELSE operation]... [REQ client:seq]",
                 "All THEN if every IF holds, else all ELSE, at once; each is a command on one key.";
         }
         ordered {
@@ -287,7 +289,9 @@ commands! {
             "time" Time 1, FAST, NONE, "", "The clock of this node: seconds and microseconds since 1970.";
         }
         cluster {
-            "where" Where 2, 0, NONE, "key", "Slot, group, leader and members of a key.";
+            "where" Where 2, 0, NONE, "key", "Slot, group, leader, members and epoch of a key.";
+            "epoch" Epoch 2, READONLY | FAST, ONE, "key",
+                "How many leaders the key's group has had; PUT IFEPOCH and MULTIOP IF ask for it.";
             "status" Status -1, 0, NONE, "[JSON]", "The state of the cluster as this node sees it.";
             "admin" Admin -2, 0, NONE, "subcommand ...", "Work that an operator asks this node for.", ADMIN;
             "cluster" Cluster -2, 0, NONE, "subcommand ...", "The cluster, as Redis Cluster clients ask for it.",

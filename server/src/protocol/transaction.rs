@@ -300,7 +300,7 @@ fn not_allowed(what: &str) -> ErrorReply {
 
 fn queueable(data: &DataCommand) -> Result<(), ErrorReply> {
     match data {
-        DataCommand::One(_) | DataCommand::Many(_) | DataCommand::Size => Ok(()),
+        DataCommand::One(_) | DataCommand::Many(_) | DataCommand::Size | DataCommand::Fenced { .. } => Ok(()),
         DataCommand::Transaction(_) => Err(not_allowed("MULTIOP")),
         DataCommand::Revisions(_) => Err(not_allowed("WATCH")),
         DataCommand::Once { .. } => Err(not_allowed("REQ")),

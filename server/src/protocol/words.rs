@@ -18,6 +18,8 @@ pub(super) struct Words<'a> {
     pub(super) end: usize,
     /// The number that the client has given the command.
     pub(super) req: Option<Req>,
+    /// The token of the lock whose holder the client is.
+    pub(super) fence: Option<u64>,
     pub(super) parent: Option<&'static CommandSpec>,
     pub(super) spec: &'static CommandSpec,
     pub(super) limits: &'a SizeLimits,

@@ -160,8 +160,20 @@ impl Cluster {
 
     /// The same with more words on the command line.
     pub fn run_with(&mut self, node: u32, more: &[&str]) {
+        let command = self.command(node, more);
+        self.spawn(node, command);
+    }
+
+    /// Starts a node that does not run, with more in its environment.
+    pub fn run_in(&mut self, node: u32, environment: &[(&str, &str)]) {
+        let mut command = self.command(node, &[]);
+        command.envs(environment.iter().copied());
+        self.spawn(node, command);
+    }
+
+    fn spawn(&mut self, node: u32, mut command: Command) {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path(node)).expect("a log file");
-        let child = self.command(node, more).stderr(log).spawn().expect("pelago starts");
+        let child = command.stderr(log).spawn().expect("pelago starts");
         let before = self.processes.insert(node, Process { child, paused: false });
         assert!(before.is_none(), "node {node} runs already");
     }

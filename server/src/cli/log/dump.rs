@@ -217,6 +217,8 @@ fn shown_command(command: &Command) -> String {
         Command::Exists { keys: many } => keys("exists", many),
         Command::Count => "count".to_owned(),
         Command::Rest { key } => format!("rest {}", preview(key)),
+        Command::Epoch => "epoch".to_owned(),
+        Command::Fenced { token, command } => format!("fenced {token} {}", shown_command(command)),
         Command::Scan(range) => format!("scan from {}", preview(&range.from)),
         Command::Walk(walk) => format!("walk from place {}", walk.from),
         Command::Changes(since) => format!("changes of {}", preview(&since.prefix)),
@@ -266,6 +268,8 @@ fn shown_condition(condition: &Condition) -> String {
         Condition::Present => " if present".to_owned(),
         Condition::Revision(revision) => format!(" if revision {revision}"),
         Condition::Value(value) => format!(" if {}", preview(value)),
+        Condition::Epoch(epoch) => format!(" if epoch {epoch}"),
+        Condition::Fence(token) => format!(" if no token over {token}"),
     }
 }
 

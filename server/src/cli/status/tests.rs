@@ -56,6 +56,7 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
         role: if leader == node { "leader".into() } else { "follower".into() },
         leader: Some(leader),
         round: 5,
+        epoch: 2,
         members: members.clone(),
         applied: 10,
         chain: "c".repeat(16),

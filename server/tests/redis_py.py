@@ -1,6 +1,6 @@
-"""Transactions as programs for Redis use them, against nodes on the ports that are given.
+"""Pipelines and transactions as programs for Redis use them, against nodes on the ports that are given.
 
-Run by cluster_transactions.rs. Ends with "all well", or with an exception.
+Run by cluster_libraries.rs. Ends with "all well", or with an exception.
 """
 
 import sys
@@ -83,7 +83,11 @@ def conversation(r, other, tag):
     line = ["MULTIOP", "IF", key("m"), "REV", revision, "THEN", "PUT", key("m"), "THEN", "ELSE", "GET", key("m")]
     assert r.execute_command(*line) == [1, [b"OK"]], "the value is THEN"
     assert r.execute_command(*line) == [0, [b"THEN"]]
-    r.delete(*(key(name) for name in ["a", "b", "n", "m", "text"]))
+    token = r.execute_command("PUT", key("lock"), "me", "NX", "PX", 60_000, "REV")
+    assert r.execute_command("PUT", key("f"), "new", "FENCE", token) == b"OK"
+    late = expect(redis.ResponseError, lambda: other.execute_command("PUT", key("f"), "old", "FENCE", token - 1))
+    assert "token=" in late and "newer holder" in late, late
+    r.delete(*(key(name) for name in ["a", "b", "n", "m", "text", "lock", "f"]))
 
 
 def counters(clients):
