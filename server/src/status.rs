@@ -79,8 +79,11 @@ pub struct GroupLine {
     /// How many leaders the group has had, up to what is applied here.
     #[serde(default)]
     pub epoch: u64,
-    /// Voting members, the best placed leader first.
+    /// Voting members as far as this node knows, ascending.
     pub members: Vec<u32>,
+    /// Who shall be the members, the best placed leader first.
+    #[serde(default)]
+    pub wanted: Vec<u32>,
     /// The last instance applied here.
     pub applied: u64,
     /// Chained checksum of all chosen values up to there, 16 hex digits: equal on every replica
@@ -269,4 +272,47 @@ pub struct TransferLine {
     pub expected_bytes: u64,
     /// Seconds since it began.
     pub elapsed_s: f64,
+}
+
+/// `ADMIN MEMBER …` and `ADMIN LEADER …`: the cluster's nodes, and what a change makes of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RosterStatus {
+    /// Counts the changes since the cluster's birth.
+    pub version: u64,
+    /// Whether the change was made; `false` for a list or a dry run.
+    pub applied: bool,
+    /// The nodes, ascending; with the change, if there is one.
+    pub nodes: Vec<MemberLine>,
+    /// Groups that the change places on other nodes, or in another order.
+    pub moves: Vec<MoveLine>,
+}
+
+/// A node of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLine {
+    /// The node.
+    pub node: u32,
+    /// `serving`, `drained` or `leaving`.
+    pub state: String,
+    /// Where the other nodes reach it.
+    pub peer_addr: String,
+    /// Where clients reach it.
+    pub client_addr: String,
+    /// Where its administration listens.
+    pub admin_addr: String,
+    /// How many groups it shall have.
+    pub groups: u32,
+    /// Of how many of them it is the best placed leader.
+    pub first: u32,
+}
+
+/// A group that a change places elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveLine {
+    /// The group.
+    pub group: u32,
+    /// Who shall have it now, the best placed leader first.
+    pub from: Vec<u32>,
+    /// And then.
+    pub to: Vec<u32>,
 }

@@ -125,7 +125,9 @@ fn stages() -> [Stage; 3] {
 }
 
 fn birth_seeds() {
-    let word = |stage| Word { fingerprint: 5, terms: 6, storage: StorageId(2), stage, heard: Boot(3), roster: None }.encode();
+    let word = |stage| {
+        Word { fingerprint: 5, terms: 6, storage: StorageId(2), stage, heard: Boot(3), roster: None }.encode()
+    };
     let mut seeds: Vec<Vec<u8>> = stages().map(word).into();
     // Decisions: two nodes, the other one empty, then voting as this one does, then born.
     seeds.push(vec![1, 2, 16, 1, 0, 1, 2, 40, 1, 0, 1]);

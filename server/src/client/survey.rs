@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError, Options};
 use crate::config::Address;
 use crate::protocol::Reply;
-use crate::status::{Begun, NodeStatus, PeerStatus};
+use crate::status::{Begun, NodeStatus, PeerStatus, RosterStatus};
 
 /// More nodes than any cluster has; a status that lists more is not believed.
 const MAX_NODES: usize = 1000;
@@ -157,6 +157,22 @@ pub fn begin(
         None => call(&address, once, &[b"ADMIN", verb]),
         Some(group) => call(&address, once, &[b"ADMIN", verb, b"GROUP", group.as_bytes()]),
     }
+}
+
+/// Has the first of `addresses` that answers change the roster, or say what it is.
+///
+/// # Errors
+/// When none answers, or the one that does refuses.
+pub fn roster(addresses: &[String], options: &Options, words: &[&[u8]]) -> Result<RosterStatus, SurveyError> {
+    let mut last = None;
+    for address in addresses {
+        let once = Options { once: true, ..options.clone() };
+        match call(address, once, words) {
+            Err(error @ SurveyError::Client(ClientError::Unreachable(_))) => last = Some(error),
+            answered => return answered,
+        }
+    }
+    Err(last.unwrap_or(SurveyError::Client(ClientError::Unreachable(Vec::new()))))
 }
 
 fn call<T: DeserializeOwned>(address: &str, options: Options, words: &[&[u8]]) -> Result<T, SurveyError> {

@@ -10,6 +10,7 @@
 pub mod node_commands;
 mod ordered;
 pub mod plan;
+mod roster;
 pub mod transaction;
 mod wall;
 mod watch;
@@ -442,6 +443,10 @@ impl Connection {
     /// Hands a data command to its groups, or back when it has to wait for earlier reads.
     fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), Box<DataCommand>> {
         let write = command.is_write();
+        if shared.roster.is_off() {
+            self.push(Slot::Ready(ErrorReply::taken_off(shared.node).into()));
+            return Ok(());
+        }
         if write
             && !command.frees()
             && let Some(shortage) = shared.shortage()

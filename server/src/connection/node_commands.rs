@@ -1,6 +1,6 @@
 //! Commands that a node answers from what it knows of itself and the cluster.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -9,11 +9,13 @@ use std::time::{Duration, SystemTime};
 use groups::ids::{GroupId, NodeId, Slot};
 use groups::paxos::Session;
 
-use super::Shared;
-use crate::config::Durability;
+use super::{Shared, roster};
+use crate::config::{Address, Durability};
 use crate::node::compaction::Held;
+use crate::node::roster::RosterNode;
 use crate::node::shard::GroupStatus;
 use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
+use crate::runtime::roster::located;
 use crate::runtime::scrub::alarm;
 use crate::runtime::worker::{ShardReport, Worker};
 use crate::status::{
@@ -35,6 +37,7 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
             }
         }
         NodeCommand::Admin { verify, group } => admin(worker, verify, group).await,
+        NodeCommand::Roster { action, dry_run } => roster::answer(action, dry_run, worker).await,
         NodeCommand::Where(key) => {
             let slot = slot_of(&key);
             let group = shared.layout.group_of(slot);
@@ -52,8 +55,8 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
         NodeCommand::ClusterMyId => Reply::bulk(node_name(shared, shared.node)),
         NodeCommand::ClusterInfo => Reply::text(cluster_info(shared, &worker.report().await)),
         NodeCommand::ClusterNodes => Reply::text(cluster_nodes(shared, &worker.report().await)),
-        NodeCommand::ClusterSlots => cluster_slots(shared, &leaders(&worker.report().await)),
-        NodeCommand::ClusterShards => cluster_shards(shared, &leaders(&worker.report().await)),
+        NodeCommand::ClusterSlots => cluster_slots(shared, &all_leaders(shared, &worker.report().await)),
+        NodeCommand::ClusterShards => cluster_shards(shared, &all_leaders(shared, &worker.report().await)),
         NodeCommand::ClusterCountKeysInSlot(_) => ErrorReply::err(
             "CLUSTER COUNTKEYSINSLOT is not supported yet: keys are counted by group; nothing was applied; see DBSIZE \
              and STATUS",
@@ -90,6 +93,20 @@ async fn admin(worker: &Rc<Worker>, verify: bool, group: Option<GroupId>) -> Rep
     }
 }
 
+/// Who leads each group: as this node knows, and as the roster would have it of groups that it has no
+/// part in. Every node takes every command, so that a wrong guess costs one hop.
+fn all_leaders(shared: &Shared, reports: &[ShardReport]) -> BTreeMap<GroupId, NodeId> {
+    let mut leaders = leaders(reports);
+    let here: BTreeSet<GroupId> =
+        reports.iter().flat_map(|r| &r.groups).filter(|g| !g.parted).map(|g| g.group).collect();
+    let roster = shared.roster.current();
+    for group in (0..roster.groups()).map(GroupId).filter(|g| !here.contains(g)) {
+        let heard = |n: &NodeId| reports.iter().all(|r| r.alive.contains(n));
+        leaders.extend(roster.preference(group).into_iter().find(heard).map(|node| (group, node)));
+    }
+    leaders
+}
+
 fn leaders(reports: &[ShardReport]) -> BTreeMap<GroupId, NodeId> {
     reports.iter().flat_map(|r| &r.groups).filter_map(|g| Some((g.group, g.leader?))).collect()
 }
@@ -97,17 +114,17 @@ fn leaders(reports: &[ShardReport]) -> BTreeMap<GroupId, NodeId> {
 /// This node's account of itself.
 #[must_use]
 pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
-    let mut groups: Vec<&GroupStatus> = reports.iter().flat_map(|r| &r.groups).collect();
+    // What other members have taken over is no group of this node any more.
+    let mut groups: Vec<&GroupStatus> =
+        reports.iter().flat_map(|r| &r.groups).filter(|g| !g.parted).collect();
     groups.sort_unstable_by_key(|g| g.group);
     let leads = leaders(reports);
-    let nodes = shared
-        .config
-        .nodes
-        .iter()
+    let nodes = located(&shared.config, &shared.roster.current())
+        .into_iter()
         .map(|n| PeerStatus {
             node: n.id.0,
-            peer_addr: n.peer_addr.to_string(),
-            client_addr: n.client_addr.to_string(),
+            peer_addr: n.peer_addr,
+            client_addr: n.client_addr,
             alive: n.id == shared.node || reports.iter().all(|r| r.alive.contains(&n.id)),
             leads: leads.values().filter(|l| **l == n.id).count() as u32,
         })
@@ -142,7 +159,14 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
                 .to_owned(),
         );
     }
-    let without = groups.iter().filter(|g| !g.votes).count();
+    if !shared.roster.current().ids().contains(&shared.node) {
+        alarms.push(format!(
+            "node {} was taken off the cluster: it serves nothing. Stop it, or add it again with `pelago admin member add`",
+            shared.node
+        ));
+    }
+    let here = |g: &&&GroupStatus| g.wanted.contains(&shared.node);
+    let without = groups.iter().filter(here).filter(|g| !g.votes).count();
     if without > 0 {
         alarms.push(format!(
             "this disk ({}) is new to {without} of {} groups: it learns, and votes once a majority of their members \
@@ -246,7 +270,8 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
         leader: g.leader.map(|l| l.0),
         round: g.round,
         epoch: g.epoch,
-        members: shared.layout.preference(g.group).iter().map(|n| n.0).collect(),
+        members: g.members.iter().map(|n| n.0).collect(),
+        wanted: g.wanted.iter().map(|n| n.0).collect(),
         applied: g.applied.0,
         chain: format!("{:016x}", g.chain),
         state_hash: g.state_hash.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -384,7 +409,8 @@ fn summary(status: &NodeStatus) -> String {
 /// Where a key is. The epoch is that of this node's replica, and nil where it has none: `EPOCH key` asks the
 /// leader.
 fn place(shared: &Shared, slot: Slot, group: GroupId, leader: Option<NodeId>, epoch: Option<u64>) -> Reply {
-    let members = shared.layout.preference(group).iter().map(|n| Reply::Integer(n.0.into())).collect();
+    let members = shared.roster.current().preference(group);
+    let members = members.iter().map(|n| Reply::Integer(n.0.into())).collect();
     Reply::Map(vec![
         (Reply::bulk("slot"), Reply::Integer(slot.0.into())),
         (Reply::bulk("group"), Reply::Integer(group.0.into())),
@@ -460,7 +486,7 @@ fn node_name(shared: &Shared, node: NodeId) -> String {
 }
 
 fn cluster_info(shared: &Shared, reports: &[ShardReport]) -> String {
-    let leaders = leaders(reports);
+    let leaders = all_leaders(shared, reports);
     let led: u32 = leaders
         .keys()
         .map(|g| {
@@ -469,7 +495,7 @@ fn cluster_info(shared: &Shared, reports: &[ShardReport]) -> String {
         })
         .sum();
     let state = if leaders.len() as u32 == shared.layout.groups() { "ok" } else { "fail" };
-    let nodes = shared.config.nodes.len();
+    let nodes = shared.roster.current().nodes().len();
     format!(
         "cluster_enabled:0\r\ncluster_state:{state}\r\ncluster_slots_assigned:16384\r\ncluster_slots_ok:{led}\r\n\
          cluster_slots_pfail:0\r\ncluster_slots_fail:{}\r\ncluster_known_nodes:{nodes}\r\ncluster_size:{nodes}\r\n",
@@ -489,9 +515,9 @@ fn runs(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Vec<(u16, u16, 
 }
 
 fn cluster_nodes(shared: &Shared, reports: &[ShardReport]) -> String {
-    let runs = runs(shared, &leaders(reports));
+    let runs = runs(shared, &all_leaders(shared, reports));
     let mut text = String::new();
-    for n in &shared.config.nodes {
+    for n in endpoints(shared) {
         let me = n.id == shared.node;
         let alive = me || reports.iter().all(|r| r.alive.contains(&n.id));
         let flags = if me { "myself,master" } else { "master" };
@@ -500,9 +526,9 @@ fn cluster_nodes(shared: &Shared, reports: &[ShardReport]) -> String {
             text,
             "{} {}:{}@{} {flags} - 0 0 {} {link}",
             node_name(shared, n.id),
-            n.client_addr.host(),
-            n.client_addr.port(),
-            n.peer_addr.port(),
+            n.client.host(),
+            n.client.port(),
+            n.peer.port(),
             n.id
         );
         for (first, last, leader, _) in &runs {
@@ -515,19 +541,32 @@ fn cluster_nodes(shared: &Shared, reports: &[ShardReport]) -> String {
     text
 }
 
-fn endpoint(shared: &Shared, node: NodeId) -> Option<(String, u16)> {
-    shared.config.node(node).map(|n| (n.client_addr.host().to_owned(), n.client_addr.port()))
+/// Where a node is reached.
+struct Endpoint {
+    id: NodeId,
+    client: Address,
+    peer: Address,
+}
+
+/// The nodes whose addresses are known.
+fn endpoints(shared: &Shared) -> Vec<Endpoint> {
+    let known = |n: RosterNode| {
+        let (client, peer) = (Address::parse(&n.client_addr).ok()?, Address::parse(&n.peer_addr).ok()?);
+        Some(Endpoint { id: n.id, client, peer })
+    };
+    located(&shared.config, &shared.roster.current()).into_iter().filter_map(known).collect()
 }
 
 fn cluster_slots(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply {
+    let (nodes, roster) = (endpoints(shared), shared.roster.current());
     let rows = runs(shared, leaders).into_iter().map(|(first, last, leader, group)| {
         let mut row = vec![Reply::Integer(first.into()), Reply::Integer(last.into())];
-        let others = shared.layout.preference(group).into_iter().filter(|n| *n != leader);
+        let others = roster.preference(group).into_iter().filter(|n| *n != leader);
         for node in std::iter::once(leader).chain(others) {
-            if let Some((host, port)) = endpoint(shared, node) {
+            if let Some(Endpoint { client, .. }) = nodes.iter().find(|n| n.id == node) {
                 row.push(Reply::Array(vec![
-                    Reply::bulk(host),
-                    Reply::Integer(port.into()),
+                    Reply::bulk(client.host()),
+                    Reply::Integer(client.port().into()),
                     Reply::bulk(node_name(shared, node)),
                     Reply::Array(Vec::new()),
                 ]));
@@ -540,7 +579,7 @@ fn cluster_slots(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply 
 
 fn cluster_shards(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply {
     let runs = runs(shared, leaders);
-    let rows = shared.config.nodes.iter().map(|n| {
+    let rows = endpoints(shared).into_iter().map(|n| {
         let slots = runs
             .iter()
             .filter(|(_, _, leader, _)| *leader == n.id)
@@ -548,9 +587,9 @@ fn cluster_shards(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply
             .collect();
         let node = Reply::Map(vec![
             (Reply::bulk("id"), Reply::bulk(node_name(shared, n.id))),
-            (Reply::bulk("port"), Reply::Integer(n.client_addr.port().into())),
-            (Reply::bulk("ip"), Reply::bulk(n.client_addr.host())),
-            (Reply::bulk("endpoint"), Reply::bulk(n.client_addr.host())),
+            (Reply::bulk("port"), Reply::Integer(n.client.port().into())),
+            (Reply::bulk("ip"), Reply::bulk(n.client.host())),
+            (Reply::bulk("endpoint"), Reply::bulk(n.client.host())),
             (Reply::bulk("role"), Reply::bulk("master")),
             (Reply::bulk("replication-offset"), Reply::Integer(0)),
             (Reply::bulk("health"), Reply::bulk("online")),

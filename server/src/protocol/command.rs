@@ -8,6 +8,7 @@ use super::args::Args;
 use super::data::{Condition, DataCommand, ManyKeys, Operation, PutAnswer};
 use super::error::ErrorReply;
 use super::expiry::{EX, EXAT, PX, PXAT};
+use super::parse_roster::RosterAction;
 use super::refusal::{key_too_big, unknown, unknown_subcommand, value_too_big, wrong_arity};
 use super::reply::Version;
 use super::req::is_option_of_writes;
@@ -145,6 +146,13 @@ pub enum NodeCommand {
         /// One group, or all.
         group: Option<GroupId>,
     },
+    /// `ADMIN MEMBER …` and `ADMIN LEADER …`.
+    Roster {
+        /// What is to be done.
+        action: RosterAction,
+        /// Whether only to say what would come of it.
+        dry_run: bool,
+    },
     /// `WHERE key`.
     Where(Bytes),
     /// `CLIENT LIST`.
@@ -279,6 +287,14 @@ impl Words<'_> {
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
             Verb::AdminCheckpoint => {
                 Command::Node(NodeCommand::Admin { verify: false, group: self.group()? })
+            }
+            Verb::AdminMember => {
+                let (action, dry_run) = self.member()?;
+                Command::Node(NodeCommand::Roster { action, dry_run })
+            }
+            Verb::AdminLeader => {
+                let (action, dry_run) = self.leader()?;
+                Command::Node(NodeCommand::Roster { action, dry_run })
             }
             Verb::AdminVerify => Command::Node(NodeCommand::Admin { verify: true, group: self.group()? }),
             Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),

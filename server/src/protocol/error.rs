@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use groups::ids::GroupId;
+use groups::ids::{GroupId, NodeId};
 
 /// The first word of an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -159,6 +159,18 @@ impl ErrorReply {
         ErrorReply::new(
             ErrorClass::ClusterDown,
             format!("group={group} {why}; nothing was applied; see STATUS for the members that are missing"),
+        )
+    }
+
+    /// `-CLUSTERDOWN`: this node is none of the cluster's any more.
+    #[must_use]
+    pub fn taken_off(node: NodeId) -> ErrorReply {
+        ErrorReply::new(
+            ErrorClass::ClusterDown,
+            format!(
+                "node {node} was taken off the cluster and serves nothing; nothing was applied; ask another node, see \
+                 CLUSTER NODES"
+            ),
         )
     }
 

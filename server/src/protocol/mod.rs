@@ -30,6 +30,7 @@ mod number;
 mod ordered;
 mod parse_data;
 mod parse_local;
+mod parse_roster;
 mod parse_transaction;
 mod refusal;
 mod reply;
@@ -53,6 +54,7 @@ pub use expiry::Until;
 pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
 pub use nearest::nearest;
 pub use ordered::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Ordered, PageQuery, ScanQuery, behind_prefix};
+pub use parse_roster::{NewNode, RosterAction};
 pub use reply::{Reply, ReplyBuffer, Version};
 pub use resp::{
     Excess, MAX_ANNOUNCED, MAX_LINE, Oversized, ProtocolError, Request, RequestLimits, RequestParser,

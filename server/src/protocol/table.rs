@@ -140,6 +140,8 @@ pub(super) enum Verb {
     Admin,
     AdminCheckpoint,
     AdminVerify,
+    AdminMember,
+    AdminLeader,
     Cluster,
     ClusterKeySlot,
     ClusterInfo,
@@ -337,6 +339,10 @@ commands! {
         cluster {
             "checkpoint" AdminCheckpoint -2, 0, NONE, "[GROUP group]",
                 "Begins to bring the mirror checkpoints up to date; answers where they stood.";
+            "leader" AdminLeader -4, 0, NONE, "group node [DRYRUN]",
+                "Makes a node the best placed leader of a group.";
+            "member" AdminMember -3, 0, NONE, "LIST | ADD | REMOVE | FORGET | REPLACE | DRAIN | SERVE ...",
+                "Changes which nodes the cluster has, or says which.";
             "verify" AdminVerify -2, 0, NONE, "[GROUP group]",
                 "Begins to verify states, mirrors and log; answers where they stood.";
         }

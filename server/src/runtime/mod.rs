@@ -250,7 +250,7 @@ fn live(
         tracing::warn!("{text}");
         notes.push(text);
     }
-    let (roster_handle, newer_rosters) = RosterHandle::new(roster.clone());
+    let (roster_handle, newer_rosters) = RosterHandle::new(node, roster.clone());
     // From here on whoever is still unborn is told so, and links carry the cluster's id.
     switchboard.born(unborn::word(config, &manifest), memory.clone(), roster_handle.clone());
     if net.identity().cluster != cluster {

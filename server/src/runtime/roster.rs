@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
@@ -15,6 +16,7 @@ use super::worker::{Letter, Post};
 use crate::config::{Config, Node};
 use crate::node::layout::Founding;
 use crate::node::roster::{self, NodeState, Roster, RosterNode};
+use crate::protocol::NewNode;
 
 /// The newest roster on the disk, for everybody to read.
 #[derive(Clone, Debug)]
@@ -23,6 +25,10 @@ pub struct RosterHandle {
     newer: Sender<Arc<Roster>>,
     /// The version that was handed to the thread last, and when.
     handed: Arc<Mutex<(u64, Instant)>>,
+    /// This node.
+    node: NodeId,
+    /// This node was taken off: it serves nothing.
+    off: Arc<AtomicBool>,
 }
 
 /// A roster that could not be written is tried again after so long.
@@ -31,17 +37,25 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl RosterHandle {
     /// Begins with the one on the disk. The second part is for [`run`].
     #[must_use]
-    pub fn new(roster: Roster) -> (RosterHandle, Receiver<Arc<Roster>>) {
+    pub fn new(node: NodeId, roster: Roster) -> (RosterHandle, Receiver<Arc<Roster>>) {
         // One message for each change of the cluster, and none of them large.
         let (newer, receiver) = crossbeam_channel::unbounded();
         let handed = Arc::new(Mutex::new((roster.version(), Instant::now())));
-        (RosterHandle { current: Arc::new(RwLock::new(Arc::new(roster))), newer, handed }, receiver)
+        let off = Arc::new(AtomicBool::new(roster.node(node).is_none()));
+        let current = Arc::new(RwLock::new(Arc::new(roster)));
+        (RosterHandle { current, newer, handed, node, off }, receiver)
     }
 
     /// The newest one on the disk.
     #[must_use]
     pub fn current(&self) -> Arc<Roster> {
         Arc::clone(&self.current.read())
+    }
+
+    /// Whether this node was taken off the cluster.
+    #[must_use]
+    pub fn is_off(&self) -> bool {
+        self.off.load(Ordering::Relaxed)
     }
 
     /// Takes in one that was heard of; it may be told again and again until it is on the disk.
@@ -79,8 +93,7 @@ pub struct RosterParts {
 /// Keeps the newest roster, until every [`RosterHandle`] but its own is gone.
 pub fn run(parts: RosterParts) {
     let RosterParts { newer, handle, cluster, disk, net, posts, config } = parts;
-    let current = Arc::clone(&handle.current);
-    drop(handle);
+    let RosterHandle { current, node, off, .. } = handle;
     let mut lingering = false;
     loop {
         let roster =
@@ -107,6 +120,7 @@ pub fn run(parts: RosterParts) {
         set_peers(&net, peers);
         lingering = true;
         tracing::info!(version = roster.version(), nodes = ?roster.ids(), "the cluster has another list of nodes");
+        off.store(roster.node(node).is_none(), Ordering::Relaxed);
         *current.write() = Arc::clone(&roster);
         for post in &posts {
             post.mail.push(Letter::Roster(Arc::clone(&roster)));
@@ -147,6 +161,14 @@ pub fn located(config: &Config, roster: &Roster) -> Vec<RosterNode> {
         None => node.clone(),
     };
     roster.nodes().iter().map(located).collect()
+}
+
+/// A node as an operator names it.
+#[must_use]
+pub fn entry_of(node: NewNode) -> RosterNode {
+    let NewNode { id, peer_addr, client_addr, admin_addr } = node;
+    let [peer_addr, client_addr, admin_addr] = [peer_addr, client_addr, admin_addr].map(|a| a.to_string());
+    RosterNode { id, state: NodeState::Serving, peer_addr, client_addr, admin_addr }
 }
 
 /// A node as the configuration lists it.

@@ -14,6 +14,7 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 use groups::host::MirrorWord;
 use groups::ids::{GroupId, NodeId};
+use groups::kv::{Command, Outcome};
 use groups::mirrored::Demand;
 use groups::paxos::{LogFound, LogRead};
 use groups::peers::Standing;
@@ -28,7 +29,7 @@ use super::mailbox::Mailbox;
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
-use crate::node::requests::{Completion, Request};
+use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
 use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
 use crate::node::watch::{Pull, Pulled};
@@ -123,6 +124,9 @@ pub struct Worker {
     index: u32,
     shard: RefCell<Shard>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
+    /// Commands of this node's own, and who waits for their ends.
+    own: RefCell<HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>>,
+    next_own: Cell<u64>,
     next_connection: Cell<u64>,
     /// Requests for other shards, by worker.
     posts: Vec<Arc<Post>>,
@@ -164,6 +168,23 @@ impl Worker {
         for post in &self.posts {
             post.mail.push(Letter::Unwatch(connection, watch));
         }
+    }
+
+    /// Has a write of this node's own executed.
+    ///
+    /// # Errors
+    /// As for a client's.
+    pub async fn write(&self, group: GroupId, command: &Command) -> Result<Outcome, Refusal> {
+        let number = self.next_own.get();
+        self.next_own.set(number + 1);
+        let (sender, receiver) = oneshot::channel();
+        self.own.borrow_mut().insert(number, sender);
+        // No connection has the number 0.
+        let token = Token { connection: u64::from(self.index) << WORKER_SHIFT, request: number };
+        let command = command.to_bytes();
+        self.submit(Request { token, group, read: false, ordered: false, stale: None, command });
+        // Whoever ends without an answer may have had it executed.
+        receiver.await.unwrap_or(Err(Refusal::InDoubt))
     }
 
     /// Asks every worker where its groups stand.
@@ -249,7 +270,11 @@ impl Worker {
                 elsewhere.entry(home).or_default().push(completion);
                 continue;
             }
-            if let Some(connection) = connections.get(&completion.token.connection)
+            if completion.token.connection == u64::from(self.index) << WORKER_SHIFT {
+                if let Some(sender) = self.own.borrow_mut().remove(&completion.token.request) {
+                    let _ = sender.send(completion.result);
+                }
+            } else if let Some(connection) = connections.get(&completion.token.connection)
                 && connection.complete(completion)
             {
                 dirty.push(Rc::clone(connection));
@@ -307,7 +332,7 @@ impl Worker {
             }
         }
         if let Some(job) = job {
-            self.write(job);
+            self.hand_to_log(job);
         }
         for read in log_reads {
             // The learner thread ends only with the process.
@@ -323,7 +348,7 @@ impl Worker {
         }
     }
 
-    fn write(&self, job: LogJob) {
+    fn hand_to_log(&self, job: LogJob) {
         let _ = self.log.send(Task::Write(job));
     }
 
@@ -453,6 +478,8 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         index: shard.shard(),
         shard: RefCell::new(shard),
         connections: RefCell::new(HashMap::new()),
+        own: RefCell::new(HashMap::new()),
+        next_own: Cell::new(1),
         next_connection: Cell::new(1),
         posts,
         wake,

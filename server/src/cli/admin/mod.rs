@@ -5,6 +5,8 @@
 //! `STATUS JSON` until everything is done, or nothing has moved for a while.
 
 mod checkpoint;
+mod leader;
+mod member;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -33,6 +35,12 @@ pub struct AdminCommand {
 enum Action {
     Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Verify),
+    #[command(subcommand)]
+    Member(member::Member),
+    #[command(subcommand)]
+    Leader(leader::Leader),
+    /// Move all leaderships off a node, and keep them off
+    Drain(leader::Drain),
 }
 
 impl AdminCommand {
@@ -40,6 +48,9 @@ impl AdminCommand {
         match self.action {
             Action::Checkpoint(command) => command.run(),
             Action::Verify(command) => command.run(),
+            Action::Member(command) => command.run(),
+            Action::Leader(command) => command.run(),
+            Action::Drain(command) => command.run(),
         }
     }
 }
@@ -143,24 +154,34 @@ impl Work {
         what: &str,
         standing: impl Fn(&Work, &Survey) -> Standing,
     ) -> Result<(Survey, Standing), Failure> {
-        let mut progress = Progress::new();
-        let (mut best, mut moved) = (0, Instant::now());
-        loop {
-            let began = Instant::now();
-            let now = survey(&self.addresses, &Servers::options(), PATIENCE).map_err(|error| {
-                Failure::error(format!("{error}. What was begun goes on; ask again to see how it ends"))
-            })?;
-            let stands = standing(self, &now);
-            if stands.done > best {
-                (best, moved) = (stands.done, Instant::now());
-            }
-            if stands.open.is_empty() || moved.elapsed() >= STUCK {
-                progress.clear();
-                return Ok((now, stands));
-            }
-            progress.show(what, &stands);
-            std::thread::sleep(LOOK_EVERY.max(began.elapsed() * 2));
+        look_until(&self.addresses, what, STUCK, |now| standing(self, now))
+    }
+}
+
+/// Looks at the cluster until nothing is open, or nothing has moved for `patience`.
+fn look_until(
+    addresses: &[String],
+    what: &str,
+    patience: Duration,
+    standing: impl Fn(&Survey) -> Standing,
+) -> Result<(Survey, Standing), Failure> {
+    let mut progress = Progress::new();
+    let (mut best, mut moved) = (0, Instant::now());
+    loop {
+        let began = Instant::now();
+        let now = survey(addresses, &Servers::options(), PATIENCE).map_err(|error| {
+            Failure::error(format!("{error}. What was begun goes on; ask again to see how it ends"))
+        })?;
+        let stands = standing(&now);
+        if stands.done > best {
+            (best, moved) = (stands.done, Instant::now());
         }
+        if stands.open.is_empty() || moved.elapsed() >= patience {
+            progress.clear();
+            return Ok((now, stands));
+        }
+        progress.show(what, &stands);
+        std::thread::sleep(LOOK_EVERY.max(began.elapsed() * 2));
     }
 }
 
