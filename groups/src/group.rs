@@ -316,7 +316,7 @@ impl Group {
         self.serve(now, peers, ready, answers);
         self.heal(now, orders);
         if self.replica.halted().is_none() {
-            self.rebuild(now, ready, orders);
+            self.rebuild(now, peers, ready, orders);
             self.feed_mirror(now, ready, orders);
         }
     }
@@ -585,7 +585,13 @@ impl Group {
     }
 
     /// The next step of bringing the state up to the chosen prefix.
-    fn rebuild(&mut self, now: Time, ready: &mut Ready, orders: &mut Vec<(GroupId, MirrorOrder)>) {
+    fn rebuild(
+        &mut self,
+        now: Time,
+        peers: &Peers,
+        ready: &mut Ready,
+        orders: &mut Vec<(GroupId, MirrorOrder)>,
+    ) {
         let (group, chosen) = (self.replica.group(), self.replica.mark().instance);
         if let Some(least) = self.replica.take_checkpoint_wanted()
             && self.rebuilding.is_none()
@@ -594,7 +600,7 @@ impl Group {
             // begins later, must not make a transfer start over.
             let least = self.fetching.unwrap_or(least).max(chosen.next());
             self.fetching = Some(least);
-            orders.push((group, MirrorOrder::Fetch { least, sources: self.sources() }));
+            orders.push((group, MirrorOrder::Fetch { least, sources: self.sources(now, peers) }));
         }
         if self.fetching.is_some_and(|least| chosen >= least) {
             self.fetching = None;
@@ -603,7 +609,7 @@ impl Group {
         if self.rebuilding.is_none() {
             return;
         }
-        let sources = self.sources();
+        let sources = self.sources(now, peers);
         self.replica.drop_deliveries();
         // The last stretch comes from memory: under load the log's answer is always a little old.
         if let Some(entries) = self.replica.recent(self.state.applied().next()) {
@@ -636,10 +642,15 @@ impl Group {
         }
     }
 
-    /// Who may have a checkpoint: the leader last, it has enough to do.
-    fn sources(&self) -> Vec<NodeId> {
-        let leader = self.replica.leader();
+    /// Who may have a checkpoint: those that are heard, while there are any; and the leader last, it
+    /// has enough to do.
+    fn sources(&self, now: Time, peers: &Peers) -> Vec<NodeId> {
+        let (group, leader) = (self.replica.group(), self.replica.leader());
         let mut sources: Vec<NodeId> = self.replica.others().collect();
+        if sources.iter().any(|n| peers.alive(*n, group, now)) {
+            // Whoever is dead is not waited for.
+            sources.retain(|n| peers.alive(*n, group, now));
+        }
         sources.sort_by_key(|n| Some(*n) == leader);
         sources
     }

@@ -19,6 +19,9 @@ pub struct NodeStatus {
     pub storage: String,
     /// How often this data directory has been started.
     pub boot: u64,
+    /// The version of the list of nodes that this node works by.
+    #[serde(default)]
+    pub roster: u64,
     /// Seconds since this start.
     pub uptime_s: f64,
     /// The process.

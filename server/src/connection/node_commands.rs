@@ -198,6 +198,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         node: shared.node.0,
         storage: shared.storage.to_string(),
         boot: shared.boot.0,
+        roster: shared.roster.current().version(),
         uptime_s: shared.started.elapsed().as_secs_f64(),
         pid: std::process::id(),
         durability: shared.config.storage.durability.name().to_owned(),

@@ -52,16 +52,16 @@ impl Default for Recipe {
 }
 
 impl Recipe {
-    /// The text of config.toml.
-    pub fn text(&self, data: &Path, ports: &Ports) -> String {
-        let Recipe { nodes, groups, name, segment_size, more } = self;
-        let replication = (*nodes).min(3);
+    /// The text of config.toml, which lists `nodes` nodes.
+    pub fn text(&self, nodes: u32, data: &Path, ports: &Ports) -> String {
+        let Recipe { groups, name, segment_size, more, .. } = self;
+        let replication = self.nodes.min(3);
         let mut text = format!(
             "[cluster]\nname = \"{name}\"\ngroups = {groups}\nreplication = {replication}\n\n\
              [storage]\ndata_dir = \"{}\"\ndurability = \"fsync\"\nsegment_size = \"{segment_size}\"\n\n{more}\n",
             data.display()
         );
-        for node in 1..=*nodes {
+        for node in 1..=nodes {
             let (peer, client, admin) = (ports.peer(node), ports.client(node), ports.admin(node));
             // Writing to a string cannot fail.
             let _ = write!(
@@ -110,9 +110,26 @@ impl Cluster {
     /// Writes the configuration and starts nothing.
     pub fn prepare(recipe: Recipe) -> Cluster {
         let (dir, ports) = (TestDir::new(), Ports::take());
-        let text = recipe.text(&dir.path().join("data"), &ports);
+        let text = recipe.text(recipe.nodes, &dir.path().join("data"), &ports);
         fs::write(dir.path().join("config.toml"), text).expect("the configuration is written");
         Cluster { recipe, ports, processes: BTreeMap::new(), dir }
+    }
+
+    /// Nodes that start from now on have a configuration that lists so many.
+    pub fn list(&self, nodes: u32) {
+        let text = self.recipe.text(nodes, &self.dir.path().join("data"), &self.ports);
+        fs::write(self.config(), text).expect("the configuration is written");
+    }
+
+    /// Runs `pelago` with these words and the address of a node behind them; returns its exit code and
+    /// what it wrote.
+    pub fn pelago(&self, words: &[&str], node: u32) -> (Option<i32>, String) {
+        let address = self.ports.client(node).to_string();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pelago"));
+        command.args(words).args(["--addr", &address]).env_remove("RUST_LOG").env("NO_COLOR", "1");
+        let output = command.stdin(Stdio::null()).output().expect("pelago runs");
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&text).into_owned())
     }
 
     /// All node numbers.

@@ -92,7 +92,7 @@ impl Place {
     fn words(self) -> Vec<String> {
         let beside = || match Address::parse(&self.peer_addr) {
             Ok(peer) => {
-                let port = peer.port().checked_add(100).unwrap_or(peer.port() - 100);
+                let port = peer.port().checked_add(100).unwrap_or_else(|| peer.port() - 100);
                 let host = peer.host();
                 if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
             }
@@ -196,7 +196,9 @@ impl Change {
         what: &str,
         settled: impl Fn(&Survey) -> Standing,
     ) -> Result<(), Failure> {
-        if !words.is_empty() {
+        let version = if words.is_empty() {
+            ask(&self.servers, &["MEMBER", "LIST"].map(String::from))?.version
+        } else {
             let mut all = vec![verb.to_owned()];
             all.extend_from_slice(words);
             if self.dry_run {
@@ -204,14 +206,21 @@ impl Change {
             }
             let status = ask(&self.servers, &all)?;
             print(moves(&status))?;
-        }
+            status.version
+        };
         if self.dry_run {
             return print("Nothing was changed: this was a dry run.\n");
         }
         if self.no_wait {
             return print("It goes on by itself. Run: pelago admin member list\n");
         }
-        self.wait(what, settled)
+        self.wait(what, |survey| {
+            let mut standing = settled(survey);
+            for node in survey.nodes.iter().filter(|node| node.roster < version) {
+                standing.step(false, || format!("node {} has not heard of the change yet", node.node));
+            }
+            standing
+        })
     }
 
     fn wait(&self, what: &str, standing: impl Fn(&Survey) -> Standing) -> Result<(), Failure> {
