@@ -137,14 +137,10 @@ pub enum Bug {
     LeaseConsentOfAnother,
     /// Whoever leads at a higher ballot is followed, whatever lease this disk bears.
     LeaseYieldsToLeaders,
-    /// Members are taken out although no majority of the rest is there.
-    ShrinksBlindly,
     /// A replica that was taken out is told that nobody needs it before that is so.
     PartsTooEarly,
     /// The roll is left out of a checkpoint.
     RollNotInCheckpoint,
-    /// A change of the roll is made whatever its author knew.
-    RollIgnoresVersion,
     /// Only the first write of a transaction is applied.
     TransactionHalfApplied,
     /// A transaction goes on although a guard does not hold.
@@ -165,7 +161,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Bug; 69] = [
+    pub const ALL: [Bug; 73] = [
         Bug::PromiseBeforeSync,
         Bug::VoteBeforeSync,
         Bug::OwnVoteBeforeSync,
@@ -235,6 +231,10 @@ impl Bug {
         Bug::ExpiryByOwnClock,
         Bug::ReqIgnored,
         Bug::ReqsNotInCheckpoint,
+        Bug::LeaseConsentOfAnother,
+        Bug::LeaseYieldsToLeaders,
+        Bug::PartsTooEarly,
+        Bug::RollNotInCheckpoint,
     ];
 }
 

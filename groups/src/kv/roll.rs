@@ -35,3 +35,31 @@ impl Roll {
         Some(Roll { version, bytes: bytes.split_to(length) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kv::{Command, Outcome, State};
+
+    #[test]
+    fn a_change_follows_the_version_that_its_author_knew() {
+        let mut state = State::default();
+        let set = |expect, text| Command::SetRoll { expect, bytes: Bytes::from_static(text) };
+        assert_eq!(state.read(&Command::Roll), Outcome::Value(None));
+        assert_eq!(state.execute(set(0, b"one")), Outcome::Revision(1));
+        // Another operator who has not seen it.
+        assert_eq!(state.execute(set(0, b"other")), Outcome::Unmet);
+        assert_eq!(state.execute(set(1, b"two")), Outcome::Revision(2));
+        assert_eq!(state.execute(set(1, b"two")), Outcome::Unmet, "not twice");
+        assert_eq!(state.read(&Command::Roll), Outcome::Value(Some((Bytes::from_static(b"two"), 2))));
+        assert_eq!((state.len(), state.revision()), (0, 0), "no key has to do with it");
+    }
+
+    #[test]
+    fn a_roll_that_is_too_long_is_none() {
+        let roll = Roll { version: 1, bytes: Bytes::from(vec![0; MAX_ROLL + 1]) };
+        let mut bytes = Vec::new();
+        roll.encode(&mut bytes);
+        assert_eq!(Roll::decode(&mut Bytes::from(bytes)), None);
+    }
+}
