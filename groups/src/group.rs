@@ -210,7 +210,6 @@ impl Group {
         }
         replica.set_stateless(rebuilding.is_some());
         replica.number_sessions(boot);
-        replica.stay_outside();
         let mirrored = limits.mirror.is_some().then(|| Mirrored::new(mirror));
         Group {
             checks: Checks::new(state.applied(), now),
@@ -385,7 +384,7 @@ impl Group {
             && self.reads.is_empty()
             && self.waiting.is_empty()
             && self.deferred.is_empty()
-            && self.rebuilding.is_none()
+            && (self.rebuilding.is_none() || self.replica.is_outside())
             && !(self.replica.is_leader() && self.checks.is_waiting()))
     }
 
@@ -524,7 +523,7 @@ impl Group {
     pub fn install(&mut self, mark: Mark, mut state: State, now: Time, ready: &mut Ready) {
         assert_eq!(mark.instance, state.applied(), "the mark is that of the state");
         let Some(mirrored) = &mut self.mirrored else { return };
-        if self.replica.halted().is_some() {
+        if self.replica.halted().is_some() || self.replica.has_parted() {
             return;
         }
         if mark.instance <= self.state.applied() {
@@ -606,7 +605,7 @@ impl Group {
             self.fetching = None;
             orders.push((group, MirrorOrder::Cancel));
         }
-        if self.rebuilding.is_none() {
+        if self.rebuilding.is_none() || self.replica.is_outside() {
             return;
         }
         let sources = self.sources(now, peers);

@@ -536,11 +536,13 @@ impl Host {
             }
         }
         if now >= self.next_sweep {
-            // Leaders that sit in another's best place look now and then whether it is back.
+            // Leaders that sit in another's best place, or wait for a new member, look now and then
+            // whether it is there.
             self.next_sweep = now + self.config.tuning.settle / 4;
             for index in 0..self.members.len() {
                 let replica = &self.members[index].group.replica;
-                if replica.is_leader() && replica.preference().first() != Some(&self.config.me) {
+                let placed = replica.preference().first() == Some(&self.config.me) && replica.is_settled();
+                if replica.is_leader() && !placed {
                     self.activate(index);
                 }
             }

@@ -186,8 +186,9 @@ impl Replay {
             let next = self.chosen.next();
             let Some(accepted) = self.pending.remove(&next) else { return };
             self.chain = paxos::chain(self.chain, &accepted.value);
-            if let Some(list) = as_members(&accepted.value) {
-                self.members = Some(Members::since(next, list));
+            let changed = self.members.as_ref().map_or(InstanceId::ZERO, Members::changed_at);
+            if let Some(new) = as_members(&accepted.value).filter(|new| new.follows(changed)) {
+                self.members = Some(Members::since(next, new.list));
             }
             // Without the state before it nothing is applied; the checkpoint brings its effect.
             if self.state.applied() == self.chosen

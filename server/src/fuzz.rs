@@ -79,7 +79,8 @@ fn heartbeat(body: Bytes) {
     let now = Time::from_nanos(5_000_000_000);
     let later = now + Duration::from_millis(10);
     let nodes = [NodeId(1), NodeId(2), NodeId(3)];
-    let proof = Proof { needed: 2, ..Proof::alone(StorageId(1)) };
+    let founders = Some((1..=3).map(NodeId).collect());
+    let proof = Proof { founders, ..Proof::alone(StorageId(1)) };
     let mut peers = Peers::new(NodeId(1), Boot(4), 1, 2, Duration::from_secs(1), &nodes, proof);
     for from in [1, 2, 2, 9] {
         peers.heard(NodeId(from), &beat, now);
@@ -194,6 +195,7 @@ fn word(input: &mut Input) -> Word {
         let node = |&id: &NodeId| RosterNode {
             id,
             state: NodeState::Serving,
+            since: 0,
             peer_addr: format!("n{id}:1"),
             client_addr: String::new(),
             admin_addr: String::new(),

@@ -185,6 +185,7 @@ pub fn roster_node(id: NodeId) -> RosterNode {
     RosterNode {
         id,
         state: NodeState::Serving,
+        since: 0,
         peer_addr: String::new(),
         client_addr: String::new(),
         admin_addr: String::new(),
@@ -574,7 +575,7 @@ impl Machine {
             storage: manifest.storage,
             opened: opened.recovered.last_commit,
             newest: newest.clone(),
-            needed: roster.nodes().len() / 2 + 1,
+            founders: Some(founding.layout.nodes().to_vec()),
             memory: remembered.clone(),
         };
         self.recovered = Some(opened.recovered);

@@ -137,7 +137,11 @@ impl State {
         match Value::decode(value)? {
             Value::Noop => {}
             Value::Lead(_) => self.epoch += 1,
-            Value::Members(list) => self.members = Some(Members::since(instance, list)),
+            Value::Members(new) => {
+                if new.follows(self.members.as_ref().map_or(InstanceId::ZERO, Members::changed_at)) {
+                    self.members = Some(Members::since(instance, new.list));
+                }
+            }
             Value::Expire { clock, most } => {
                 self.clock = self.clock.max(clock);
                 self.expire(clock, most);

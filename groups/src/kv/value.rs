@@ -8,7 +8,7 @@
 //! check    03 00                                    nothing is known of earlier ones
 //!          03 01 instance:u64 hash:32 rest:u64      a majority had this sum at an earlier check
 //!          03 02 instance:u64                       no sum can have a majority there
-//! members  04 count:u32 { node:u32 storage:u128 }*
+//! members  04 after:u64 count:u32 { node:u32 storage:u128 }*
 //! batch    05 clock:u64 count:u32 { … }*            with the group's clock, which is not 0
 //! expire   06 clock:u64 most:u32
 //! ```
@@ -53,22 +53,49 @@ pub fn lead(node: NodeId) -> Bytes {
     Bytes::from(out)
 }
 
-/// The value that makes these the members of the group from the next instance on.
+/// A change of the members, made by somebody who took those of instance `after` for the members.
+///
+/// It names all of the new ones. So it counts only where it follows those that its author knew: one that
+/// was proposed long ago and is adopted behind another change would undo that one, and is a no-op.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMembers {
+    /// Where the members that its author knew were made; 0 for those of the birth.
+    pub after: InstanceId,
+    /// Who decides from the next instance on.
+    pub list: Vec<Member>,
+}
+
+impl NewMembers {
+    /// Whether it counts where the members are those that the value of `changed` has made.
+    #[must_use]
+    pub fn follows(&self, changed: InstanceId) -> bool {
+        self.after == changed
+    }
+
+    fn decode(mut bytes: Bytes) -> Option<NewMembers> {
+        let after = InstanceId(bytes.try_get_u64_le().ok()?);
+        take_members(&mut bytes).map(|list| NewMembers { after, list })
+    }
+}
+
+/// The value that makes these the members of the group from the next instance on, where those that the
+/// value of `after` has made are the members.
 #[must_use]
-pub fn members(list: &[Member]) -> Bytes {
-    let mut out = Vec::with_capacity(64);
+pub fn members(after: InstanceId, list: &[Member]) -> Bytes {
+    let mut out = Vec::with_capacity(72);
     out.put_u8(MEMBERS);
+    out.put_u64_le(after.0);
     put_members(list, &mut out);
     Bytes::from(out)
 }
 
 /// The members that a value makes, if it is one that does.
 #[must_use]
-pub fn as_members(value: &Bytes) -> Option<Vec<Member>> {
+pub fn as_members(value: &Bytes) -> Option<NewMembers> {
     if value.first() != Some(&MEMBERS) {
         return None;
     }
-    take_members(&mut value.slice(1..))
+    NewMembers::decode(value.slice(1..))
 }
 /// Every replica notes its state where this is applied, and compares what it noted earlier with
 /// the verdict.
@@ -186,7 +213,7 @@ pub enum Value {
     /// Commands, in order.
     Batch(Commands),
     /// The group has these members from the next instance on.
-    Members(Vec<Member>),
+    Members(NewMembers),
     /// A check of the replicas' states, with what is known of an earlier one.
     Check(Option<Verdict>),
     /// The end of lives.
@@ -240,7 +267,7 @@ impl Value {
             EXPIRE if bytes.len() == 12 => {
                 Ok(Value::Expire { clock: bytes.get_u64_le(), most: bytes.get_u32_le() })
             }
-            MEMBERS => take_members(&mut bytes).map(Value::Members).ok_or(BadValue),
+            MEMBERS => NewMembers::decode(bytes).map(Value::Members).ok_or(BadValue),
             CHECK => check_verdict(bytes).map(Value::Check),
             _ => Err(BadValue),
         }
@@ -289,5 +316,33 @@ impl Iterator for Commands {
             return Some(Err(BadValue));
         }
         Some(Ok((ticket, self.bytes.split_to(len))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::StorageId;
+    use crate::kv::State;
+
+    /// A change that its leader had proposed before it was cut off lay on one disk behind values that others
+    /// went on from; they changed the members otherwise, adopted it on top, and were left to members of
+    /// which no majority was there.
+    #[test]
+    fn a_change_of_members_that_were_others_by_then_is_a_no_op() {
+        let disks = |nodes: &[u32]| -> Vec<Member> {
+            nodes.iter().map(|n| Member { node: NodeId(*n), storage: StorageId(1) }).collect()
+        };
+        let mut state = State::default();
+        let mut apply = |at: u64, value| {
+            state.apply(InstanceId(at), value, &mut |_, _| {}).expect("a value");
+            state.members().map(|m| (m.changed_at().0, m.list().to_vec()))
+        };
+        let first = disks(&[1, 2, 5]);
+        assert_eq!(apply(1, members(InstanceId(0), &first)), Some((1, first.clone())));
+        assert_eq!(apply(2, members(InstanceId(0), &disks(&[1, 3, 4]))), Some((1, first.clone())));
+        assert_eq!(apply(3, members(InstanceId(2), &disks(&[1]))), Some((1, first)));
+        let second = disks(&[2, 4, 5]);
+        assert_eq!(apply(4, members(InstanceId(1), &second)), Some((4, second)));
     }
 }

@@ -18,12 +18,12 @@
 //! majority of *them* has it all ([`Part`]): the change was chosen by the old members, and until
 //! then some of the prefix may lie on the disks of those alone that leave.
 
-use super::message::Part;
+use super::message::{Message, Part};
 use super::ready::Ready;
 use super::replica::{Replica, Role, circle};
 use super::{leader::Leadership, learner::Recent};
 use crate::ids::{Member, NodeId};
-use crate::kv::value::members;
+use crate::kv::value::{members, noop};
 use crate::log::Record;
 use crate::peers::Peers;
 use crate::planted::{self, Bug};
@@ -48,6 +48,13 @@ impl Replica {
     #[must_use]
     pub fn is_wanted(&self) -> bool {
         self.preference.contains(&self.me)
+    }
+
+    /// Whether the members are those that shall be.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.members.count() == self.preference.len()
+            && self.preference.iter().all(|n| self.members.contains(*n))
     }
 
     /// Whether it was a member, has been told that nobody needs it, and has forgotten the group.
@@ -114,30 +121,32 @@ impl Replica {
             "other members are proposed: whoever is new has learned everything"
         );
         self.counters.admissions += 1;
-        self.propose(members(&list), now, ready);
+        self.propose(members(self.members.changed_at(), &list), now, ready);
         self.seal();
     }
 
-    /// What to tell a node that asks for a leader and is no member: only once nobody needs it.
-    pub(super) fn parting(&self, node: NodeId) -> Option<Part> {
-        let Role::Leader(leadership) = &self.role else { return None };
+    /// A node that asks for a leader and is no member is told so, once nobody needs it: a majority of the
+    /// members has it on disk, and not only in memory, that everything up to the change is chosen. What
+    /// they say with a vote waits for the disk; where there is nothing to vote for, a no-op is proposed.
+    pub(super) fn answer_outsider(&mut self, node: NodeId, now: Time, ready: &mut Ready) {
+        let Role::Leader(leadership) = &self.role else { return };
         let outsider = !self.members.contains(node) && !self.preference.contains(&node);
         if !outsider || !leadership.may_change(self.chosen) {
-            return None;
+            return;
         }
         let change = self.members.changed_at();
-        let have = |m: &&Member| {
-            m.node == self.me
-                || leadership
-                    .spoken(m.node)
-                    .is_some_and(|(storage, chosen)| storage == m.storage && chosen >= change)
-        };
-        let enough = self.members.list().iter().filter(have).count() >= self.members.majority();
-        (enough || planted::is(Bug::PartsTooEarly)).then(|| Part {
-            ballot: leadership.ballot,
-            mark: self.mark(),
-            members: self.members.clone(),
-        })
+        let durable = |m: &&Member| leadership.durable(m) >= change;
+        let enough = self.members.list().iter().filter(durable).count() >= self.members.majority();
+        if enough || planted::is(Bug::PartsTooEarly) {
+            let (ballot, mark, members) = (leadership.ballot, self.mark(), self.members.clone());
+            return self.send(node, Message::Part(Part { ballot, mark, members }), ready);
+        }
+        let told =
+            |m: &&Member| m.node == self.me || leadership.spoken(m.node).is_some_and(|s| s.1 >= change);
+        let knows = self.members.list().iter().filter(told).count() >= self.members.majority();
+        if knows && self.in_flight() == 0 && self.can_propose() {
+            self.propose(noop(), now, ready);
+        }
     }
 
     /// Forgets the group, on the word of a leader that does not need this replica. What it has promised
@@ -171,8 +180,9 @@ impl Replica {
         self.members = members.clone();
         self.members_changed = false;
         self.circle = circle(&self.members, &self.preference, self.me);
-        self.open.clear();
-        self.open_bytes = 0;
+        // What it has accepted beyond the mark stays with the promise.
+        self.open = self.open.split_off(&self.chosen.next());
+        self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
         self.recent = Recent::new(self.chosen, &self.tuning);
         self.delivery.clear();
         self.stateless = true;
@@ -186,14 +196,17 @@ impl Replica {
     pub fn carry_forward(&mut self, ready: &mut Ready) {
         assert!(self.parted, "a member's log says more");
         self.write_anchor(self.mark(), ready);
+        for (&instance, accepted) in &self.open {
+            let (group, ballot, value) = (self.group, accepted.ballot, accepted.value.clone());
+            ready.records.push(Record::Accept { group, instance, ballot, value });
+        }
     }
 
-    /// It is outside and has no state: it takes no part until it is wanted.
-    pub fn stay_outside(&mut self) {
-        if !self.is_wanted() && !self.is_voter() && self.stateless {
-            self.stand_down();
-            self.parted = true;
-        }
+    /// Whether it is neither a member, as far as it knows, nor to be one: then it fetches nothing, and asks
+    /// until it is told what has become of it.
+    #[must_use]
+    pub fn is_outside(&self) -> bool {
+        !self.is_wanted() && !self.is_voter()
     }
 
     /// It shall be a member again: it learns like any new disk.

@@ -177,18 +177,25 @@ impl Replica {
         // Nor is an outsider, unless it knows more of who is a member than this replica.
         let eligible = self.members.contains(from) || m.chosen > self.chosen;
         let granted = !self.has_live_leader(now, peers) && !behind && eligible && self.is_voter();
-        let (promised, renounced) = (self.promised, self.renounced());
-        let reply = ProbeReply { attempt: m.attempt, granted, promised, life: self.life, renounced };
-        self.send(from, Message::ProbeReply(reply), ready);
-        if let Some(part) = self.parting(from) {
-            self.send(from, Message::Part(part), ready);
-        }
+        self.answer_probe(from, m.attempt, granted, ready);
+        self.answer_outsider(from, now, ready);
         if m.chosen > self.chosen && !self.has_live_leader(now, peers) {
             // There may be other members by now, which this replica does not know: it may be one of them
             // and the candidate need its vote; or whoever asks was taken out, and has the value that says so.
             self.want(from, m.chosen, now);
             self.ask(now, ready);
         }
+    }
+
+    fn answer_probe(&self, to: NodeId, attempt: u64, granted: bool, ready: &mut Ready) {
+        let (promised, renounced) = (self.promised, self.renounced());
+        let reply = ProbeReply { attempt, granted, promised, life: self.life, renounced };
+        self.send(to, Message::ProbeReply(reply), ready);
+    }
+
+    /// It takes no part, and grants nothing.
+    pub(super) fn decline(&self, to: NodeId, attempt: u64, ready: &mut Ready) {
+        self.answer_probe(to, attempt, false, ready);
     }
 
     pub(super) fn on_probe_reply(
@@ -391,7 +398,8 @@ impl Replica {
                     crate::kv::value::noop()
                 }
             };
-            let changes = as_members(&value).is_some();
+            // One that follows other members than these is a no-op, see [`NewMembers`](crate::kv::value::NewMembers).
+            let changes = as_members(&value).is_some_and(|new| new.follows(self.members.changed_at()));
             self.propose_at(instance, value, now, ready);
             if planted::is(Bug::VotesAcrossBallots) {
                 self.count_promises_as_votes(promised);

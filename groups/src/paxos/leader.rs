@@ -37,6 +37,8 @@ struct Progress {
     /// Its tenure when it last confirmed this ballot.
     tenure: Tenure,
     chosen: InstanceId,
+    /// The end of its chosen prefix when it last voted, and so on its disk.
+    durable: InstanceId,
     /// When it was last told anything.
     told: Time,
     /// How often in a row it was told what is chosen and was none the wiser: who votes and learns
@@ -53,6 +55,7 @@ impl Progress {
             confirmed: false,
             tenure: NO_TENURE,
             chosen: InstanceId::ZERO,
+            durable: InstanceId::ZERO,
             told: Time::ZERO,
             vain: 0,
         }
@@ -63,6 +66,7 @@ impl Progress {
         if self.voter != Some(voter) {
             // Another disk knows nothing of what the one before it had.
             (self.voter, self.chosen, self.tenure) = (Some(voter), InstanceId::ZERO, NO_TENURE);
+            self.durable = InstanceId::ZERO;
         }
         if !self.confirmed || chosen > self.chosen {
             self.vain = 0;
@@ -97,6 +101,8 @@ pub struct Leadership {
     first: InstanceId,
     flights: VecDeque<Flight>,
     bytes: usize,
+    /// The end of the own chosen prefix when the own disk last voted.
+    durable: InstanceId,
     /// The leadership's own entry: reads wait until it is applied.
     pub(super) opening: InstanceId,
     followers: Vec<Progress>,
@@ -131,6 +137,7 @@ impl Leadership {
             first,
             flights: VecDeque::new(),
             bytes: 0,
+            durable: InstanceId::ZERO,
             opening: InstanceId::ZERO,
             followers: circle.iter().copied().map(Progress::unheard).collect(),
             barrier: 0,
@@ -166,6 +173,15 @@ impl Leadership {
     pub(super) fn spoken(&self, node: NodeId) -> Option<(StorageId, InstanceId)> {
         let follower = self.followers.iter().find(|f| f.node == node && f.confirmed)?;
         Some((follower.voter?, follower.chosen))
+    }
+
+    /// Up to where a member certainly has it on its disk that everything is chosen.
+    pub(super) fn durable(&self, member: &Member) -> InstanceId {
+        if member.node == self.ballot.node {
+            return self.durable;
+        }
+        let of = |f: &&Progress| f.node == member.node && f.voter == Some(member.storage);
+        self.followers.iter().find(of).map_or(InstanceId::ZERO, |f| f.durable)
     }
 
     /// The change that is due, if the window has room for it.
@@ -264,6 +280,9 @@ impl Replica {
         }
         if let Some(follower) = leadership.follower(from) {
             follower.confirm(m.voter, m.chosen);
+            follower.durable = follower.durable.max(m.chosen);
+        } else if from == self.me {
+            leadership.durable = leadership.durable.max(m.chosen);
         }
         if !self.members.counts(from, m.voter) {
             return;
@@ -470,9 +489,13 @@ impl Replica {
                 return true;
             }
         }
-        let settled = self.members.nodes().len() == self.preference.len()
-            && self.preference.iter().all(|n| self.members.contains(*n));
-        let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty() || !settled;
+        // Whoever is to come and is not here is looked for now and then, by the host.
+        let mut newcomers = self.preference.iter().filter(|n| !self.members.contains(**n)).peekable();
+        let changing = match newcomers.peek() {
+            Some(_) => newcomers.any(|n| peers.alive(*n, group, now)),
+            None => self.members.count() != self.preference.len(),
+        };
+        let mut busy = !leadership.flights.is_empty() || !leadership.barriers.is_empty() || changing;
 
         // Say what is chosen to those who have not confirmed it, and repeat the open barrier.
         let asked = leadership.barriers.back().map_or(0, |b| b.number);

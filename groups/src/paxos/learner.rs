@@ -143,10 +143,13 @@ impl Replica {
         let members = as_members(&value);
         self.recent.push(ballot, value.clone());
         self.delivery.push_back(Chosen { instance: self.chosen, ballot, value });
-        if let Some(list) = members {
-            self.change_members(Members::since(self.chosen, list));
+        let mut marks = self.chosen.0 - self.marked.0 >= MARK_EVERY;
+        if let Some(new) = members.filter(|new| new.follows(self.members.changed_at())) {
+            self.change_members(Members::since(self.chosen, new.list));
+            // A restart knows who decides what lies behind it, without asking those that did before.
+            marks = true;
         }
-        if self.chosen.0 - self.marked.0 >= MARK_EVERY {
+        if marks {
             self.write_mark(ready);
         }
     }

@@ -696,10 +696,12 @@ impl Replica {
         if let Message::Part(m) = &message {
             return self.on_part(from, m, ready);
         }
-        if self.parted {
-            return;
-        }
-        if self.halted.is_some() {
+        if self.parted || self.halted.is_some() {
+            if let Message::Probe(m) = &message {
+                // Whoever is bound to a lease that this replica held hears that it leads no more.
+                self.release(from, m.life, m.renounced, peers);
+                return self.decline(from, m.attempt, ready);
+            }
             return self.overhear(&message);
         }
         match message {

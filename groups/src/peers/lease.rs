@@ -105,7 +105,7 @@ impl Peers {
     /// a process with another disk that is still there.
     #[must_use]
     pub fn granted_before(&self, node: NodeId, lease: Duration, now: Time) -> bool {
-        self.peer(node).and_then(|p| p.before).is_some_and(|heard| now < heard + lease)
+        self.peer_or_former(node).and_then(|p| p.before).is_some_and(|heard| now < heard + lease)
     }
 
     /// From when on `node` grants this node a lease, on this node's clock, and up to which tenure
@@ -119,13 +119,13 @@ impl Peers {
     /// How often groups here have left a leader on `node`.
     #[must_use]
     pub fn tenure(&self, node: NodeId) -> Tenure {
-        let left = self.peer(node).map_or(0, |p| p.left);
+        let left = self.peer_or_former(node).map_or(0, |p| p.left);
         Tenure(self.boot.0 << 24 | left.min(MOST))
     }
 
     /// Whether leavings can no longer be told apart.
     pub(super) fn is_exhausted(&self, node: NodeId) -> bool {
-        self.peer(node).is_some_and(|p| p.left > MOST)
+        self.peer_or_former(node).is_some_and(|p| p.left > MOST)
     }
 
     /// A group here has left a leader on `node`.
@@ -133,8 +133,8 @@ impl Peers {
         if planted::is(Bug::LeaseOutlivesPromise) {
             return;
         }
-        if let Ok(index) = self.peers.binary_search_by_key(&node, |p| p.node) {
-            self.peers[index].left += 1;
+        if let Some(peer) = self.peers.iter_mut().chain(&mut self.former).find(|p| p.node == node) {
+            peer.left += 1;
         }
     }
 }

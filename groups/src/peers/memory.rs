@@ -94,8 +94,9 @@ pub struct Proof {
     pub opened: CommitId,
     /// The newest commit on it.
     pub newest: Newest,
-    /// So many nodes, this one included, must find nothing wrong with it. One asks nobody.
-    pub needed: usize,
+    /// The nodes that the cluster was born with; `None` for a disk that promises nothing of what it holds
+    /// to be durable, and asks nobody.
+    pub founders: Option<Vec<NodeId>>,
     /// What is remembered of the peers from earlier lives.
     pub memory: Vec<(NodeId, Memory)>,
 }
@@ -106,6 +107,6 @@ impl Proof {
     #[must_use]
     pub fn alone(storage: StorageId) -> Proof {
         let (opened, newest) = (CommitId(0), Newest::default());
-        Proof { storage, opened, newest, needed: 1, memory: Vec::new() }
+        Proof { storage, opened, newest, founders: None, memory: Vec::new() }
     }
 }

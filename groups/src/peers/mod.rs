@@ -139,7 +139,10 @@ pub struct Peers {
     storage: StorageId,
     opened: CommitId,
     newest: Newest,
-    needed: usize,
+    /// See [`Proof::founders`].
+    founders: Option<Vec<NodeId>>,
+    /// What was remembered when this life began, of whomever.
+    remembered: Vec<(NodeId, Memory)>,
     standing: Standing,
     /// This node is about to end, and wants to lead nothing.
     leaving: bool,
@@ -174,32 +177,45 @@ impl Peers {
         nodes: &[NodeId],
         proof: Proof,
     ) -> Peers {
-        let Proof { storage, opened, newest, needed, memory } = proof;
-        let remembered = |node: NodeId| memory.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
-        let mut peers: Vec<Peer> =
-            nodes.iter().filter(|n| **n != me).map(|&node| Peer::unheard(node, remembered(node))).collect();
-        peers.sort_unstable_by_key(|p| p.node);
-        let standing = if needed <= 1 { Standing::Proven } else { Standing::Unproven };
-        if standing == Standing::Proven {
-            newest.trust();
-        }
-        Peers {
+        let Proof { storage, opened, newest, founders, memory } = proof;
+        let mut all = Peers {
             me,
             boot,
             shard,
             shards,
             timeout,
-            peers,
+            peers: Vec::new(),
             former: Vec::new(),
             roster: 0,
             storage,
             opened,
             newest,
-            needed,
-            standing,
+            founders,
+            remembered: memory,
+            standing: Standing::Unproven,
             leaving: false,
             unsaved: (false, false),
             next_save: Time::ZERO,
+        };
+        all.set_nodes(0, nodes);
+        all
+    }
+
+    /// How many nodes, this one included, must find nothing wrong with this disk: a majority, so that one
+    /// of them has heard whatever another disk of this node had made a majority believe. A node that was
+    /// added and that nobody has heard of yet can tell nothing, and is not waited for.
+    fn needed(&self) -> usize {
+        let Some(founders) = &self.founders else { return 1 };
+        let counts = |p: &&Peer| founders.contains(&p.node) || p.memory.is_some();
+        (1 + self.peers.iter().filter(counts).count()) / 2 + 1
+    }
+
+    /// Whether enough peers have found nothing wrong with this disk.
+    fn weigh(&mut self) {
+        let vouching = 1 + self.peers.iter().filter(|p| p.vouches).count();
+        if self.standing == Standing::Unproven && vouching >= self.needed() {
+            self.standing = Standing::Proven;
+            self.newest.trust();
         }
     }
 
@@ -212,9 +228,11 @@ impl Peers {
             if let Err(at) = self.peers.binary_search_by_key(&node, |p| p.node) {
                 let former = self.former.iter().position(|p| p.node == node);
                 let peer = former.map(|i| self.former.swap_remove(i));
-                self.peers.insert(at, peer.unwrap_or_else(|| Peer::unheard(node, None)));
+                let remembered = self.remembered.iter().find(|(n, _)| *n == node).map(|(_, m)| *m);
+                self.peers.insert(at, peer.unwrap_or_else(|| Peer::unheard(node, remembered)));
             }
         }
+        self.weigh();
     }
 
     /// Whether this node may trust what its disk remembers.
@@ -270,7 +288,7 @@ impl Peers {
             std::cmp::Ordering::Equal => known.opened != self.opened || known.commit > self.newest.get(),
             std::cmp::Ordering::Greater => true,
         };
-        more && self.needed > 1
+        more && self.founders.is_some()
     }
 
     /// Takes in what `from` remembers of this node.
@@ -286,11 +304,7 @@ impl Peers {
             self.standing = Standing::Lapsed { peer, known };
         } else if beat.echo_boot == self.boot {
             self.peers[index].vouches = true;
-            let vouching = 1 + self.peers.iter().filter(|p| p.vouches).count();
-            if self.standing == Standing::Unproven && vouching >= self.needed {
-                self.standing = Standing::Proven;
-                self.newest.trust();
-            }
+            self.weigh();
         }
     }
 
@@ -309,8 +323,13 @@ impl Peers {
         self.peers.binary_search_by_key(&node, |p| p.node).ok().map(|i| &self.peers[i])
     }
 
+    /// A peer, or who was one in this life: a lease does not end with a list of nodes.
+    fn peer_or_former(&self, node: NodeId) -> Option<&Peer> {
+        self.peer(node).or_else(|| self.former.iter().find(|p| p.node == node))
+    }
+
     fn pulse(&self, node: NodeId, group: GroupId) -> Option<&Pulse> {
-        let peer = self.peer(node)?;
+        let peer = self.peer_or_former(node)?;
         let shards = peer.pulses.len() as u32;
         if shards == 0 { None } else { peer.pulses.get((group.0 % shards) as usize) }
     }
@@ -483,7 +502,8 @@ mod tests {
         let nodes: Vec<NodeId> = (1..=3).map(NodeId).collect();
         let newest = Newest::new(CommitId(commit));
         let opened = CommitId(commit);
-        let proof = Proof { opened, newest, needed: 2, ..Proof::alone(StorageId(disk.into())) };
+        let proof =
+            Proof { opened, newest, founders: Some(nodes.clone()), ..Proof::alone(StorageId(disk.into())) };
         Peers::new(NodeId(me), Boot(boot), 0, 1, TIMEOUT, &nodes, proof)
     }
 

@@ -693,12 +693,13 @@ impl World {
 
     /// Who decides an instance: what the values before it say.
     fn members_of(&self, instance: u64) -> Members {
-        let changed = self.chosen.range(..instance).rev();
-        let mut lists = changed.filter_map(|(at, value)| Some((*at, as_members(value)?)));
-        match lists.next() {
-            Some((at, list)) => Members::since(InstanceId(at), list),
-            None => Members::new((1..=self.setup.nodes).map(founder).collect()),
+        let mut members = Members::new((1..=self.setup.nodes).map(founder).collect());
+        for (at, value) in self.chosen.range(..instance) {
+            if let Some(new) = as_members(value).filter(|new| new.follows(members.changed_at())) {
+                members = Members::since(InstanceId(*at), new.list);
+            }
         }
+        members
     }
 
     /// Whether a majority has had `value` at one ballot on its disks.

@@ -37,8 +37,8 @@ pub fn value(bytes: &Bytes) -> String {
     match Value::decode(bytes.clone()) {
         Ok(Value::Noop) => "no-op".into(),
         Ok(Value::Lead(node)) => format!("lead({node})"),
-        Ok(Value::Members(list)) => {
-            let disks = list.iter().map(|m| match m.storage.0 - u128::from(m.node.0) {
+        Ok(Value::Members(new)) => {
+            let disks = new.list.iter().map(|m| match m.storage.0 - u128::from(m.node.0) {
                 0 => m.node.to_string(),
                 later => format!("{}{}", m.node, "'".repeat(later as usize / 100)),
             });

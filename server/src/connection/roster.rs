@@ -6,6 +6,8 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use groups::ids::{Boot, NodeId};
+use groups::kv::roll::MAX_ROLL;
 use groups::kv::{Command, Outcome};
 
 use super::plan::refusal_reply;
@@ -34,7 +36,18 @@ pub async fn answer(action: RosterAction, dry_run: bool, worker: &Rc<Worker>) ->
     if dry_run {
         return reply(worker, &now, &next, false);
     }
-    let command = Command::SetRoll { expect: now.version(), bytes: next.encode() };
+    if let Err(why) = may_follow(worker, &now, &next).await {
+        return why.into();
+    }
+    let bytes = next.encode();
+    if bytes.len() > MAX_ROLL {
+        return ErrorReply::err(format!(
+            "the list of nodes would take {} bytes, at most {MAX_ROLL} are kept; nothing was changed",
+            bytes.len()
+        ))
+        .into();
+    }
+    let command = Command::SetRoll { expect: now.version(), bytes };
     match worker.write(KEEPER, &command).await {
         Ok(Outcome::Revision(version)) => {
             let begun = Instant::now();
@@ -53,6 +66,34 @@ pub async fn answer(action: RosterAction, dry_run: bool, worker: &Rc<Worker>) ->
             ErrorReply::err(format!("the first group gave an answer that makes no sense here: {other:?}")).into()
         }
         Err(refusal) => refusal_reply(KEEPER, refusal, false, false).into(),
+    }
+}
+
+/// Whether the cluster is ready for the change. One node at a time: a node that was added and has never
+/// been heard of counts among those that a new one asks for their memory of it. And nobody is taken off
+/// whom a group still has for a member.
+async fn may_follow(worker: &Rc<Worker>, now: &Roster, next: &Roster) -> Result<(), ErrorReply> {
+    let shared = worker.shared();
+    let unheard = |id: &NodeId| {
+        *id != shared.node && !shared.layout.nodes().contains(id) && worker.boot_of(*id) == Boot(0)
+    };
+    let grows = next.nodes().len() > now.nodes().len();
+    if let Some(first) = now.ids().iter().find(|id| grows && unheard(id)) {
+        return Err(ErrorReply::err(format!(
+            "node {first} was added and has not been heard of yet: start it first, or take it off. Nothing was changed. \
+             Run: pelago admin member list"
+        )));
+    }
+    let gone: Vec<NodeId> = now.ids().into_iter().filter(|id| next.node(*id).is_none()).collect();
+    let reports = worker.report().await;
+    let mut groups = reports.iter().flat_map(|r| &r.groups).filter(|g| !g.parted);
+    match groups.find(|g| g.members.iter().any(|m| gone.contains(m))) {
+        None => Ok(()),
+        Some(group) => Err(ErrorReply::err(format!(
+            "group {} still has that node for a member: it is taken off once every group has moved. Nothing was changed. \
+             Run: pelago admin member remove",
+            group.group
+        ))),
     }
 }
 
@@ -85,7 +126,7 @@ fn reply(worker: &Rc<Worker>, now: &Roster, next: &Roster, applied: bool) -> Rep
             admin_addr: node.admin_addr,
         }
     };
-    let ids = |nodes: Vec<groups::ids::NodeId>| nodes.into_iter().map(|id| id.0).collect();
+    let ids = |nodes: Vec<NodeId>| nodes.into_iter().map(|id| id.0).collect();
     let status = RosterStatus {
         version: next.version(),
         applied,

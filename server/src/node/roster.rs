@@ -56,6 +56,8 @@ pub struct RosterNode {
     pub id: NodeId,
     /// What it is for the cluster.
     pub state: NodeState,
+    /// The version of the roster that brought it; 0 for a founder.
+    pub since: u64,
     /// Where the other nodes reach it, `host:port`.
     pub peer_addr: String,
     /// Where clients reach it.

@@ -231,7 +231,8 @@ impl Shard {
     /// Takes in a roster that somebody tells of, if it is newer.
     fn hear_roster(&mut self, roster: Roster) {
         let newest = self.heard.as_ref().unwrap_or(&self.roster).version();
-        if self.shard == 0 && roster.version() > newest && roster.groups() == self.roster.groups() {
+        let likely = roster.version() <= newest.saturating_add(MAX_STEP);
+        if self.shard == 0 && roster.version() > newest && likely && roster.groups() == self.roster.groups() {
             self.heard = Some(Arc::new(roster));
         }
     }
@@ -580,6 +581,10 @@ impl Shard {
         }
     }
 }
+
+/// No cluster changes its nodes so often while one of them is away: a number further on is damage, and
+/// would silence every change that follows.
+const MAX_STEP: u64 = 1 << 32;
 
 /// A peer is told of a newer roster no more often than this.
 const TELL_AGAIN: Duration = Duration::from_millis(500);

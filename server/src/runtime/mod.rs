@@ -148,6 +148,10 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     Ok(())
 }
 
+/// What nodes say to each other, by number. 2: heartbeats tell the version of the list of nodes, values
+/// change members by a basis, replicas part.
+const PROTOCOL: u16 = 2;
+
 /// One life of a node. Returns why it begins another one, or nothing when it was told to end.
 fn live(
     config: &Config,
@@ -210,8 +214,8 @@ fn live(
         node,
         storage: manifest.storage,
         boot: manifest.boot,
-        protocol_min: 1,
-        protocol_max: 1,
+        protocol_min: PROTOCOL,
+        protocol_max: PROTOCOL,
     };
     let peer_addr = resolve(&entry.peer_addr).map_err(|source| ServeError::Clients {
         address: entry.peer_addr.to_string(),
@@ -539,9 +543,8 @@ fn proof(
     if shared.config.storage.durability == Durability::None {
         return Proof { memory, ..Proof::alone(manifest.storage) };
     }
-    // As many as must tell a new disk of its cluster: one of them has heard of either.
-    let needed = shared.roster.current().nodes().len() / 2 + 1;
-    Proof { storage: manifest.storage, opened, newest, needed, memory }
+    let founders = Some(shared.layout.nodes().to_vec());
+    Proof { storage: manifest.storage, opened, newest, founders, memory }
 }
 
 /// How long a leader counts on a lease of `lease`: both clocks may be off by the drift.

@@ -134,8 +134,8 @@ fn set_peers(net: &NetHandle, peers: BTreeMap<NodeId, String>) {
     }
 }
 
-/// Where the nodes are: as the configuration says of those that it lists, which an operator may have
-/// changed since. Before the first change of the roster whatever is listed is dialled, so that a
+/// Where the nodes are: founders as the configuration says, which an operator may have changed since; who
+/// was added later as it was said then. Before the first change of the roster whatever is listed is dialled, so that a
 /// founder that has lost its roster finds somebody.
 #[must_use]
 pub fn addresses(config: &Config, roster: &Roster) -> BTreeMap<NodeId, String> {
@@ -146,17 +146,18 @@ pub fn addresses(config: &Config, roster: &Roster) -> BTreeMap<NodeId, String> {
         .map(|n| (n.id, n.peer_addr.clone()))
         .collect();
     for listed in &config.nodes {
-        if roster.version() == 0 || roster.node(listed.id).is_some() {
+        let founder = roster.node(listed.id).is_some_and(|n| n.since == 0);
+        if roster.version() == 0 || founder {
             peers.insert(listed.id, listed.peer_addr.to_string());
         }
     }
     peers
 }
 
-/// The nodes of the roster, with the addresses that the configuration has for them.
+/// The nodes of the roster, founders with the addresses that the configuration has for them.
 #[must_use]
 pub fn located(config: &Config, roster: &Roster) -> Vec<RosterNode> {
-    let located = |node: &RosterNode| match config.node(node.id) {
+    let located = |node: &RosterNode| match config.node(node.id).filter(|_| node.since == 0) {
         Some(listed) => RosterNode { state: node.state, ..entry(listed) },
         None => node.clone(),
     };
@@ -168,7 +169,7 @@ pub fn located(config: &Config, roster: &Roster) -> Vec<RosterNode> {
 pub fn entry_of(node: NewNode) -> RosterNode {
     let NewNode { id, peer_addr, client_addr, admin_addr } = node;
     let [peer_addr, client_addr, admin_addr] = [peer_addr, client_addr, admin_addr].map(|a| a.to_string());
-    RosterNode { id, state: NodeState::Serving, peer_addr, client_addr, admin_addr }
+    RosterNode { id, state: NodeState::Serving, since: 0, peer_addr, client_addr, admin_addr }
 }
 
 /// A node as the configuration lists it.
@@ -177,6 +178,7 @@ pub fn entry(node: &Node) -> RosterNode {
     RosterNode {
         id: node.id,
         state: NodeState::Serving,
+        since: 0,
         peer_addr: node.peer_addr.to_string(),
         client_addr: node.client_addr.to_string(),
         admin_addr: node.admin_addr.to_string(),
@@ -192,6 +194,7 @@ pub fn born(config: &Config, founding: &Founding) -> Roster {
         None => RosterNode {
             id,
             state: NodeState::Serving,
+            since: 0,
             peer_addr: String::new(),
             client_addr: String::new(),
             admin_addr: String::new(),

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crossbeam_channel::Sender;
 use groups::host::MirrorWord;
-use groups::ids::{GroupId, NodeId};
+use groups::ids::{Boot, GroupId, NodeId};
 use groups::kv::{Command, Outcome};
 use groups::mirrored::Demand;
 use groups::paxos::{LogFound, LogRead};
@@ -168,6 +168,12 @@ impl Worker {
         for post in &self.posts {
             post.mail.push(Letter::Unwatch(connection, watch));
         }
+    }
+
+    /// The newest life of a node that is remembered here; 0 for none.
+    #[must_use]
+    pub fn boot_of(&self, node: NodeId) -> Boot {
+        self.memory.boot_of(node)
     }
 
     /// Has a write of this node's own executed.

@@ -19,10 +19,12 @@ pub struct MembersFollow {
 }
 
 impl Judge for MembersFollow {
-    fn sent(&mut self, sent: &Sent<'_>, _ledger: &Ledger) -> Verdict {
+    fn sent(&mut self, sent: &Sent<'_>, ledger: &Ledger) -> Verdict {
         let Message::Accept(m) = sent.message else { return Ok(()) };
         let key = (sent.group, m.ballot);
-        if as_members(&m.value).is_some() {
+        // Members of an instance that is not chosen yet are made by nothing that counts elsewhere.
+        let members = ledger.group(sent.group).members_of(m.instance);
+        if as_members(&m.value).is_some_and(|new| new.follows(members.changed_at())) {
             self.changes.insert(key, m.instance);
         }
         match self.changes.get(&key) {

@@ -168,7 +168,7 @@ fn shown_value(bytes: &Bytes) -> String {
     match Value::decode(bytes.clone()) {
         Ok(Value::Noop) => "no-op".to_owned(),
         Ok(Value::Lead(node)) => format!("lead node={node}"),
-        Ok(Value::Members(list)) => shown_members(&list),
+        Ok(Value::Members(new)) => shown_members(&new.list),
         Ok(Value::Check(None)) => "check".to_owned(),
         Ok(Value::Check(Some(Verdict::Agreed(point)))) => {
             format!("check agreed={} state={}", point.instance, point.sum)

@@ -1,7 +1,7 @@
 //! The roster's bytes, as they stand in the first group's log, in frames and in a node's file:
 //!
 //! ```text
-//! 01 nodes:u32 { id:u32 state:u8 3 × (length:u16 text) }*  groups:u32 { members:u8 { node:u32 }* }*
+//! 01 nodes:u32 { id:u32 state:u8 since:u64 3 × (length:u16 text) }*  groups:u32 { members:u8 { node:u32 }* }*
 //! ```
 //! All numbers little-endian. The version stands beside them.
 
@@ -43,6 +43,7 @@ impl Roster {
         for node in &self.nodes {
             out.put_u32_le(node.id.0);
             out.put_u8(node.state.number());
+            out.put_u64_le(node.since);
             for address in [&node.peer_addr, &node.client_addr, &node.admin_addr] {
                 out.put_u16_le(address.len() as u16);
                 out.put_slice(address.as_bytes());
@@ -71,9 +72,10 @@ impl Roster {
         for _ in 0..count {
             let id = NodeId(bytes.try_get_u32_le().ok()?);
             let state = NodeState::from_number(bytes.try_get_u8().ok()?)?;
+            let since = bytes.try_get_u64_le().ok()?;
             let (peer_addr, client_addr, admin_addr) =
                 (address(&mut bytes)?, address(&mut bytes)?, address(&mut bytes)?);
-            nodes.push(RosterNode { id, state, peer_addr, client_addr, admin_addr });
+            nodes.push(RosterNode { id, state, since, peer_addr, client_addr, admin_addr });
         }
         let ascending = nodes.is_sorted_by(|a, b| a.id < b.id) && nodes[0].id != NodeId(0);
         let groups = bytes.try_get_u32_le().ok()?;

@@ -180,7 +180,8 @@ impl Roster {
         }
         let mut next = self.next();
         let at = next.nodes.partition_point(|n| n.id < node.id);
-        next.nodes.insert(at, node);
+        let since = next.version;
+        next.nodes.insert(at, RosterNode { since, ..node });
         Ok(next)
     }
 
@@ -295,6 +296,7 @@ pub(in crate::node) mod tests {
         RosterNode {
             id: NodeId(id),
             state: NodeState::Serving,
+            since: 0,
             peer_addr: address(1),
             client_addr: address(2),
             admin_addr: address(3),
