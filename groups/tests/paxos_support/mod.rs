@@ -650,7 +650,8 @@ impl World {
     fn check_prefix(&mut self, id: u32, before: u64) {
         let mark = self.replica(id).mark();
         self.node(id).seen.mark = mark;
-        if self.replica(id).has_parted() {
+        let group = self.host(id).group(GROUP).expect("a seat");
+        if group.replica.has_parted() || group.is_rebuilding() {
             // It holds nothing any more and was told how far the others are.
             assert_eq!(
                 self.chains[&mark.instance.0], mark.chain,

@@ -24,7 +24,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 mod txn;
-mod watch;
+pub(crate) mod watch;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

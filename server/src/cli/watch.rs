@@ -90,7 +90,7 @@ fn ended(why: &str, token: Option<&str>) -> Failure {
 }
 
 /// The position from which a watch begins.
-fn confirmed(reply: Reply, token: Option<&str>) -> Result<String, Failure> {
+pub(crate) fn confirmed(reply: Reply, token: Option<&str>) -> Result<String, Failure> {
     match reply {
         Reply::Error(error) => Err(ended(&error.to_string(), token)),
         Reply::Array(items) => match items.last() {
@@ -105,7 +105,7 @@ fn confirmed(reply: Reply, token: Option<&str>) -> Result<String, Failure> {
 
 /// One thing that a watch says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(crate) enum Told {
     Event(Event),
     Position(String),
     End(String),
@@ -113,17 +113,17 @@ pub(super) enum Told {
 
 /// A change.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Event {
+pub(crate) struct Event {
     group: i64,
     revision: i64,
-    pub(super) key: Bytes,
+    pub(crate) key: Bytes,
     /// `None` where the key is gone.
-    pub(super) value: Option<Bytes>,
-    token: String,
+    pub(crate) value: Option<Bytes>,
+    pub(crate) token: String,
 }
 
 impl Told {
-    pub(super) fn of(reply: Reply) -> Option<Told> {
+    pub(crate) fn of(reply: Reply) -> Option<Told> {
         let text = |bytes: &Bytes| String::from_utf8_lossy(bytes).into_owned();
         let items = match reply {
             Reply::Error(error) => return Some(Told::End(error.to_string())),

@@ -1,6 +1,7 @@
 //! `pelago demo --check`: the claim of the system, tried out without a person.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Plan;
@@ -10,6 +11,7 @@ use super::interrupt::Interrupt;
 use super::ports::Ports;
 use super::waiting::{Step, Stop, all_led, until};
 use crate::cli::status::look;
+use crate::cli::watch::{Told, confirmed};
 use crate::cli::{Failure, print};
 use crate::client::overview::{Agreement, Overview};
 use crate::client::{Client, ClientError, Options};
@@ -26,6 +28,10 @@ const KEY: &str = "demo:check";
 const COUNT: &str = "{demo:check}:count";
 /// A key that does not stay.
 const SHORT: &str = "{demo:check}:short";
+/// A key whose changes are watched.
+const WATCHED: &str = "demo:watched";
+/// A number that is counted up while a node is exchanged.
+const LOAD: &str = "demo:load";
 /// Further keys, so that there is something to compare in many groups.
 const KEYS: usize = 100;
 
@@ -66,7 +72,13 @@ pub fn check(plan: &Plan) -> Result<(), Failure> {
         directory.path.display()
     ))?;
     let mut cluster = Cluster::start(&directory)?;
-    let outcome = Check { cluster: &mut cluster, interrupt: &interrupt, step: started }.run();
+    // A directory that somebody keeps goes on with the nodes that its configuration lists.
+    let exchanges = plan.data.is_none();
+    let mut check = Check { cluster: &mut cluster, interrupt: &interrupt, step: started };
+    let outcome = check.run().and_then(|dead| match exchanges {
+        true => check.exchange(dead, &directory),
+        false => Ok(()),
+    });
     let endings = cluster.stop(Some(&interrupt));
     let failed = match outcome {
         Ok(()) => endings.first().cloned(),
@@ -98,7 +110,8 @@ struct Check<'a, 'b> {
 }
 
 impl Check<'_, '_> {
-    fn run(&mut self) -> Result<(), Stop> {
+    /// Returns the node that was killed and restarted.
+    fn run(&mut self) -> Result<u32, Stop> {
         let nodes = self.cluster.ids().len();
         let led =
             until("all leaders", self.cluster, self.interrupt, START, |overview| all_led(overview, nodes))?;
@@ -143,7 +156,93 @@ impl Check<'_, '_> {
         self.done(&format!("restarted node {leader}; {equal}"))?;
         self.expect(leader, KEY, "2")?;
         self.expect_extras(leader)?;
-        self.done(&format!("get all {} keys through node {leader}: as written", KEYS + 1))
+        self.done(&format!("get all {} keys through node {leader}: as written", KEYS + 1))?;
+        Ok(leader)
+    }
+
+    /// A watch that ends with its connection goes on at another node, and misses nothing.
+    fn watch(&mut self, one: u32, other: u32) -> Result<(), Stop> {
+        let mut position = None;
+        for (node, writer, value) in [(one, other, "1"), (other, one, "3")] {
+            if position.is_some() {
+                // While nobody listens.
+                self.put(writer, WATCHED, "2")?;
+            }
+            let begun = self.client(node).and_then(|mut client| {
+                let mut words = vec![&b"SUBSCRIBEKV"[..], WATCHED.as_bytes()];
+                if let Some(from) = &position {
+                    words.extend([&b"FROM"[..], String::as_bytes(from)]);
+                }
+                client.call(&words).map(|reply| (client, reply))
+            });
+            let (mut client, reply) = begun.map_err(|error| self.failed(node, &error.to_string()))?;
+            confirmed(reply, None).map_err(|failure| self.failed(node, &failure.message))?;
+            self.put(writer, WATCHED, value)?;
+            let wanted: &[&str] = if position.is_some() { &["2", "3"] } else { &["1"] };
+            for value in wanted {
+                position = Some(self.told(node, &mut client, value)?);
+            }
+        }
+        self.done(&format!(
+            "watch {WATCHED}: told of 1 by node {one}, then of 2 and 3 by node {other}, where it went on"
+        ))
+    }
+
+    /// Waits for the next change that a watch tells of, and returns the position behind it.
+    fn told(&mut self, node: u32, client: &mut Client, wanted: &str) -> Result<String, Stop> {
+        let end = Instant::now() + AFTER_KILL;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match client.listen(left).map(Told::of) {
+                Ok(Some(Told::Position(_))) => {}
+                Ok(Some(Told::Event(event))) if event.value.as_deref() == Some(wanted.as_bytes()) => {
+                    return Ok(event.token);
+                }
+                other => {
+                    return Err(self.failed(node, &format!("a watch waits for {wanted} and gets {other:?}")));
+                }
+            }
+        }
+    }
+
+    /// Another node takes the places of a dead one, while somebody writes.
+    fn exchange(&mut self, dead: u32, directory: &Directory) -> Result<(), Stop> {
+        let failed = |failure: Failure| Stop::Failed(failure.message);
+        let (one, _) = self.two_nodes(Some(dead))?;
+        let (config, new) = directory.one_more().map_err(failed)?;
+        self.cluster.kill(dead).map_err(failed)?;
+        self.cluster.join(config, new.id.0, new.client_addr.to_string()).map_err(failed)?;
+        let end = AtomicBool::new(false);
+        let (written, said) = std::thread::scope(|scope| {
+            let client = self.client(one);
+            let load = scope.spawn(|| write_until(&end, client));
+            let (old, id) = (dead.to_string(), new.id.to_string());
+            let (peer, clients, admin) =
+                (new.peer_addr.to_string(), new.client_addr.to_string(), new.admin_addr.to_string());
+            let address = self.cluster.address(one);
+            let places = ["--peer-addr", &peer, "--client-addr", &clients, "--admin-addr", &admin];
+            let words =
+                [&["admin", "member", "replace", &old, &id][..], &places, &["--addr", &address]].concat();
+            let said = self.cluster.run(&words);
+            end.store(true, Ordering::Relaxed);
+            (load.join().unwrap_or(0), said)
+        });
+        match said.map_err(failed)? {
+            (true, _) => {}
+            (false, said) => return Err(self.failed(one, &said)),
+        }
+        let node = new.id.0;
+        let seen = self.get(node, LOAD)?;
+        let seen = seen.and_then(|text| String::from_utf8_lossy(&text).parse().ok()).unwrap_or(0);
+        if written == 0 || seen < written {
+            let why = format!("{written} writes were acknowledged meanwhile, and the number reads {seen}");
+            return Err(self.failed(node, &why));
+        }
+        self.expect(node, KEY, "2")?;
+        self.expect_extras(node)?;
+        self.done(&format!(
+            "killed node {dead}; node {node} took its places while {written} writes were acknowledged, and has everything"
+        ))
     }
 
     /// What more there is than putting and getting: conditions, transactions, lives, reads on a lease.
@@ -185,7 +284,8 @@ impl Check<'_, '_> {
         if after <= before {
             return Err(self.failed(one, "no get was answered on the leader's lease"));
         }
-        self.done(&format!("get {KEY}: answered by the leader on its lease, without asking anybody"))
+        self.done(&format!("get {KEY}: answered by the leader on its lease, without asking anybody"))?;
+        self.watch(one, other)
     }
 
     /// Gets of the key's group that were answered on a lease.
@@ -298,6 +398,19 @@ impl Check<'_, '_> {
         };
         Stop::Failed(format!("node {node}: {why}\n{words}"))
     }
+}
+
+/// Counts a number up until told to end. Returns how often that was acknowledged.
+fn write_until(end: &AtomicBool, client: Result<Client, ClientError>) -> u64 {
+    let Ok(mut client) = client else { return 0 };
+    let mut written = 0;
+    while !end.load(Ordering::Relaxed) {
+        // What is refused or in doubt is not counted.
+        if let Ok(Reply::Integer(_)) = client.call(&[b"INCR", LOAD.as_bytes()]) {
+            written += 1;
+        }
+    }
+    written
 }
 
 fn extra(n: usize) -> String {

@@ -32,6 +32,7 @@ pub struct Cluster<'a> {
 struct Process {
     node: u32,
     address: String,
+    config: PathBuf,
     child: Option<Child>,
     /// Length of the log file when this process was started.
     log_start: u64,
@@ -57,6 +58,7 @@ impl<'a> Cluster<'a> {
         let nodes = directory.config.nodes.iter().map(|node| Process {
             node: node.id.0,
             address: node.client_addr.to_string(),
+            config: directory.config_file(),
             child: None,
             log_start: 0,
         });
@@ -65,6 +67,28 @@ impl<'a> Cluster<'a> {
             cluster.start_node(node)?;
         }
         Ok(cluster)
+    }
+
+    /// Starts a node that the directory's configuration does not list, with one that does.
+    ///
+    /// # Errors
+    /// When the process cannot be started.
+    pub fn join(&mut self, config: PathBuf, node: u32, address: String) -> Result<(), Failure> {
+        self.nodes.push(Process { node, address, config, child: None, log_start: 0 });
+        self.start_node(node)
+    }
+
+    /// Runs the program itself with these words, and returns whether it went well and what it said.
+    ///
+    /// # Errors
+    /// When it cannot be run.
+    pub fn run(&self, words: &[&str]) -> Result<(bool, String), Failure> {
+        let output =
+            Command::new(&self.program).args(words).stdin(Stdio::null()).output().map_err(|error| {
+                Failure::error(format!("could not run {}: {error}", self.program.display()))
+            })?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok((output.status.success(), String::from_utf8_lossy(&said).trim_end().to_owned()))
     }
 
     /// Starts one node that is not running.
@@ -76,10 +100,11 @@ impl<'a> Cluster<'a> {
         let file = self.directory.log_file(node);
         let log = OpenOptions::new().create(true).append(true).open(&file).map_err(fail)?;
         let log_start = log.metadata().map_err(fail)?.len();
+        let config = self.process(node)?.config.clone();
         let child = Command::new(&self.program)
             .arg("serve")
             .arg("--config")
-            .arg(self.directory.config_file())
+            .arg(config)
             .arg("--node")
             .arg(node.to_string())
             .arg("--exit-with-stdin")

@@ -17,11 +17,13 @@ use super::Plan;
 use super::ports::{self, Ports, USUAL};
 use super::recipe::Recipe;
 use crate::cli::Failure;
-use crate::config::{Address, Config};
+use crate::config::{Address, Config, Node};
 
 /// The file that marks a directory as a demo's.
 const MARKER: &str = ".pelago-demo";
 const CONFIG: &str = "config.toml";
+/// The same with one node more, which joins later.
+const MORE: &str = "config-more.toml";
 
 /// A demo's directory, held against other demos as long as this lives.
 #[derive(Debug)]
@@ -71,6 +73,23 @@ impl Directory {
     #[must_use]
     pub fn config_file(&self) -> PathBuf {
         self.path.join(CONFIG)
+    }
+
+    /// Writes a configuration with one node more, and returns where, and that node.
+    ///
+    /// # Errors
+    /// When there is no room for it, or the file system fails.
+    pub fn one_more(&self) -> Result<(PathBuf, Node), Failure> {
+        let nodes = self.config.nodes.len() as u32;
+        let first = self.config.nodes.first().map_or(0, |node| node.client_addr.port());
+        let ports = Ports { base: first.saturating_sub(1) };
+        let recipe = Recipe { nodes: nodes + 1, groups: self.config.cluster.groups };
+        let text = recipe.text(&self.path, ports).map_err(Failure::error)?;
+        let file = self.path.join(MORE);
+        replace(&file, &text).map_err(|error| broken(&file, "write", &error))?;
+        let config = Config::parse(&text, MORE, &[]).map_err(|errors| Failure::error(errors.to_string()))?;
+        let node = config.nodes.last().cloned();
+        node.map(|node| (file, node)).ok_or_else(|| Failure::error("a configuration without nodes"))
     }
 
     /// What a node says on stderr.
@@ -134,7 +153,7 @@ fn clear(path: &Path) -> io::Result<()> {
         let of_a_node = node.is_some_and(|id| id.parse::<u32>().is_ok());
         if of_a_node && is_dir {
             fs::remove_dir_all(entry.path())?;
-        } else if (of_a_node || name == CONFIG) && !is_dir {
+        } else if (of_a_node || name == CONFIG || name == MORE) && !is_dir {
             fs::remove_file(entry.path())?;
         }
     }

@@ -93,7 +93,9 @@ pub struct RosterParts {
 /// Keeps the newest roster, until every [`RosterHandle`] but its own is gone.
 pub fn run(parts: RosterParts) {
     let RosterParts { newer, handle, cluster, disk, net, posts, config } = parts;
-    let RosterHandle { current, node, off, .. } = handle;
+    let RosterHandle { current, newer: own, node, off, .. } = handle;
+    // Else the end would never come.
+    drop(own);
     let mut lingering = false;
     loop {
         let roster =
