@@ -322,7 +322,8 @@ impl std::fmt::Display for Waiting {
             Waiting::For(nodes) => write!(
                 f,
                 "a new cluster is born once every configured node is present; waiting for {}. \
-                 Start them, or check peer_addr in config.toml",
+                 Start them, or check peer_addr in config.toml. Does the cluster exist already? Then add this node: \
+                 pelago admin member add",
                 list(nodes)
             ),
             Waiting::Votes(nodes) => {

@@ -18,11 +18,12 @@ impl Judge for Parted {
             return Ok(());
         }
         let change = members.changed_at();
-        let has_all = |storage| {
-            ledger
-                .shadows()
-                .filter(|(member, _)| *member == storage)
-                .any(|(_, shadow)| (1..=change.0).map(InstanceId).all(|instance| shadow.holds(instance)))
+        let has_all = |acceptor| {
+            ledger.shadows().filter(|(member, _)| *member == acceptor).any(|(_, shadow)| {
+                // And the disk says that the change is chosen: a restart knows who decides behind it.
+                let known = shadow.marked.max(shadow.recovered).max(shadow.anchored);
+                known >= change && (1..=change.0).map(InstanceId).all(|instance| shadow.holds(instance))
+            })
         };
         let holders = members.list().iter().filter(|m| has_all(**m)).count();
         if anchor.instance < change || holders >= members.majority() {

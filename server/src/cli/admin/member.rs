@@ -24,10 +24,10 @@ pub enum Member {
     List(List),
     /// Add a node: it takes its share of the groups
     #[command(after_help = "\
-Then start the node with a config.toml that lists it and the others, and an empty data directory;
-or start it first: it waits. Exit codes: 0 every group has followed, 1 not all of them yet, 2 refused.
+Start it before or after, with an empty directory and a config.toml that lists it and the others.
+Exit codes: 0 every group has followed, 1 not all of them yet, 2 refused.
 
-Example: pelago admin member add 4 --peer-addr 10.0.0.4:7101 --client-addr 10.0.0.4:7001 --addr 10.0.0.1:7001")]
+Example: pelago admin member add 4 --peer-addr h4:7101 --client-addr h4:7001 --addr h1:7001")]
     Add(Add),
     /// Take a node off: its groups move to the others first
     #[command(after_help = "\
@@ -38,7 +38,7 @@ Example: pelago admin member remove 3 --addr 10.0.0.1:7001")]
     Remove(Remove),
     /// Put a new node in the place of another, which is taken off
     #[command(after_help = "\
-Example: pelago admin member replace 3 5 --peer-addr 10.0.0.5:7101 --client-addr 10.0.0.5:7001 --addr 10.0.0.1:7001")]
+Example: pelago admin member replace 3 5 --peer-addr h5:7101 --client-addr h5:7001 --addr h1:7001")]
     Replace(Replace),
 }
 
@@ -83,7 +83,7 @@ struct Place {
     #[arg(long, value_name = "HOST:PORT")]
     client_addr: String,
 
-    /// Where its administration listens [default: the peer's host, and the peer's port + 100]
+    /// Where its administration listens [default: peer's port + 100]
     #[arg(long, value_name = "HOST:PORT")]
     admin_addr: Option<String>,
 }

@@ -35,9 +35,9 @@ pub struct AdminCommand {
 enum Action {
     Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Verify),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: pelago admin member list --addr 127.0.0.1:7001")]
     Member(member::Member),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example: pelago admin leader move 5 2 --addr 127.0.0.1:7001")]
     Leader(leader::Leader),
     /// Move all leaderships off a node, and keep them off
     Drain(leader::Drain),
