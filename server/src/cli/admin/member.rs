@@ -76,15 +76,15 @@ pub struct Change {
 #[derive(Debug, Args)]
 struct Place {
     /// Where the other nodes reach it
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "ADDR")]
     peer_addr: String,
 
     /// Where clients reach it
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "ADDR")]
     client_addr: String,
 
     /// Where its administration listens [default: peer's port + 100]
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "ADDR")]
     admin_addr: Option<String>,
 }
 
