@@ -207,7 +207,8 @@ impl Peers {
     fn needed(&self) -> usize {
         let Some(founders) = &self.founders else { return 1 };
         let counts = |p: &&Peer| founders.contains(&p.node) || p.memory.is_some();
-        (1 + self.peers.iter().filter(counts).count()) / 2 + 1
+        let nodes = 1 + self.peers.iter().filter(counts).count();
+        nodes / 2 + 1
     }
 
     /// Whether enough peers have found nothing wrong with this disk.
