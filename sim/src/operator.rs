@@ -49,8 +49,9 @@ impl fmt::Display for Step {
     }
 }
 
-/// The connection on which the operator speaks.
-pub const CONNECTION: u64 = u64::MAX;
+/// The connection on which the operator speaks: no client's, no observer's, and none that a node uses
+/// for its own questions.
+pub const CONNECTION: u64 = 1 << 56;
 
 fn id(node: Node) -> NodeId {
     NodeId(node as u32 + 1)
