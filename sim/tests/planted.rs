@@ -6,13 +6,25 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use groups::planted::{Bug, plant};
 use sim::world::{Plan, World};
 
 /// A bug that this many seeds do not show is not found.
 const SEEDS: u64 = 5_000;
+
+/// Bugs that few seeds show, and one that did when it was last hunted: looked at first, so that the gate
+/// does not go through thousands of others each time. Should it show the bug no more, all are gone through.
+const RARE: &[(Bug, u64)] = &[
+    (Bug::ReadWithoutBarrier, 2866),
+    (Bug::LeaseOutlivesPromise, 2121),
+    (Bug::LeaseOfOne, 2866),
+    (Bug::LeaseYieldsToLeaders, 817),
+    (Bug::LeaseConsentOfAnother, 817),
+    (Bug::PartsTooEarly, 658),
+    (Bug::BirthVotesAgain, 453),
+];
 
 /// The first of the seeds that fails with the bug planted, and how.
 fn hunt(bug: Bug) -> Option<(u64, String)> {
@@ -21,7 +33,8 @@ fn hunt(bug: Bug) -> Option<(u64, String)> {
 
 fn hunt_in(bug: Bug, world: fn(Plan) -> World) -> Option<(u64, String)> {
     plant(Some(bug));
-    let found = (1..=SEEDS).find_map(|seed| {
+    let first = RARE.iter().find(|(rare, _)| *rare == bug).map(|(_, seed)| *seed);
+    let found = first.into_iter().chain(1..=SEEDS).find_map(|seed| {
         let run = catch_unwind(AssertUnwindSafe(|| world(Plan::from_seed(seed)).run()));
         match run {
             Ok(Ok(_)) => None,
@@ -50,17 +63,13 @@ fn every_planted_bug_is_found() {
     assert!(!bugs.is_empty(), "no planted bug is called {wanted:?}");
     let next = AtomicUsize::new(0);
     let survivors = Mutex::new(Vec::new());
-    let seeds = AtomicU64::new(0);
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..cores {
             scope.spawn(|| {
                 while let Some(&bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     match hunt(bug) {
-                        Some((seed, how)) => {
-                            seeds.fetch_add(seed, Ordering::Relaxed);
-                            println!("{bug:?}: seed {seed}: {how}");
-                        }
+                        Some((seed, how)) => println!("{bug:?}: seed {seed}: {how}"),
                         None => {
                             println!("{bug:?}: NOT FOUND in {SEEDS} seeds");
                             survivors.lock().expect("no thread panics with it").push(bug);
@@ -72,7 +81,7 @@ fn every_planted_bug_is_found() {
     });
     let _ = std::panic::take_hook();
     let survivors = survivors.into_inner().expect("no thread panics with it");
-    println!("{} bugs, {} found, {} seeds", bugs.len(), bugs.len() - survivors.len(), seeds.into_inner());
+    println!("{} bugs, {} found", bugs.len(), bugs.len() - survivors.len());
     assert!(survivors.is_empty(), "not found: {survivors:?}");
 }
 

@@ -14,10 +14,16 @@ fn client(servers: &[&Fake]) -> Client {
     Client::connect(&addresses, options()).expect("a connection")
 }
 
-/// An address where nobody listens.
+/// Where nobody listens, and nobody will: the port is taken and not listened on. Once it was only let go
+/// again, and another test's server took it in that moment.
 fn nobody() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("an address").to_string()
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    socket.bind(&any.into()).expect("a port");
+    let address = socket.local_addr().ok().and_then(|a| a.as_socket()).expect("its address");
+    // Held until the process ends.
+    std::mem::forget(socket);
+    address.to_string()
 }
 
 #[test]
