@@ -303,7 +303,7 @@ impl Group {
         let before = answers.len();
         self.replica.turn(now, ready);
         if self.replica.has_parted() {
-            return self.stay_outside(ready, answers, orders);
+            return self.stay_outside(now, ready, answers, orders);
         }
         self.apply(answers);
         self.clock.follow(&self.replica, &self.state, now);
@@ -324,13 +324,14 @@ impl Group {
     /// disk has promised, and who the members were.
     fn stay_outside(
         &mut self,
+        now: Time,
         ready: &mut Ready,
         answers: &mut Vec<Answer>,
         orders: &mut Vec<(GroupId, MirrorOrder)>,
     ) {
         if !self.outside {
             self.outside = true;
-            self.give_up_state();
+            self.give_up_state(now);
             (self.rebuilding, self.healed) = (None, None);
             orders.push((self.replica.group(), MirrorOrder::Cancel));
             orders.push((self.replica.group(), MirrorOrder::Discard));
@@ -341,11 +342,11 @@ impl Group {
         self.bounce(&Reply::NotLeader(None), answers);
     }
 
-    fn give_up_state(&mut self) {
+    fn give_up_state(&mut self, now: Time) {
         self.state = State::default();
         self.state.watch_changes();
         self.state.limit_history(self.limits.history_bytes);
-        self.checks = Checks::new(InstanceId::ZERO, Time::ZERO);
+        self.checks = Checks::new(InstanceId::ZERO, now);
         self.mirrored = self.mirrored.is_some().then(|| Mirrored::new(InstanceId::ZERO));
         (self.fetching, self.anchor_due) = (None, None);
     }
@@ -433,8 +434,7 @@ impl Group {
         let group = self.replica.group();
         tracing::error!(group = group.0, "the state here is given up and fetched from a peer: {halt}");
         self.healed = Some(halt);
-        self.give_up_state();
-        self.checks = Checks::new(InstanceId::ZERO, now);
+        self.give_up_state(now);
         self.rebuilding = Some(Rebuilding { least: self.replica.mark().instance, due: Time::ZERO });
         // What was folded before the memory went wrong is right, and may be the last there is: the
         // checkpoint that comes takes its place. A state that others call wrong is wrong there too.

@@ -39,9 +39,9 @@ pub struct HostConfig {
     /// How often nodes say that they are alive.
     pub heartbeat_interval: Duration,
     /// How replicas behave.
-    pub tuning: Tuning,
+    pub tuning: Arc<Tuning>,
     /// Limits of each group's queues.
-    pub limits: Limits,
+    pub limits: Arc<Limits>,
     /// Seeds the timeouts.
     pub seed: u64,
 }
@@ -97,8 +97,6 @@ struct Member {
 pub struct Host {
     config: HostConfig,
     peers: Peers,
-    tuning: Arc<Tuning>,
-    limits: Arc<Limits>,
     random: Random,
     members: Vec<Member>,
     /// Position in `members` by `group / shards`; `NONE` for groups that this node has no seat in.
@@ -168,8 +166,6 @@ impl Host {
             active: Vec::with_capacity(seats.len()),
             members: Vec::with_capacity(seats.len()),
             seats: vec![NONE; config.groups.div_ceil(config.shards) as usize],
-            tuning: Arc::new(config.tuning.clone()),
-            limits: Arc::new(config.limits.clone()),
             touched: Vec::new(),
             wakes: BTreeSet::new(),
             output: Output::default(),
@@ -187,9 +183,9 @@ impl Host {
         host
     }
 
-    /// The nodes of the cluster are these from now on, by the list of this version, and the members of each group shall be what
-    /// `preference` says, from the best placed leader to the worst. A group that is new to this node
-    /// begins with nothing, and learns; it was born with `founders`.
+    /// The nodes of the cluster are these from now on, by the list of this version, and the members of
+    /// each group shall be what `preference` says, from the best placed leader to the worst. A group that
+    /// is new to this node begins with nothing, and learns; it was born with `founders`.
     pub fn place(
         &mut self,
         version: u64,
@@ -223,7 +219,7 @@ impl Host {
         let index = self.members.len();
         self.seats[(seat.group.0 / shards) as usize] = index as u32;
         let voter = Voter { node: me, storage: self.config.proof.storage };
-        let (tuning, limits) = (Arc::clone(&self.tuning), Arc::clone(&self.limits));
+        let (tuning, limits) = (Arc::clone(&self.config.tuning), Arc::clone(&self.config.limits));
         let group = Group::new(seat, voter, boot, tuning, limits, now);
         self.members.push(Member { group, touched: false, active: true, wakes: None });
         self.active.push(index);

@@ -16,7 +16,7 @@ use groups::time::Time;
 use crate::node::birth::{Birth, Word};
 use crate::node::layout::Layout;
 use crate::node::manifest::{Founders, Manifest, Stage};
-use crate::node::roster::{NodeState, Roster, RosterNode};
+use crate::node::roster::{Roster, RosterNode};
 use crate::node::wire;
 use crate::protocol::{Args, Request, RequestLimits, RequestParser, fuzz_request};
 
@@ -192,14 +192,7 @@ fn word(input: &mut Input) -> Word {
     };
     let roster = matches!(stage, Stage::Born(..)).then(|| {
         let layout = Layout::new((1..=3).map(NodeId).collect(), 1, 3);
-        let node = |&id: &NodeId| RosterNode {
-            id,
-            state: NodeState::Serving,
-            since: 0,
-            peer_addr: format!("n{id}:1"),
-            client_addr: String::new(),
-            admin_addr: String::new(),
-        };
+        let node = |&id: &NodeId| RosterNode { peer_addr: format!("n{id}:1"), ..RosterNode::nowhere(id) };
         Arc::new(Roster::birth(&layout, layout.nodes().iter().map(node).collect()))
     });
     Word { fingerprint, terms: fingerprint, storage, stage, heard: Boot(0), roster }

@@ -25,13 +25,13 @@ use groups::time::Time;
 use netio::{Decoder, Frame, FrameBatch, NO_GROUP};
 use server::node::birth::{Birth, Word};
 use server::node::compaction::{CompactionLimits, Compactor};
-use server::node::layout::{Founding, Layout};
+use server::node::layout::Layout;
 use server::node::manifest::{Founders, Manifest, Stage};
 use server::node::memory;
 use server::node::mirror::{Closed, Loaded, MirrorEffect, NodeMirror, is_mirror_frame, load_group, stored};
 use server::node::open::{Refused, Role, open_log, open_manifest, seats};
 use server::node::requests::{Completion, Patience, Request};
-use server::node::roster::{self, NodeState, Roster, RosterNode};
+use server::node::roster::{self, Roster, RosterNode};
 use server::node::shard::{Effects, LogJob, Outbox, Shard, ShardConfig};
 use server::node::watch::{Pull, Pulled};
 use server::node::wire;
@@ -178,19 +178,6 @@ impl Clock {
 
 /// As in production: after so much idleness the log is sealed.
 const SEAL_AFTER: Duration = Duration::from_millis(200);
-
-/// A node as the simulator's operator lists it: nobody dials anybody here.
-#[must_use]
-pub fn roster_node(id: NodeId) -> RosterNode {
-    RosterNode {
-        id,
-        state: NodeState::Serving,
-        since: 0,
-        peer_addr: String::new(),
-        client_addr: String::new(),
-        admin_addr: String::new(),
-    }
-}
 
 /// One machine.
 pub struct Machine {
@@ -443,14 +430,6 @@ impl Machine {
         Word { fingerprint, terms: 1, storage, stage, heard: Boot(0), roster: None }
     }
 
-    /// The newest roster that its disk has, else the one of the birth.
-    fn known_roster(&self, cluster: ClusterId, founding: &Founding) -> Roster {
-        roster::load(&self.node_disk.clone(), cluster).unwrap_or_else(|| {
-            let nodes = founding.layout.nodes().iter().map(|id| roster_node(*id));
-            Roster::birth(&founding.layout, nodes.collect())
-        })
-    }
-
     /// The roster that it works by, while it runs.
     #[must_use]
     pub fn roster(&self) -> Option<&Arc<Roster>> {
@@ -551,7 +530,8 @@ impl Machine {
         let Some((cluster, founding)) = manifest.founding() else {
             return Err(Refused::Foreign("the cluster is not born yet".to_owned()));
         };
-        let roster = self.known_roster(cluster, &founding);
+        // Nobody dials anybody here.
+        let roster = roster::known(&self.node_disk.clone(), cluster, &founding.layout, RosterNode::nowhere);
         let mut loaded = Loaded::default();
         for group in stored(&store, &seats(self.node, &founding, &roster)) {
             loaded.add(group, load_group(&store, group));
@@ -681,8 +661,8 @@ impl Machine {
                 nodes,
                 groups: self.cluster.groups,
                 heartbeat_interval: Duration::from_millis(100),
-                tuning,
-                limits,
+                tuning: Arc::new(tuning),
+                limits: Arc::new(limits),
                 seed: self.random.next_u64(),
             },
             patience: Patience::default(),

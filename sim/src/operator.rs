@@ -11,10 +11,10 @@ use groups::ids::{GroupId, NodeId};
 use groups::kv::Command;
 use groups::random::Random;
 use server::node::requests::{Request, Token};
-use server::node::roster::{KEEPER, NodeState, Roster};
+use server::node::roster::{KEEPER, NodeState, Roster, RosterNode};
 
 use crate::fault::{Fault, Node};
-use crate::machine::{Cluster, roster_node};
+use crate::machine::Cluster;
 use crate::plan::Planned;
 
 /// One thing that the operator does.
@@ -71,11 +71,11 @@ fn change(
     }
     let staying = roster.nodes().iter().filter(|n| n.state != NodeState::Leaving).count();
     match *step {
-        Step::Add(node) => roster.add(roster_node(id(node)), replication),
+        Step::Add(node) => roster.add(RosterNode::nowhere(id(node)), replication),
         // With fewer than the groups want, one that dies would be one too many.
         Step::Remove(node) if staying > replication => roster.remove(id(node), replication),
         Step::Remove(_) => return None,
-        Step::Replace(old, new) => roster.replace(id(old), roster_node(id(new))),
+        Step::Replace(old, new) => roster.replace(id(old), RosterNode::nowhere(id(new))),
         Step::Drain(node, drained) => roster.drain(id(node), drained),
         Step::MoveLeader(group, node) => roster.move_leader(GroupId(group), id(node)),
     }

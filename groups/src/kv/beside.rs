@@ -1,6 +1,6 @@
 //! What a state has beside its items: the cluster's roll, the group's clock, the clients' requests,
-//! the fences and the session table, as one piece of bytes. The checkpoint formats carry it as they carried the session
-//! table alone, which it still is where there is nothing else.
+//! the fences and the session table, as one piece of bytes. The checkpoint formats carry it as they
+//! carried the session table alone, which it still is where there is nothing else.
 //!
 //! ```text
 //! 01 …                                            the session table, see `session.rs`
@@ -12,7 +12,7 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::put_sized;
+use super::command::{put_sized, take_sized};
 use super::fence::Fences;
 use super::once::Clients;
 use super::roll::Roll;
@@ -81,11 +81,6 @@ pub fn decode(mut bytes: Bytes) -> Option<Beside> {
     }
     beside.sessions = Sessions::decode(bytes)?;
     Some(beside)
-}
-
-fn take_sized(bytes: &mut Bytes) -> Option<Bytes> {
-    let length = bytes.try_get_u32_le().ok()? as usize;
-    (length <= bytes.len()).then(|| bytes.split_to(length))
 }
 
 #[cfg(test)]

@@ -494,6 +494,12 @@ pub fn put_sized(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     out[length..length + 4].copy_from_slice(&written.to_le_bytes());
 }
 
+/// Takes what stands behind its length, as [`put_sized`] writes it; `None` when there is less.
+pub fn take_sized(bytes: &mut Bytes) -> Option<Bytes> {
+    let length = bytes.try_get_u32_le().ok()? as usize;
+    (length <= bytes.len()).then(|| bytes.split_to(length))
+}
+
 pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.put_u32_le(bytes.len() as u32);
     out.put_slice(bytes);

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::put_bytes;
+use super::command::{put_bytes, take_sized};
 
 /// A fence that was not used for so many milliseconds of the group's clock may be forgotten.
 pub const MIN_LIFE: u64 = 24 * 60 * 60 * 1000;
@@ -125,11 +125,7 @@ impl Fences {
         let count = bytes.try_get_u32_le().ok()? as usize;
         let mut table = Fences::default();
         for _ in 0..count {
-            let length = bytes.try_get_u32_le().ok()? as usize;
-            if length > bytes.len() {
-                return None;
-            }
-            let key: Box<[u8]> = bytes.split_to(length)[..].into();
+            let key: Box<[u8]> = take_sized(&mut bytes)?[..].into();
             let token = bytes.try_get_u64_le().ok().filter(|token| *token > 0)?;
             let used = bytes.try_get_u64_le().ok()?;
             if table.fences.last_key_value().is_some_and(|(last, _)| *last >= key) {

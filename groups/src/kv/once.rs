@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::{Buf, BufMut, Bytes};
 use xxhash_rust::xxh3::Xxh3;
 
-use super::command::put_sized;
+use super::command::{put_sized, take_sized};
 use super::outcome::{Failure, Outcome};
 use crate::planted::{self, Bug};
 
@@ -284,12 +284,8 @@ fn take_answers(bytes: &mut Bytes, floor: u64) -> Option<BTreeMap<u64, Answer>> 
         let outcome = match bytes.try_get_u8().ok()? {
             0 => None,
             1 => {
-                let length = bytes.try_get_u32_le().ok()? as usize;
-                if length > bytes.len() {
-                    return None;
-                }
                 // Copied, so that a small answer does not keep the whole table's bytes alive.
-                let outcome = Bytes::copy_from_slice(&bytes.split_to(length));
+                let outcome = Bytes::copy_from_slice(&take_sized(bytes)?);
                 Some(Outcome::decode(outcome)?)
             }
             _ => return None,

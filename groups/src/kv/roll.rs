@@ -4,6 +4,8 @@
 
 use bytes::{Buf, BufMut, Bytes};
 
+use super::command::{put_bytes, take_sized};
+
 /// The longest roll, in bytes: the largest cluster's is shorter.
 pub const MAX_ROLL: usize = 1 << 20;
 
@@ -20,19 +22,15 @@ impl Roll {
     /// Writes `version:u64 length:u32 bytes`.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.put_u64_le(self.version);
-        out.put_u32_le(self.bytes.len() as u32);
-        out.put_slice(&self.bytes);
+        put_bytes(out, &self.bytes);
     }
 
     /// Reads one; `None` when the bytes are none.
     #[must_use]
     pub fn decode(bytes: &mut Bytes) -> Option<Roll> {
         let version = bytes.try_get_u64_le().ok()?;
-        let length = bytes.try_get_u32_le().ok()? as usize;
-        if length > bytes.len() || length > MAX_ROLL {
-            return None;
-        }
-        Some(Roll { version, bytes: bytes.split_to(length) })
+        let bytes = take_sized(bytes).filter(|bytes| bytes.len() <= MAX_ROLL)?;
+        Some(Roll { version, bytes })
     }
 }
 

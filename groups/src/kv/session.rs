@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Buf, BufMut, Bytes};
 
-use super::command::put_sized;
+use super::command::{put_sized, take_sized};
 use super::outcome::{Failure, Outcome};
 use crate::ids::{Boot, NodeId};
 use crate::planted::{self, Bug};
@@ -184,11 +184,7 @@ impl Sessions {
             }
             let mut outcomes = VecDeque::with_capacity((count as usize).min(bytes.len() / 5));
             for _ in 0..count {
-                let length = bytes.try_get_u32_le().ok()? as usize;
-                if length > bytes.len() {
-                    return None;
-                }
-                outcomes.push_back(Outcome::decode(bytes.split_to(length))?);
+                outcomes.push_back(Outcome::decode(take_sized(&mut bytes)?)?);
             }
             let ascending = nodes.last_key_value().is_none_or(|(last, _)| *last < node);
             if !ascending {

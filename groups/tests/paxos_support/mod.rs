@@ -14,6 +14,7 @@ pub mod script;
 pub mod text;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -253,8 +254,8 @@ impl World {
             nodes,
             groups: 1,
             heartbeat_interval: Duration::from_millis(50),
-            tuning: setup.tuning,
-            limits: setup.limits,
+            tuning: Arc::new(setup.tuning),
+            limits: Arc::new(setup.limits),
             seed: setup.seed ^ (u64::from(id) << 32) ^ node.boot,
         };
         let host = Host::new(config, vec![seat], now);

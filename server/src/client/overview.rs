@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::survey::{Survey, Unreachable};
+use super::survey::{Survey, Unreachable, by_group, leading};
 use crate::status::{GroupLine, NodeStatus};
 
 /// A cluster as its nodes describe it. The JSON of `pelago status --json` is this, field by
@@ -107,7 +107,7 @@ pub struct GroupOverview {
     pub last_slot: u16,
     /// Who leads it.
     pub leader: Option<u32>,
-    /// Voting members, the best placed leader first.
+    /// Voting members as far as the first node that answered knows, ascending.
     pub members: Vec<u32>,
     /// The highest instance that a member has applied.
     pub applied: u64,
@@ -128,17 +128,12 @@ impl Overview {
     #[must_use]
     pub fn of(survey: Survey) -> Overview {
         let Survey { nodes, unreachable } = survey;
-        let mut lines: BTreeMap<u32, Vec<(u32, &GroupLine)>> = BTreeMap::new();
-        for node in &nodes {
-            for line in &node.groups {
-                lines.entry(line.group).or_default().push((node.node, line));
-            }
-        }
         let alive = |node: u32| {
             nodes.iter().any(|status| status.node == node)
                 || unreachable.iter().any(|missing| missing.node == node && missing.alive)
         };
-        let groups: Vec<GroupOverview> = lines.values().map(|lines| group(lines, &alive)).collect();
+        let groups: Vec<GroupOverview> =
+            by_group(&nodes).values().map(|lines| group(lines, &alive)).collect();
         let summary = summary(&nodes, &unreachable, &groups, &alive);
         Overview { summary, groups, nodes, unreachable }
     }
@@ -152,9 +147,9 @@ impl Overview {
 
 fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverview {
     let (_, first) = lines[0];
-    let leading = lines.iter().filter(|(_, line)| line.role == "leader").max_by_key(|(_, line)| line.round);
+    let leading = leading(lines);
     // A leader whose client port does not answer is still a leader, if a follower says so.
-    let leader = leading.map(|(node, _)| *node).or_else(|| {
+    let leader = leading.map(|(node, _)| node).or_else(|| {
         let named = lines.iter().filter_map(|(_, line)| Some((line.round, line.leader?)));
         named
             .max()
@@ -162,8 +157,8 @@ fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverv
             .filter(|node| alive(*node) && lines.iter().all(|(answered, _)| answered != node))
     });
     let best = leading
-        .or_else(|| lines.iter().max_by_key(|(_, line)| line.applied))
-        .map_or(first, |(_, line)| *line);
+        .or_else(|| lines.iter().max_by_key(|(_, line)| line.applied).copied())
+        .map_or(first, |(_, line)| line);
     let applied = lines.iter().map(|(_, line)| line.applied).max().unwrap_or(0);
     let agreement = agreement(lines, first.members.len());
     let halted = lines
@@ -181,7 +176,7 @@ fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverv
         leader,
         members: first.members.clone(),
         applied,
-        lag: lag(lines, leading.map(|(_, line)| *line)),
+        lag: lag(lines, leading.map(|(_, line)| line)),
         keys: best.keys,
         bytes: best.bytes,
         agreement,

@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 use super::{Client, ClientError, Options};
 use crate::config::Address;
 use crate::protocol::Reply;
-use crate::status::{Begun, NodeStatus, PeerStatus, RosterStatus};
+use crate::status::{Begun, GroupLine, NodeStatus, PeerStatus, RosterStatus};
 
 /// More nodes than any cluster has; a status that lists more is not believed.
 const MAX_NODES: usize = 1000;
@@ -59,6 +59,24 @@ pub enum SurveyError {
         /// What is wrong with the answer.
         why: String,
     },
+}
+
+/// What nodes say of each group, by group and node, ascending.
+#[must_use]
+pub fn by_group(nodes: &[NodeStatus]) -> BTreeMap<u32, Vec<(u32, &GroupLine)>> {
+    let mut lines: BTreeMap<u32, Vec<(u32, &GroupLine)>> = BTreeMap::new();
+    for node in nodes {
+        for line in &node.groups {
+            lines.entry(line.group).or_default().push((node.node, line));
+        }
+    }
+    lines
+}
+
+/// The word of a group's leader: of the newest one, should an old one not know yet.
+#[must_use]
+pub fn leading<'a>(lines: &[(u32, &'a GroupLine)]) -> Option<(u32, &'a GroupLine)> {
+    lines.iter().filter(|(_, line)| line.role == "leader").max_by_key(|(_, line)| line.round).copied()
 }
 
 /// Asks the first of `addresses` that answers, then all nodes that it knows of, each for at most

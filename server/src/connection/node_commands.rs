@@ -159,7 +159,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
                 .to_owned(),
         );
     }
-    if !shared.roster.current().ids().contains(&shared.node) {
+    if shared.roster.is_off() {
         alarms.push(format!(
             "node {} was taken off the cluster: it serves nothing. Stop it, or add it again with `pelago admin member add`",
             shared.node

@@ -12,7 +12,7 @@ use groups::kv::{Command, Outcome};
 
 use super::plan::refusal_reply;
 use crate::node::roster::{KEEPER, Roster, RosterError, RosterNode};
-use crate::protocol::{ErrorReply, NewNode, Reply, RosterAction};
+use crate::protocol::{ErrorReply, Reply, RosterAction};
 use crate::runtime::roster::{entry_of, located};
 use crate::runtime::worker::Worker;
 use crate::status::{MemberLine, MoveLine, RosterStatus};
@@ -85,6 +85,9 @@ async fn may_follow(worker: &Rc<Worker>, now: &Roster, next: &Roster) -> Result<
         )));
     }
     let gone: Vec<NodeId> = now.ids().into_iter().filter(|id| next.node(*id).is_none()).collect();
+    if gone.is_empty() {
+        return Ok(());
+    }
     let reports = worker.report().await;
     let mut groups = reports.iter().flat_map(|r| &r.groups).filter(|g| !g.parted);
     match groups.find(|g| g.members.iter().any(|m| gone.contains(m))) {
@@ -99,13 +102,12 @@ async fn may_follow(worker: &Rc<Worker>, now: &Roster, next: &Roster) -> Result<
 
 /// The roster with the change; `None` where nothing is to be changed.
 fn change(action: RosterAction, now: &Roster, replication: usize) -> Result<Option<Roster>, RosterError> {
-    let new = |node: NewNode| entry_of(node);
     Ok(Some(match action {
         RosterAction::List => return Ok(None),
-        RosterAction::Add(node) => now.add(new(node), replication)?,
+        RosterAction::Add(node) => now.add(entry_of(node), replication)?,
         RosterAction::Remove(id) => now.remove(id, replication)?,
         RosterAction::Forget(id) => now.forget(id)?,
-        RosterAction::Replace(old, node) => now.replace(old, new(node))?,
+        RosterAction::Replace(old, node) => now.replace(old, entry_of(node))?,
         RosterAction::Drain(id, drained) => now.drain(id, drained)?,
         RosterAction::Lead(group, id) => now.move_leader(group, id)?,
     }))

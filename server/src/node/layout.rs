@@ -46,12 +46,6 @@ impl Layout {
         self.groups
     }
 
-    /// How many members each group has.
-    #[must_use]
-    pub fn replication(&self) -> usize {
-        self.replication
-    }
-
     /// The group of a slot: slots are dealt out in runs, as even as can be.
     #[must_use]
     pub fn group_of(&self, slot: Slot) -> GroupId {

@@ -17,7 +17,7 @@ use groups::ids::{GroupId, NodeId};
 
 use super::layout::Layout;
 
-pub use file::{FILE, load, store};
+pub use file::{FILE, known, store};
 #[cfg(test)]
 pub(super) use plan::tests;
 pub use plan::{Move, RosterError};
@@ -64,6 +64,21 @@ pub struct RosterNode {
     pub client_addr: String,
     /// Where its administration listens.
     pub admin_addr: String,
+}
+
+impl RosterNode {
+    /// A node with its share of everything, and where the other nodes, clients and its administration
+    /// reach it, in this order. A founder, until it is added to a roster.
+    #[must_use]
+    pub fn new(id: NodeId, [peer_addr, client_addr, admin_addr]: [String; 3]) -> RosterNode {
+        RosterNode { id, state: NodeState::Serving, since: 0, peer_addr, client_addr, admin_addr }
+    }
+
+    /// One that nobody dials.
+    #[must_use]
+    pub fn nowhere(id: NodeId) -> RosterNode {
+        RosterNode::new(id, Default::default())
+    }
 }
 
 /// The nodes of the cluster, and who shall have which group.

@@ -1,7 +1,8 @@
 //! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
 //!
 //! ```text
-//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 roster:u64 storage:u128 opened:u64 commit:u64
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 roster:u64
+//!                     storage:u128 opened:u64 commit:u64
 //!                     knows:u8 [storage:u128 boot:u64 opened:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
 //!                     tenure:u64 n:u32 {granted:u64}*
 //! kind 2  submit      stamp { read:u8 number:u64 behind:u32 after:u64 length:u32 command }*
@@ -16,7 +17,7 @@
 use bytes::{Buf, BufMut, Bytes};
 use groups::group::{Answer, Reply, Submission};
 use groups::ids::{Boot, CommitId, GroupId, NodeId, StorageId};
-use groups::kv::command::put_sized;
+use groups::kv::command::{put_sized, take_sized};
 use groups::kv::{Outcome, Ticket};
 use groups::peers::{Heartbeat, MAX_SHARDS, Memory, Tenure};
 use groups::time::Time;
@@ -184,7 +185,7 @@ pub fn decode_submissions(from: NodeId, boot: Boot, mut body: Bytes) -> Option<V
         let number = body.get_u64_le();
         let behind = body.get_u32_le();
         let after = body.get_u64_le();
-        let command = sized(&mut body)?;
+        let command = take_sized(&mut body)?;
         let ticket = Ticket { node: from, boot, number, behind };
         submissions.push(Submission { ticket, read, after, command });
     }
@@ -223,7 +224,7 @@ pub fn decode_answers(to: NodeId, boot: Boot, group: GroupId, mut body: Bytes) -
         let number = body.get_u64_le();
         let kind = body.get_u8();
         let leader = NodeId(body.get_u32_le());
-        let outcome = sized(&mut body)?;
+        let outcome = take_sized(&mut body)?;
         let reply = match kind {
             0 => Reply::Outcome(Outcome::decode(outcome)?),
             1 => Reply::NotLeader((leader != NodeId(0)).then_some(leader)),
@@ -259,9 +260,4 @@ fn flag(byte: u8) -> Option<bool> {
         1 => Some(true),
         _ => None,
     }
-}
-
-fn sized(body: &mut Bytes) -> Option<Bytes> {
-    let len = body.try_get_u32_le().ok()? as usize;
-    (len <= body.len()).then(|| body.split_to(len))
 }

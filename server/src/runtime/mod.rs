@@ -47,12 +47,10 @@ use tokio::sync::Notify;
 use crate::config::{Address, Config, Durability, Node, Share};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
-use crate::node::layout::Founding;
 use crate::node::manifest::Manifest;
 use crate::node::mirror::NodeMirror;
 use crate::node::open::{Refused, Role, open_log, open_manifest, seats};
 use crate::node::requests::Patience;
-use crate::node::roster::Roster;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
 use learner::{LearnerParts, Lesson};
@@ -223,7 +221,7 @@ fn live(
         advice: "Check peer_addr in config.toml",
     })?;
     let known =
-        manifest.founding().map(|(cluster, founding)| known_roster(config, &disk, cluster, &founding));
+        manifest.founding().map(|(cluster, founding)| roster::known(config, &disk, cluster, &founding));
     let peers = match &known {
         Some(roster) => roster::addresses(config, roster).into_iter().collect(),
         None => config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect(),
@@ -249,7 +247,7 @@ fn live(
         let _ = net_thread.join();
         return Ok(None);
     };
-    let roster = known_roster(config, &disk, cluster, &founding);
+    let roster = roster::known(config, &disk, cluster, &founding);
     if let Some(text) = roster::difference(config, cluster, &roster) {
         tracing::warn!("{text}");
         notes.push(text);
@@ -497,13 +495,6 @@ fn live(
     renew(&directory, &disk, &mut manifest, &why).map(Some).map_err(data)
 }
 
-/// The newest roster on the disk, else the one that the cluster was born with.
-fn known_roster(config: &Config, disk: &RealDisk, cluster: ClusterId, founding: &Founding) -> Roster {
-    crate::node::roster::load(disk, cluster)
-        .filter(|roster| roster.groups() == founding.layout.groups())
-        .unwrap_or_else(|| roster::born(config, founding))
-}
-
 /// The node goes on as another disk: its log is put aside, and it has promised nothing. What its
 /// mirror has stays, because what was chosen stays chosen. Returns what an operator should know.
 fn renew(
@@ -564,7 +555,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
             nodes: shared.roster.current().ids(),
             groups: config.cluster.groups,
             heartbeat_interval: config.paxos.heartbeat_interval,
-            tuning: Tuning {
+            tuning: Arc::new(Tuning {
                 election_timeout: config.paxos.election_timeout,
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
@@ -572,8 +563,8 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 lease: config.paxos.lease,
                 own_lease: own_lease(config.paxos.lease, config.paxos.max_clock_drift),
                 ..Tuning::default()
-            },
-            limits: GroupLimits {
+            }),
+            limits: Arc::new(GroupLimits {
                 max_batch_bytes: config.paxos.max_batch_bytes.as_usize(),
                 max_queue_bytes: config.limits.max_inflight_bytes.as_usize(),
                 mirror: Some(MirrorLimits {
@@ -583,7 +574,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 }),
                 history_bytes: history_bytes(config.cluster.groups),
                 ..GroupLimits::default()
-            },
+            }),
             seed: Random::new(random_id()? as u64).next_u64(),
         },
         patience: Patience { max_bytes: inflight, ..Patience::default() },
@@ -603,7 +594,11 @@ fn shard_count(groups: u32) -> u32 {
     u32::try_from(cores / 2).unwrap_or(1).clamp(1, 16).min(groups)
 }
 
-fn random_id() -> Result<u128, ServeError> {
+/// Random bits of the system, never 0: nobody else draws the same.
+///
+/// # Errors
+/// When /dev/urandom cannot be read.
+pub fn random_id() -> Result<u128, ServeError> {
     let mut bytes = [0; 16];
     let file = std::fs::File::open("/dev/urandom").map_err(system("open /dev/urandom"))?;
     std::io::Read::read_exact(&mut &file, &mut bytes).map_err(system("read /dev/urandom"))?;

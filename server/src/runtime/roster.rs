@@ -15,7 +15,7 @@ use parking_lot::{Mutex, RwLock};
 use super::worker::{Letter, Post};
 use crate::config::{Config, Node};
 use crate::node::layout::Founding;
-use crate::node::roster::{self, NodeState, Roster, RosterNode};
+use crate::node::roster::{self, Roster, RosterNode};
 use crate::protocol::NewNode;
 
 /// The newest roster on the disk, for everybody to read.
@@ -130,15 +130,16 @@ pub fn run(parts: RosterParts) {
     }
 }
 
-fn set_peers(net: &NetHandle, peers: BTreeMap<NodeId, String>) {
+/// Gives the network the nodes that it has to do with.
+pub(super) fn set_peers(net: &NetHandle, peers: BTreeMap<NodeId, String>) {
     if let Err(e) = net.set_peers(peers.into_iter().collect()) {
         tracing::error!("the network does not take the list of nodes: {e}");
     }
 }
 
-/// Where the nodes are: founders as the configuration says, which an operator may have changed since; who
-/// was added later as it was said then. Before the first change of the roster whatever is listed is dialled, so that a
-/// founder that has lost its roster finds somebody.
+/// Where the nodes are: founders as the configuration says, which an operator may have changed since;
+/// who was added later as it was said then. Before the first change of the roster whatever is listed is
+/// dialled, so that a founder that has lost its roster finds somebody.
 #[must_use]
 pub fn addresses(config: &Config, roster: &Roster) -> BTreeMap<NodeId, String> {
     let mut peers: BTreeMap<NodeId, String> = roster
@@ -170,39 +171,22 @@ pub fn located(config: &Config, roster: &Roster) -> Vec<RosterNode> {
 #[must_use]
 pub fn entry_of(node: NewNode) -> RosterNode {
     let NewNode { id, peer_addr, client_addr, admin_addr } = node;
-    let [peer_addr, client_addr, admin_addr] = [peer_addr, client_addr, admin_addr].map(|a| a.to_string());
-    RosterNode { id, state: NodeState::Serving, since: 0, peer_addr, client_addr, admin_addr }
+    RosterNode::new(id, [peer_addr, client_addr, admin_addr].map(|a| a.to_string()))
 }
 
 /// A node as the configuration lists it.
 #[must_use]
 pub fn entry(node: &Node) -> RosterNode {
-    RosterNode {
-        id: node.id,
-        state: NodeState::Serving,
-        since: 0,
-        peer_addr: node.peer_addr.to_string(),
-        client_addr: node.client_addr.to_string(),
-        admin_addr: node.admin_addr.to_string(),
-    }
+    let Node { id, peer_addr, client_addr, admin_addr, .. } = node;
+    RosterNode::new(*id, [peer_addr, client_addr, admin_addr].map(ToString::to_string))
 }
 
-/// The roster that the cluster was born with. A founder that the configuration does not list has no
-/// address there.
+/// The newest roster on the disk, else the one that the cluster was born with. A founder that the
+/// configuration does not list has no address there.
 #[must_use]
-pub fn born(config: &Config, founding: &Founding) -> Roster {
-    let nodes = founding.layout.nodes().iter().map(|&id| match config.node(id) {
-        Some(listed) => entry(listed),
-        None => RosterNode {
-            id,
-            state: NodeState::Serving,
-            since: 0,
-            peer_addr: String::new(),
-            client_addr: String::new(),
-            admin_addr: String::new(),
-        },
-    });
-    Roster::birth(&founding.layout, nodes.collect())
+pub fn known(config: &Config, disk: &RealDisk, cluster: ClusterId, founding: &Founding) -> Roster {
+    let founder = |id| config.node(id).map_or_else(|| RosterNode::nowhere(id), entry);
+    roster::known(disk, cluster, &founding.layout, founder)
 }
 
 /// What an operator should know when the configuration lists other nodes than the cluster has.

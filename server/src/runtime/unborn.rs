@@ -77,9 +77,7 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
             // It may name nodes that the configuration does not list, and they are asked too.
             heard = Some(roster.version());
             peers.extend(super::roster::addresses(config, roster));
-            if let Err(e) = net.set_peers(peers.clone().into_iter().collect()) {
-                tracing::error!("the network does not take the list of nodes: {e}");
-            }
+            super::roster::set_peers(net, peers.clone());
         }
         if let Some(stage) = stage {
             if let (Stage::Born(cluster, _), Some(roster)) = (&stage, birth.roster()) {

@@ -119,6 +119,9 @@ const PUBLISH: Duration = Duration::from_millis(500);
 /// Bits of a connection's number that name its worker.
 const WORKER_SHIFT: u32 = 48;
 
+/// In the place of a connection's number: commands of this node's own.
+const OWN: u64 = 0;
+
 /// The parts of a worker that its connections and its loop share, on one thread.
 pub struct Worker {
     index: u32,
@@ -185,8 +188,7 @@ impl Worker {
         self.next_own.set(number + 1);
         let (sender, receiver) = oneshot::channel();
         self.own.borrow_mut().insert(number, sender);
-        // No connection has the number 0.
-        let token = Token { connection: u64::from(self.index) << WORKER_SHIFT, request: number };
+        let token = Token { connection: self.connection_id(OWN), request: number };
         let command = command.to_bytes();
         self.submit(Request { token, group, read: false, ordered: false, stale: None, command });
         // Whoever ends without an answer may have had it executed.
@@ -276,7 +278,7 @@ impl Worker {
                 elsewhere.entry(home).or_default().push(completion);
                 continue;
             }
-            if completion.token.connection == u64::from(self.index) << WORKER_SHIFT {
+            if completion.token.connection == self.connection_id(OWN) {
                 if let Some(sender) = self.own.borrow_mut().remove(&completion.token.request) {
                     let _ = sender.send(completion.result);
                 }
@@ -358,10 +360,15 @@ impl Worker {
         let _ = self.log.send(Task::Write(job));
     }
 
+    /// The number of a connection of this worker, which no other worker uses.
+    fn connection_id(&self, number: u64) -> u64 {
+        u64::from(self.index) << WORKER_SHIFT | number
+    }
+
     fn admit(self: &Rc<Self>, stream: std::net::TcpStream) {
         let number = self.next_connection.get();
         self.next_connection.set(number + 1);
-        let id = u64::from(self.index) << WORKER_SHIFT | number;
+        let id = self.connection_id(number);
         match Connection::open(id, stream, self) {
             Ok(connection) => {
                 self.connections.borrow_mut().insert(id, Rc::clone(&connection));

@@ -12,7 +12,7 @@ use clap::{Args, Subcommand};
 use super::{Standing, count, look_until};
 use crate::cli::connect::Servers;
 use crate::cli::{Failure, print};
-use crate::client::survey::{Survey, roster};
+use crate::client::survey::{Survey, by_group, leading, roster};
 use crate::config::Address;
 use crate::status::{GroupLine, MoveLine, RosterStatus};
 
@@ -260,24 +260,6 @@ fn ask(servers: &Servers, words: &[String]) -> Result<RosterStatus, Failure> {
     roster(&servers.addresses(), &Servers::options(), &words).map_err(|e| Failure::error(e.to_string()))
 }
 
-/// The newest word of each group's leader.
-fn leading(survey: &Survey) -> BTreeMap<u32, (u32, &GroupLine)> {
-    let mut leaders: BTreeMap<u32, (u32, &GroupLine)> = BTreeMap::new();
-    for node in &survey.nodes {
-        for line in node.groups.iter().filter(|line| line.role == "leader") {
-            let entry = leaders.entry(line.group).or_insert((node.node, line));
-            if entry.1.round < line.round {
-                *entry = (node.node, line);
-            }
-        }
-    }
-    leaders
-}
-
-fn groups(survey: &Survey) -> usize {
-    survey.nodes.iter().flat_map(|n| &n.groups).map(|g| g.group as usize + 1).max().unwrap_or(0)
-}
-
 /// Whether those groups have the members that they shall have, led by the best placed of them.
 pub fn placed(survey: &Survey, which: impl Fn(&GroupLine) -> bool) -> Standing {
     settled(survey, which, |node, line| {
@@ -320,12 +302,12 @@ fn settled(
     which: impl Fn(&GroupLine) -> bool,
     missing: impl Fn(u32, &GroupLine) -> Option<String>,
 ) -> Standing {
-    let leaders = leading(survey);
+    let lines = by_group(&survey.nodes);
     let mut standing = Standing::default();
-    for group in 0..groups(survey) as u32 {
-        let missing = match leaders.get(&group) {
+    for group in lines.last_key_value().into_iter().flat_map(|(last, _)| 0..=*last) {
+        let missing = match lines.get(&group).and_then(|lines| leading(lines)) {
             Some((_, line)) if !which(line) => continue,
-            Some((node, line)) => missing(*node, line),
+            Some((node, line)) => missing(node, line),
             None => Some(format!("group {group} has no leader that answers")),
         };
         standing.step(missing.is_none(), || missing.clone().unwrap_or_default());

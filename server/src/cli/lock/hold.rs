@@ -4,8 +4,6 @@
 //! is the *token*: as long as the key has that revision nobody else has held the lock since. So every later
 //! step is conditional on it. A renewal gives the key a new life, which is no new revision.
 
-use std::fs::File;
-use std::io::Read as _;
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -16,6 +14,7 @@ use crate::cli::connect::{Servers, shown};
 use crate::cli::watch::Told;
 use crate::client::{Client, ClientError, Options};
 use crate::protocol::{ErrorClass, Reply};
+use crate::runtime::{ServeError, random_id};
 
 /// However long nothing is heard of the lock, it is looked at again after this.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
@@ -81,7 +80,7 @@ impl Hold {
             code: super::UNAVAILABLE,
             message: format!("{why}. The command was not run"),
         };
-        let owner = owner().map_err(|e| unavailable(format!("could not read /dev/urandom: {e}")))?;
+        let owner = owner().map_err(|e| unavailable(e.to_string()))?;
         // A renewal must be able to fail at one node and succeed at another within the life of the lock.
         let most = (ttl / 4).clamp(Duration::from_millis(250), Duration::from_secs(2));
         let options =
@@ -156,7 +155,6 @@ impl Hold {
                 _ => Err(error.to_string()),
             },
             Err(error) if error.maybe_applied() => self.adopt(),
-            Err(ClientError::Unreachable(tries)) => Err(ClientError::Unreachable(tries).to_string()),
             Err(error) => Err(error.to_string()),
             Ok(_) => Err("the node gave an answer that is none to PUT".to_owned()),
         }
@@ -267,11 +265,10 @@ fn branch(reply: Result<Reply, ClientError>) -> Result<bool, String> {
 }
 
 /// A value that no other process writes: host and process for people, and 128 random bits.
-fn owner() -> std::io::Result<String> {
-    let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+fn owner() -> Result<String, ServeError> {
+    let bits = random_id()?;
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    Ok(format!("{host}:{}:{:032x}", std::process::id(), u128::from_le_bytes(bytes)))
+    Ok(format!("{host}:{}:{bits:032x}", std::process::id()))
 }
 
 #[cfg(test)]

@@ -72,8 +72,7 @@ impl Keeper {
 
     /// Whether the lock does not count as held any more.
     pub fn is_lost(&self) -> bool {
-        self.word.gone.load(Ordering::Acquire)
-            || now() >= Duration::from_nanos(self.word.counts_until.load(Ordering::Acquire))
+        self.word.gone.load(Ordering::Acquire) || self.word.is_over()
     }
 
     /// Gives the lock back. Says why, if it was lost before.
@@ -86,8 +85,7 @@ impl Keeper {
                 Some("its time was over before it was renewed, or somebody took it away".to_owned())
             }
             Ok(Renewed::Unknown(why)) => {
-                let late = now() >= Duration::from_nanos(self.word.counts_until.load(Ordering::Acquire));
-                if late {
+                if self.word.is_over() {
                     return Some(format!("it could not be renewed: {why}"));
                 }
                 say(&format!("the lock could not be given back: {why}; it is free when its time is over"));
@@ -101,5 +99,10 @@ impl Keeper {
 impl Word {
     fn note(&self, until: Duration) {
         self.counts_until.store(u64::try_from(until.as_nanos()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// Whether the time has come up to which the lock counted as held.
+    fn is_over(&self) -> bool {
+        now() >= Duration::from_nanos(self.counts_until.load(Ordering::Acquire))
     }
 }

@@ -7,10 +7,11 @@
 //! again from any peer.
 
 use bytes::{Buf, BufMut, Bytes};
-use groups::ids::ClusterId;
+use groups::ids::{ClusterId, NodeId};
 use groups::log::Disk;
 
-use super::Roster;
+use super::{Roster, RosterNode};
+use crate::node::layout::Layout;
 
 /// The file's name in the data directory.
 pub const FILE: &str = "ROSTER";
@@ -51,9 +52,22 @@ pub fn store<D: Disk>(disk: &D, cluster: ClusterId, roster: &Roster) -> std::io:
     disk.write_small(FILE, &to_bytes(cluster, roster))
 }
 
+/// The newest roster of this cluster that a directory has, else the one that the cluster was born with,
+/// in which `founder` says where the nodes are.
+pub fn known<D: Disk>(
+    disk: &D,
+    cluster: ClusterId,
+    layout: &Layout,
+    founder: impl Fn(NodeId) -> RosterNode,
+) -> Roster {
+    load(disk, cluster)
+        .filter(|roster| roster.groups() == layout.groups())
+        .unwrap_or_else(|| Roster::birth(layout, layout.nodes().iter().map(|id| founder(*id)).collect()))
+}
+
 /// What the file of a directory says of this cluster; `None` when there is none, or none that can be
 /// used.
-pub fn load<D: Disk>(disk: &D, cluster: ClusterId) -> Option<Roster> {
+fn load<D: Disk>(disk: &D, cluster: ClusterId) -> Option<Roster> {
     match disk.read_small(FILE, MAX_BYTES) {
         Ok(bytes) => match from_bytes(&bytes?) {
             Some((of, roster)) if of == cluster => Some(roster),
@@ -78,9 +92,7 @@ pub fn load<D: Disk>(disk: &D, cluster: ClusterId) -> Option<Roster> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::node::layout::Layout;
     use crate::node::roster::tests::{born, entry};
-    use groups::ids::NodeId;
 
     #[test]
     fn a_roster_survives_its_bytes_and_nothing_else_does() {

@@ -292,15 +292,7 @@ pub(in crate::node) mod tests {
     use proptest::prelude::*;
 
     pub fn entry(id: u32) -> RosterNode {
-        let address = |port: u32| format!("10.0.0.{id}:{port}");
-        RosterNode {
-            id: NodeId(id),
-            state: NodeState::Serving,
-            since: 0,
-            peer_addr: address(1),
-            client_addr: address(2),
-            admin_addr: address(3),
-        }
+        RosterNode::new(NodeId(id), [1, 2, 3].map(|port| format!("10.0.0.{id}:{port}")))
     }
 
     pub fn born(nodes: u32, groups: u32, replication: usize) -> Roster {
