@@ -310,7 +310,7 @@ impl<D: Demux> Driver<D> {
             Stage::Greeting => (Down::Silent(self.config.handshake_timeout), conn.deadline),
             Stage::Draining(_) => (ending, conn.deadline),
             Stage::Up(_) => {
-                if let Some(since) = conn.stalled_since() {
+                if let Some(since) = conn.stalled_since(&it.shelf) {
                     (Down::Stalled(idle), since + idle)
                 } else {
                     let (said, due) = conn.keep_alive(keep_alive_interval(idle), now, &it.shelf);

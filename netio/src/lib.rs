@@ -4,7 +4,7 @@
 //!
 //! # Contract
 //! - [`bind`] takes the port, so that "in use" is reported before anything runs;
-//!   [`Bound::start`] starts the thread; [`NetHandle::send`] queues frames from any thread and
+//!   [`Bound::start`] starts the thread; [`NetHandle::send`] takes frames from any thread and
 //!   never waits.
 //! - A node dials every peer once per [`Lane`]. A dialled connection only sends frames, an
 //!   accepted one only receives, so there is never a tie between two connections to break.
@@ -320,13 +320,18 @@ pub struct NetHandle {
 }
 
 impl NetHandle {
-    /// Queues the frames. Never waits. An empty batch is nothing.
+    /// Queues the frames, and on the consensus lane writes what is queued to the socket, as far as
+    /// that takes it at once. Never waits. An empty batch is nothing.
     ///
     /// # Errors
     /// All frames of the batch were dropped, for the reason returned.
     pub fn send(&self, to: NodeId, lane: Lane, batch: FrameBatch) -> Result<(), SendError> {
-        let queued = self.shared.peers.with(to, lane, |shelf| shelf.put(batch));
-        if queued.ok_or(SendError::UnknownPeer)?? {
+        let sent = self.shared.peers.with(to, lane, |shelf| {
+            let writable = shelf.put(batch)?;
+            // What is large and patient is the loop's; it writes what it can at once.
+            Ok(writable && (lane == Lane::Bulk || link::write_through(shelf)))
+        });
+        if sent.ok_or(SendError::UnknownPeer)?? {
             self.shared.wake();
         }
         Ok(())

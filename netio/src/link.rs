@@ -1,8 +1,10 @@
 //! One connection: [`Outbound`] to a peer, which only sends frames, and [`Inbound`] from one,
-//! which only receives them. Both are driven by the loop in `driver`; nothing here waits.
+//! which only receives them. Both are driven by the loop in `driver`, and the writing end by senders
+//! too; nothing here waits.
 
 mod inbound;
 mod outbound;
+mod writer;
 
 use std::fmt;
 use std::io::{self, Read};
@@ -17,6 +19,7 @@ use crate::handshake::{Malformed, Refusal, RefusalCode};
 
 pub(crate) use inbound::{Greeting, Inbound, Phase, Receiving};
 pub(crate) use outbound::{Dialled, Outbound, Stage};
+pub(crate) use writer::{Writer, write_through};
 
 /// Bytes read from or written to one connection before the next one has its turn.
 const READ_BUDGET: usize = 256 << 10;

@@ -1,14 +1,16 @@
 //! The list of peers, as the senders and the loop share it.
 //!
-//! A send looks a peer up under a read lock, which nobody holds for long: a new list is put
-//! together beside the old one, and only the exchange of the two shuts readers out.
+//! A send looks a peer up under a read lock, which nobody holds for longer than a write that does
+//! not wait: a new list is put together beside the old one, and only the exchange of the two shuts
+//! readers out.
 
 use std::sync::Arc;
 
 use groups::ids::NodeId;
-use parking_lot::{RwLock, RwLockUpgradableReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockUpgradableReadGuard};
 
 use crate::config::{BadConfig, check_peers};
+use crate::link::Writer;
 use crate::metrics::LinkCounters;
 use crate::queue::Queue;
 use crate::{Config, FrameBatch, Lane, SendError};
@@ -17,11 +19,25 @@ use crate::{Config, FrameBatch, Lane, SendError};
 #[derive(Debug)]
 pub(crate) struct Shelf {
     pub(crate) queue: Queue,
+    /// Held while somebody writes to the socket, never longer than a few calls.
+    pub(crate) writer: Mutex<Writer>,
     pub(crate) counters: LinkCounters,
 }
 
 impl Shelf {
-    /// Queues the batch and counts; `true` when the loop should be woken if it sleeps.
+    pub(crate) fn new(queue: Queue) -> Shelf {
+        Shelf { queue, writer: Mutex::new(Writer::new()), counters: LinkCounters::default() }
+    }
+
+    /// The connection is gone, and with it all that waited for it.
+    pub(crate) fn disconnect(&self) {
+        // The queue with the lock held: no sender writes what came before the end behind it.
+        let mut writer = self.writer.lock();
+        writer.disconnect();
+        self.queue.reset();
+    }
+
+    /// Queues the batch and counts; `true` when it can be written now.
     pub(crate) fn put(&self, batch: FrameBatch) -> Result<bool, SendError> {
         if batch.is_empty() {
             return Ok(false);
@@ -138,7 +154,7 @@ impl Peers {
 
     fn new_shelf(&self, lane: Lane) -> Arc<Shelf> {
         let queue = Queue::new(self.queue_bytes[lane.index()], self.max_frame);
-        Arc::new(Shelf { queue, counters: LinkCounters::default() })
+        Arc::new(Shelf::new(queue))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The bounded queue between the threads that send and the one that writes.
+//! The bounded queue between the threads that send and whoever writes.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ const GATHER: usize = 16 << 10;
 /// Frames for one peer on one lane.
 ///
 /// `bytes` counts from [`push`](Queue::push) to [`release`](Queue::release): what waits here
-/// and what the poll loop has taken but not yet written.
+/// and what was taken and is not yet written.
 #[derive(Debug)]
 pub(crate) struct Queue {
     limit: usize,
@@ -29,7 +29,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 struct Inner {
     open: bool,
-    /// The socket is full: its writability brings the loop back, no sender needs to wake it.
+    /// The socket is full: its writability brings the loop back, no sender needs to do anything.
     blocked: bool,
     segments: VecDeque<Bytes>,
     /// Follows `segments`.
@@ -66,7 +66,8 @@ impl Queue {
         }
     }
 
-    /// Queues the batch; `Ok(true)` when the loop should be woken if it sleeps.
+    /// Queues the batch; `Ok(true)` when it can be written now, `Ok(false)` when the socket is full
+    /// and the loop waits for room in it.
     pub(crate) fn push(&self, batch: FrameBatch) -> Result<bool, SendError> {
         if batch.largest_body() > self.max_frame {
             return Err(SendError::TooLarge { body: batch.largest_body(), limit: self.max_frame });
@@ -118,6 +119,11 @@ impl Queue {
     /// the two sees the other.
     pub(crate) fn pending(&self) -> bool {
         self.pending.load(Ordering::SeqCst)
+    }
+
+    /// What a sender has begun to write and cannot end is the loop's: there is something to do.
+    pub(crate) fn leave_rest(&self) {
+        self.pending.store(true, Ordering::SeqCst);
     }
 
     /// The loop adds bytes of its own to what it is writing.

@@ -94,7 +94,7 @@ impl<D: Demux> Driver<D> {
         let it = &mut self.outbounds[link];
         let Some(conn) = &mut it.conn else { return };
         if conn.stage == Stage::Connecting {
-            match conn.connected(self.poll.registry()) {
+            match conn.connected(&it.shelf, self.poll.registry()) {
                 None => return,
                 Some(Err(error)) => return self.outbound_down(link, Down::Unreachable(error)),
                 Some(Ok(())) => {
@@ -169,7 +169,7 @@ impl<D: Demux> Driver<D> {
         let unwelcome = self.is_unwelcome(link, &why);
         let it = &mut self.outbounds[link];
         let conn = it.conn.take();
-        it.shelf.queue.reset();
+        it.shelf.disconnect();
         it.resolving = false;
         it.more = false;
         let mut remote = None;
@@ -236,10 +236,10 @@ impl<D: Demux> Driver<D> {
         let it = &mut self.outbounds[link];
         let Some(conn) = &mut it.conn else { return };
         it.more = false;
-        match conn.flush(&it.shelf, self.poll.registry(), self.now) {
+        match conn.flush(&it.shelf, self.poll.registry()) {
             Ok(Progress::More) => it.more = true,
             Ok(Progress::Done) => {
-                if let Some(since) = conn.stalled_since() {
+                if let Some(since) = conn.stalled_since(&it.shelf) {
                     let deadline = since + self.config.idle_timeout;
                     self.wake_at(deadline);
                 }

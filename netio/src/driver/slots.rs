@@ -94,12 +94,11 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::metrics::LinkCounters;
     use crate::peers::Shelf;
     use crate::queue::Queue;
 
     fn outbound(node: u32, lane: Lane) -> Outbound {
-        let shelf = Arc::new(Shelf { queue: Queue::new(1, 1), counters: LinkCounters::default() });
+        let shelf = Arc::new(Shelf::new(Queue::new(1, 1)));
         Outbound::new(NodeId(node), lane, String::new(), shelf, Instant::now())
     }
 

@@ -1,24 +1,21 @@
 //! A connection to a peer, which only sends frames.
 
-use std::collections::VecDeque;
-use std::io::{self, IoSlice, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use groups::ids::NodeId;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
+use super::writer::Wrote;
 use super::{Down, Progress, WRITE_BUDGET, read_some};
 use crate::frame::FrameBatch;
 use crate::handshake::Message;
 use crate::peers::Shelf;
 use crate::{Lane, Peer};
-
-/// Segments handed to the kernel in one call.
-const SEGMENTS: usize = 64;
 
 /// The dialling half of one peer and lane. Lives as long as the peer is one; connections come and
 /// go.
@@ -61,10 +58,8 @@ pub(crate) struct Dialled {
     /// Of the handshake, or of draining.
     pub(crate) deadline: Instant,
     pub(crate) up_since: Instant,
-    writing: VecDeque<Bytes>,
     /// The socket is full: WRITABLE is registered, and only then.
     blocked: bool,
-    last_write: Instant,
     inbox: Vec<u8>,
 }
 
@@ -110,20 +105,21 @@ impl Dialled {
             stage: Stage::Connecting,
             deadline: now + limit,
             up_since: now,
-            writing: VecDeque::new(),
             blocked: false,
-            last_write: now,
             inbox: Vec::new(),
         }
     }
 
     /// Whether the connection stands: `None` while it is still being made.
-    pub(crate) fn connected(&mut self, registry: &Registry) -> Option<io::Result<()>> {
+    pub(crate) fn connected(&mut self, shelf: &Shelf, registry: &Registry) -> Option<io::Result<()>> {
         if let Ok(Some(error)) | Err(error) = self.stream.take_error() {
             return Some(Err(error));
         }
         match self.stream.peer_addr() {
-            Ok(_) => Some(registry.reregister(&mut self.stream, self.token, Interest::READABLE)),
+            Ok(_) => {
+                let known = registry.reregister(&mut self.stream, self.token, Interest::READABLE);
+                Some(known.and_then(|()| shelf.writer.lock().connect(&self.stream)))
+            }
             Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
             Err(error) => Some(Err(error)),
         }
@@ -131,37 +127,33 @@ impl Dialled {
 
     /// Puts a message of the handshake behind what is being written.
     pub(crate) fn say(&mut self, message: &Message, shelf: &Shelf) {
-        self.put(Bytes::from(message.encode()), shelf);
-    }
-
-    fn put(&mut self, bytes: Bytes, shelf: &Shelf) {
-        shelf.queue.charge(bytes.len());
-        self.writing.push_back(bytes);
+        shelf.writer.lock().put(Bytes::from(message.encode()), &shelf.queue);
     }
 
     /// An empty frame, if nothing was written for `interval`; when to ask again.
     pub(crate) fn keep_alive(&mut self, interval: Duration, now: Instant, shelf: &Shelf) -> (bool, Instant) {
-        let due = self.last_write + interval;
+        let mut writer = shelf.writer.lock();
+        let due = writer.last_write() + interval;
         if now < due {
             return (false, due);
         }
-        let idle = !self.blocked && self.writing.is_empty();
+        let idle = !self.blocked && writer.is_empty();
         if idle {
             for segment in FrameBatch::keepalive().into_segments() {
-                self.put(segment, shelf);
+                writer.put(segment, &shelf.queue);
             }
         }
         (idle, now + interval)
     }
 
     /// Bytes wait and the other end has taken none since then.
-    pub(crate) fn stalled_since(&self) -> Option<Instant> {
-        self.blocked.then_some(self.last_write)
+    pub(crate) fn stalled_since(&self, shelf: &Shelf) -> Option<Instant> {
+        self.blocked.then(|| shelf.writer.lock().last_write())
     }
 
     /// Everything has been handed to the kernel.
     pub(crate) fn drained(&self, shelf: &Shelf) -> bool {
-        self.writing.is_empty() && !shelf.queue.pending()
+        shelf.writer.lock().is_empty() && !shelf.queue.pending()
     }
 
     /// The socket has room again.
@@ -175,65 +167,23 @@ impl Dialled {
         registry.reregister(&mut self.stream, self.token, Interest::READABLE)
     }
 
-    /// Writes what is queued, many frames in a call, until the socket is full, nothing is left
-    /// or the budget is used up.
-    pub(crate) fn flush(&mut self, shelf: &Shelf, registry: &Registry, now: Instant) -> io::Result<Progress> {
-        let mut budget = WRITE_BUDGET;
+    /// The loop's part in writing: what senders have left to it, and the wait for room.
+    pub(crate) fn flush(&mut self, shelf: &Shelf, registry: &Registry) -> io::Result<Progress> {
         if self.blocked {
             return Ok(Progress::Done);
         }
-        loop {
-            if self.writing.len() < SEGMENTS && shelf.queue.pending() {
-                shelf.queue.take(&mut self.writing);
-            }
-            if self.writing.is_empty() {
-                return Ok(Progress::Done);
-            }
-            if budget == 0 {
-                return Ok(Progress::More);
-            }
-            let mut slices = [IoSlice::new(&[]); SEGMENTS];
-            let mut count = 0;
-            for (slice, segment) in slices.iter_mut().zip(&self.writing) {
-                *slice = IoSlice::new(segment);
-                count += 1;
-            }
-            match self.stream.write_vectored(&slices[..count]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => {
-                    shelf.counters.writes.add(1);
-                    shelf.counters.bytes_written.add(written as u64);
-                    shelf.queue.release(written);
-                    self.consume(written);
-                    self.last_write = now;
-                    budget = budget.saturating_sub(written);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    shelf.counters.blocked.add(1);
-                    shelf.queue.set_blocked(true);
-                    // Registering anew reports a socket that got room in between.
-                    registry.reregister(
-                        &mut self.stream,
-                        self.token,
-                        Interest::READABLE | Interest::WRITABLE,
-                    )?;
-                    return Ok(Progress::Done);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn consume(&mut self, mut written: usize) {
-        while written > 0 {
-            let front = self.writing.front_mut().expect("the kernel took no more than it was given");
-            let step = written.min(front.len());
-            front.advance(step);
-            written -= step;
-            if front.is_empty() {
-                self.writing.pop_front();
+        let wrote = shelf.writer.lock().write(&shelf.queue, &shelf.counters, WRITE_BUDGET)?;
+        match wrote {
+            Wrote::All => Ok(Progress::Done),
+            Wrote::Some => Ok(Progress::More),
+            Wrote::Full => {
+                self.blocked = true;
+                shelf.counters.blocked.add(1);
+                shelf.queue.set_blocked(true);
+                // Registering anew reports a socket that got room in between.
+                let interest = Interest::READABLE | Interest::WRITABLE;
+                registry.reregister(&mut self.stream, self.token, interest)?;
+                Ok(Progress::Done)
             }
         }
     }
