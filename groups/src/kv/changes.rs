@@ -5,6 +5,8 @@ use std::collections::HashSet;
 
 use foldhash::fast::RandomState;
 
+use super::key::Key;
+
 /// The most bytes of changed keys that are remembered. Beyond it they are forgotten, and the
 /// mirror takes the whole state instead.
 const MAX_BYTES: usize = 64 << 20;
@@ -15,7 +17,7 @@ const KEY_COST: usize = 48;
 /// The keys changed since the last [`Changes::take`].
 #[derive(Debug, Default)]
 pub struct Changes {
-    keys: HashSet<Box<[u8]>, RandomState>,
+    keys: HashSet<Key, RandomState>,
     bytes: usize,
     /// More changed than was remembered.
     overflowed: bool,
@@ -49,12 +51,12 @@ impl Changes {
 
     /// The changed keys in ascending order, or `None` when there were too many to remember;
     /// begins anew.
-    pub fn take(&mut self) -> Option<Vec<Box<[u8]>>> {
+    pub fn take(&mut self) -> Option<Vec<Key>> {
         let taken = std::mem::take(self);
         if taken.overflowed {
             return None;
         }
-        let mut keys: Vec<Box<[u8]>> = taken.keys.into_iter().collect();
+        let mut keys: Vec<Key> = taken.keys.into_iter().collect();
         keys.sort_unstable();
         Some(keys)
     }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::key::Key;
 use super::state::{Item, State};
 use super::{StateHash, beside};
 use crate::ids::InstanceId;
@@ -33,7 +34,7 @@ pub struct Image {
     /// without which a repeated command would apply twice after a restart, and the clock.
     pub sessions: Bytes,
     /// Every key with its item, ascending.
-    pub items: Vec<(Box<[u8]>, Item)>,
+    pub items: Vec<(Key, Item)>,
 }
 
 /// Why an image is no state. Nothing was taken from it.
@@ -66,7 +67,7 @@ pub struct Fold {
     /// What the state has beside its items there, as in [`Image`].
     pub sessions: Bytes,
     /// Changed keys, ascending; `None` is gone.
-    pub items: Vec<(Box<[u8]>, Option<Item>)>,
+    pub items: Vec<(Key, Option<Item>)>,
 }
 
 impl Image {

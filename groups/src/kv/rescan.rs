@@ -11,13 +11,13 @@
 //! ends. Then both are wrong alike. The next pass sees it, for the kept hash stays wrong; and so
 //! does the comparison with the other replicas.
 
-use super::StateHash;
+use super::{Key, StateHash};
 
 /// A pass under way.
 #[derive(Debug, Default)]
 pub struct Rescan {
     /// The last key that is in the sum; `None` before the first.
-    pub(super) passed: Option<Box<[u8]>>,
+    pub(super) passed: Option<Key>,
     /// Of every item up to there.
     pub(super) sum: StateHash,
 }

@@ -18,6 +18,7 @@ use super::fence::Fences;
 use super::hash::StateHash;
 use super::history::History;
 use super::image::{Fold, Head, Image};
+use super::key::Key;
 use super::life::{Life, Renewal};
 use super::once::Clients;
 use super::outcome::{Failure, Outcome};
@@ -52,7 +53,7 @@ pub struct Item {
 /// The state of one group.
 #[derive(Debug, Default)]
 pub struct State {
-    items: BTreeMap<Box<[u8]>, Item>,
+    items: BTreeMap<Key, Item>,
     /// Counts writes that changed a key; every change has its own.
     revision: u64,
     /// Counts leaderships.
@@ -65,7 +66,7 @@ pub struct State {
     /// The group's clock in milliseconds: the highest that an applied value was stamped with.
     clock: u64,
     /// Where the lives of items end, and whose: exactly those with `expires != 0`.
-    deadlines: BTreeSet<(u64, Box<[u8]>)>,
+    deadlines: BTreeSet<(u64, Key)>,
     /// The cluster's roll, in the group that keeps it.
     roll: Roll,
     sessions: Sessions,
@@ -251,7 +252,7 @@ impl State {
     }
 
     /// The state that an image was taken of; [`Image::into_state`] has checked it.
-    pub(super) fn restored(head: &Head, beside: Beside, items: Vec<(Box<[u8]>, Item)>) -> State {
+    pub(super) fn restored(head: &Head, beside: Beside, items: Vec<(Key, Item)>) -> State {
         let Beside { roll, clock, clients, fences, sessions } = beside;
         let mortal = items.iter().filter(|(_, item)| item.expires != 0);
         let deadlines = mortal.map(|(key, item)| (item.expires, key.clone())).collect();
@@ -524,7 +525,9 @@ impl State {
         want: Want,
         life: Option<Life>,
     ) -> Outcome {
-        let held = self.items.get(key);
+        // A plain put looks its key up only once, where it sets it.
+        let looks = *condition != Condition::None || want == Want::Previous || life == Some(Life::Keep);
+        let held = if looks { self.items.get(key) } else { None };
         let met = self.meets(key, held, condition);
         let previous = match want {
             Want::Previous => held.map(|i| (i.value.clone(), i.revision)),

@@ -15,6 +15,7 @@ use bytes::{BufMut, Bytes};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::command::{BadCommand, MAX_KEYS, Reader, put_bytes};
+use super::key::Key;
 use super::outcome::Outcome;
 use super::scan::ITEM_COST;
 use super::state::State;
@@ -48,9 +49,9 @@ pub fn place(key: &[u8]) -> u64 {
 /// The keys by their places, as far as they have been gone through.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    keys: BTreeSet<(u64, Box<[u8]>)>,
+    keys: BTreeSet<(u64, Key)>,
     /// The last key in it while it is being built; `None` before the first.
-    passed: Option<Box<[u8]>>,
+    passed: Option<Key>,
     complete: bool,
 }
 
@@ -96,7 +97,7 @@ impl Places {
         if !self.complete {
             return Outcome::Walked { keys: Vec::new(), next: Some(walk.from) };
         }
-        let rest = self.keys.range((walk.from, Box::default())..);
+        let rest = self.keys.range((walk.from, Key::default())..);
         gather(rest.map(|(place, key)| (*place, &key[..])), walk)
     }
 }

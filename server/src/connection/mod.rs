@@ -27,7 +27,9 @@ use bytes::{Buf, BytesMut};
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
 use groups::peers::Standing;
 use netio::NetHandle;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
 use crate::config::Config;
@@ -193,7 +195,8 @@ impl State {
 /// One client.
 pub struct Connection {
     id: u64,
-    stream: TcpStream,
+    /// Replies go out here; the task has the other half.
+    stream: OwnedWriteHalf,
     state: RefCell<State>,
     /// Something has moved: the task looks again.
     moved: Notify,
@@ -219,18 +222,22 @@ enum Flow {
 }
 
 impl Connection {
-    /// Takes over an accepted socket.
+    /// Takes over an accepted socket. The half that is read belongs to [`Connection::serve`].
     ///
     /// # Errors
     /// When the socket is gone already.
-    pub fn open(id: u64, stream: std::net::TcpStream, worker: &Worker) -> io::Result<Rc<Connection>> {
+    pub fn open(
+        id: u64,
+        stream: std::net::TcpStream,
+        worker: &Worker,
+    ) -> io::Result<(Rc<Connection>, OwnedReadHalf)> {
         stream.set_nonblocking(true)?;
         stream.set_nodelay(true)?;
         let (peer, local) = (stream.peer_addr()?.to_string(), stream.local_addr()?.to_string());
-        let stream = TcpStream::from_std(stream)?;
+        let (reader, stream) = TcpStream::from_std(stream)?.into_split();
         let shared = worker.shared();
         let session = Session::new(id, peer, local, &shared.info());
-        Ok(Rc::new(Connection {
+        let connection = Rc::new(Connection {
             id,
             stream,
             state: RefCell::new(State {
@@ -250,7 +257,8 @@ impl Connection {
             out_of_step: Cell::new(false),
             max_value: shared.config.limits.max_value.0,
             max_request: shared.config.request_limits().max_request,
-        }))
+        });
+        Ok((connection, reader))
     }
 
     /// The line of `CLIENT LIST`.
@@ -260,7 +268,7 @@ impl Connection {
     }
 
     /// Serves the client until it leaves.
-    pub async fn serve(self: &Rc<Self>, worker: &Rc<Worker>) {
+    pub async fn serve(self: &Rc<Self>, mut reader: OwnedReadHalf, worker: &Rc<Worker>) {
         let shared = Arc::clone(worker.shared());
         let mut parser = RequestParser::new(shared.config.request_limits());
         let mut input = BytesMut::with_capacity(READ_BYTES);
@@ -284,15 +292,15 @@ impl Connection {
                     if idle {
                         return;
                     }
-                    self.wait(false, blocked).await;
+                    self.wait(blocked).await;
                 }
                 Flow::Wait => {
-                    self.wait(false, blocked).await;
+                    self.wait(blocked).await;
                 }
                 // What filled it was written just now: nobody is left who would say so later.
                 Flow::Full if !full => tokio::task::yield_now().await,
                 Flow::Full => {
-                    self.wait(false, blocked).await;
+                    self.wait(blocked).await;
                 }
                 Flow::Again => tokio::task::yield_now().await,
                 Flow::NeedMore => {
@@ -300,40 +308,32 @@ impl Connection {
                         return;
                     }
                     // A client that closed its side still gets the answers to what it sent.
-                    if self.wait(!full && !eof, blocked).await {
-                        match self.read(&mut input, &parser) {
-                            Ok(0) => eof = true,
-                            Ok(_) => {}
-                            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                            Err(_) => return,
-                        }
+                    if full || eof {
+                        self.wait(blocked).await;
+                        continue;
+                    }
+                    make_room(&mut input, &parser);
+                    // A short read tells the runtime that the socket is empty: it is not asked again
+                    // only to hear so.
+                    let read = tokio::select! {
+                        () = self.wait(blocked) => continue,
+                        read = reader.read_buf(&mut input) => read,
+                    };
+                    match read {
+                        Ok(0) => eof = true,
+                        Ok(_) => {}
+                        Err(_) => return,
                     }
                 }
             }
         }
     }
 
-    fn read(&self, input: &mut BytesMut, parser: &RequestParser) -> io::Result<usize> {
-        // Room for what is known to be missing, but not all of a large value at once: memory
-        // follows what has really arrived.
-        let hint = parser.missing(input.len()).clamp(READ_BYTES, 1 << 20);
-        if input.capacity() - input.len() < READ_BYTES / 4 {
-            input.reserve(hint);
-        }
-        self.stream.try_read_buf(input)
-    }
-
-    /// Waits until something may have changed. Returns whether the socket may be read.
-    async fn wait(&self, read: bool, write: bool) -> bool {
+    /// Waits until something may have changed.
+    async fn wait(&self, write: bool) {
         tokio::select! {
-            () = self.moved.notified() => false,
-            ready = self.stream.readable(), if read => {
-                if ready.is_err() {
-                    self.broken.set(true);
-                }
-                true
-            }
-            _ = self.stream.writable(), if write => false,
+            () = self.moved.notified() => {}
+            _ = self.stream.writable(), if write => {}
         }
     }
 
@@ -594,3 +594,12 @@ impl Connection {
 
 /// Bytes that are read at one time, at least.
 const READ_BYTES: usize = 16 << 10;
+
+/// Room for what is known to be missing, but not all of a large value at once: memory follows what
+/// has really arrived.
+fn make_room(input: &mut BytesMut, parser: &RequestParser) {
+    let hint = parser.missing(input.len()).clamp(READ_BYTES, 1 << 20);
+    if input.capacity() - input.len() < READ_BYTES / 4 {
+        input.reserve(hint);
+    }
+}

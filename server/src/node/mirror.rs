@@ -194,7 +194,7 @@ impl NodeMirror {
                     let hash = found_hash(&image);
                     let item = |e: Entry| {
                         let item = Item { value: e.value, revision: e.revision, expires: e.expiry };
-                        (Box::from(&e.key[..]), item)
+                        (kv::Key::new(&e.key), item)
                     };
                     let mark = mark_of(&image.position);
                     // Built here: the groups' own thread has heartbeats to send.
@@ -344,7 +344,7 @@ pub fn load_group(store: &MirrorStore, group: GroupId) -> Result<Option<(State, 
     let take = |e: EntryRef<'_>| {
         let value = Bytes::copy_from_slice(e.value);
         let item = Item { value, revision: e.revision, expires: e.expiry };
-        items.push((Box::from(e.key), item));
+        items.push((kv::Key::new(e.key), item));
     };
     let image = match store.load_raw(group, take) {
         Ok(image) => image,
@@ -382,8 +382,13 @@ fn position(head: &Head) -> Position {
     }
 }
 
-fn entry(key: Box<[u8]>, item: Item) -> Entry {
-    Entry { key: Bytes::from(key), value: item.value, revision: item.revision, expiry: item.expires }
+fn entry(key: kv::Key, item: Item) -> Entry {
+    Entry {
+        key: Bytes::copy_from_slice(&key),
+        value: item.value,
+        revision: item.revision,
+        expiry: item.expires,
+    }
 }
 
 fn stored_fold(group: GroupId, fold: kv::Fold) -> Fold {
@@ -392,7 +397,7 @@ fn stored_fold(group: GroupId, fold: kv::Fold) -> Fold {
     for (key, item) in items {
         match item {
             Some(item) => entries.push(entry(key, item)),
-            None => removed.push(Bytes::from(key)),
+            None => removed.push(Bytes::copy_from_slice(&key)),
         }
     }
     Fold { group, from, to: position(&head), sessions, entries, removed }
@@ -403,7 +408,7 @@ fn found_hash(image: &StoredImage) -> StateHash {
     StateHash::from_bytes(image.verified.point().state_hash.0)
 }
 
-fn live_image(image: StoredImage, items: Vec<(Box<[u8]>, Item)>) -> Result<Image, String> {
+fn live_image(image: StoredImage, items: Vec<(kv::Key, Item)>) -> Result<Image, String> {
     let StoredImage { position, sessions, .. } = image;
     let members = if position.membership.is_empty() {
         None

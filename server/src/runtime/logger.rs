@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError};
 use groups::log::{CommitError, Disk, Log, LogStats, RealDisk};
 use groups::peers::Newest;
 use netio::NetHandle;
 use parking_lot::Mutex;
 
 use super::clock::Clock;
+use super::mailbox::Tray;
 use super::scrub::ScrubGauge;
 use super::worker::{Letter, Post};
 use crate::node::compaction::{Compactor, Held};
@@ -70,7 +70,7 @@ const IDLE: Duration = Duration::from_millis(200);
 /// The thread's state.
 pub struct Logger {
     log: Log<RealDisk>,
-    tasks: Receiver<Task>,
+    tasks: Arc<Tray<Task>>,
     posts: Vec<Arc<Post>>,
     net: NetHandle,
     gauge: Arc<LogGauge>,
@@ -86,7 +86,7 @@ pub struct Logger {
 /// What a logger is made of beside its log.
 pub struct LoggerParts {
     /// Its tasks.
-    pub tasks: Receiver<Task>,
+    pub tasks: Arc<Tray<Task>>,
     /// The workers.
     pub posts: Vec<Arc<Post>>,
     /// The network.
@@ -135,19 +135,18 @@ impl Logger {
         loop {
             self.look_at_space();
             let mut end = false;
-            match self.tasks.recv_timeout(IDLE) {
-                Ok(task) => end |= sort(task, &mut jobs),
-                Err(RecvTimeoutError::Timeout) => {
+            match self.tasks.wait(IDLE) {
+                Some(task) => end |= sort(task, &mut jobs),
+                None => {
                     self.seal();
                     self.compact();
                     continue;
                 }
-                Err(RecvTimeoutError::Disconnected) => end = true,
             }
             loop {
                 let mut bytes = 0;
                 while bytes < GATHER_BYTES
-                    && let Ok(task) = self.tasks.try_recv()
+                    && let Some(task) = self.tasks.take()
                 {
                     if let Task::Write(job) = &task {
                         bytes += job.records.iter().map(groups::log::Record::encoded_len).sum::<usize>();

@@ -1,8 +1,10 @@
-//! The way into a worker: one queue, one wake per drained queue.
+//! The ways into a worker and into a plain thread: one queue, one wake per drained queue.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::Notify;
 
 /// A queue that many threads fill and one worker drains.
@@ -36,5 +38,43 @@ impl<T> Mailbox<T> {
     /// Swaps everything out into `into`, which must be empty.
     pub fn drain(&self, into: &mut Vec<T>) {
         std::mem::swap(&mut *self.queue.lock(), into);
+    }
+}
+
+/// A queue that many threads fill and one thread without a runtime empties.
+///
+/// It sleeps at once when there is nothing: where cores are few, a thread that spins first keeps
+/// those from running that would bring it something. Bounded like a [`Mailbox`], by what goes in.
+#[derive(Debug)]
+pub struct Tray<T> {
+    queue: Mutex<VecDeque<T>>,
+    filled: Condvar,
+}
+
+impl<T> Default for Tray<T> {
+    fn default() -> Tray<T> {
+        Tray { queue: Mutex::new(VecDeque::new()), filled: Condvar::new() }
+    }
+}
+
+impl<T> Tray<T> {
+    /// Puts something in. Wakes the thread only if it sleeps.
+    pub fn put(&self, thing: T) {
+        self.queue.lock().push_back(thing);
+        self.filled.notify_one();
+    }
+
+    /// Takes the oldest thing out, if there is one.
+    pub fn take(&self) -> Option<T> {
+        self.queue.lock().pop_front()
+    }
+
+    /// Takes the oldest thing out, waiting for one at most so long.
+    pub fn wait(&self, patience: Duration) -> Option<T> {
+        let mut queue = self.queue.lock();
+        if queue.is_empty() {
+            self.filled.wait_while_for(&mut queue, |queue| queue.is_empty(), patience);
+        }
+        queue.pop_front()
     }
 }

@@ -55,7 +55,7 @@ use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
 use learner::{LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
-use mailbox::Mailbox;
+use mailbox::{Mailbox, Tray};
 use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
@@ -338,9 +338,9 @@ fn live(
     let newest = Newest::new(opened.recovered.last_commit);
     // This life ends: whatever waits for space waits no more.
     let ending = Arc::new(AtomicBool::new(false));
-    let (log_sender, log_tasks) = crossbeam_channel::unbounded();
+    let log_tasks = Arc::new(Tray::default());
     let parts = LoggerParts {
-        tasks: log_tasks,
+        tasks: Arc::clone(&log_tasks),
         posts: posts.clone(),
         net: net.clone(),
         gauge,
@@ -430,7 +430,7 @@ fn live(
             wake,
             clock,
             net: net.clone(),
-            log: log_sender.clone(),
+            log: Arc::clone(&log_tasks),
             learner: lesson_sender.clone(),
             mirror: mirror_handle.clone(),
             memory: memory.clone(),
@@ -467,7 +467,7 @@ fn live(
     }
     let _ = lesson_sender.send(Lesson::End);
     let _ = learner_thread.join();
-    let _ = log_sender.send(Task::End);
+    log_tasks.put(Task::End);
     let _ = log_thread.join();
     let _ = scrub_thread.join();
     mirror_handle.end();

@@ -25,7 +25,7 @@ use tokio::sync::{Notify, oneshot};
 use super::clock::Clock;
 use super::learner::Lesson;
 use super::logger::Task;
-use super::mailbox::Mailbox;
+use super::mailbox::{Mailbox, Tray};
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
@@ -136,7 +136,7 @@ pub struct Worker {
     wake: Arc<Notify>,
     clock: Clock,
     net: NetHandle,
-    log: Sender<Task>,
+    log: Arc<Tray<Task>>,
     learner: Sender<Lesson>,
     mirror: MirrorHandle,
     memory: MemoryHandle,
@@ -357,7 +357,7 @@ impl Worker {
     }
 
     fn hand_to_log(&self, job: LogJob) {
-        let _ = self.log.send(Task::Write(job));
+        self.log.put(Task::Write(job));
     }
 
     /// The number of a connection of this worker, which no other worker uses.
@@ -370,11 +370,11 @@ impl Worker {
         self.next_connection.set(number + 1);
         let id = self.connection_id(number);
         match Connection::open(id, stream, self) {
-            Ok(connection) => {
+            Ok((connection, reader)) => {
                 self.connections.borrow_mut().insert(id, Rc::clone(&connection));
                 let worker = Rc::clone(self);
                 tokio::task::spawn_local(async move {
-                    connection.serve(&worker).await;
+                    connection.serve(reader, &worker).await;
                     connection.unwatch(&worker);
                     worker.forget(id);
                     worker.shared.connection_closed();
@@ -469,7 +469,7 @@ pub struct WorkerParts {
     /// The network.
     pub net: NetHandle,
     /// The log thread.
-    pub log: Sender<Task>,
+    pub log: Arc<Tray<Task>>,
     /// The learner thread.
     pub learner: Sender<Lesson>,
     /// The mirror's thread.
