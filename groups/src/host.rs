@@ -510,7 +510,13 @@ impl Host {
         self.members[index].group.read_stale(command, bound, now, &self.peers, ready)
     }
 
-    /// Lets time pass; to be called every few milliseconds.
+    /// Whether something here may not wait: otherwise time need pass only now and then.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        !self.active.is_empty() || !self.rescan.urgent.is_empty()
+    }
+
+    /// Lets time pass; to be called every few milliseconds while the host is active.
     pub fn tick(&mut self, now: Time) {
         if now >= self.next_beat {
             self.next_beat = now + self.config.heartbeat_interval;

@@ -459,7 +459,8 @@ pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numb
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
         Refusal::Busy => ErrorReply::busy(
-            "this node or the group's leader has too much in flight (limits.max_inflight_bytes)",
+            "this node or the group's leader has more in flight than it answers within half a second, or than \
+             limits.max_inflight_bytes",
         ),
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }

@@ -5,6 +5,8 @@
 //! table of the group makes copies harmless. So a command is in doubt only when its time is up
 //! while a copy of it may still be on its way to being chosen.
 
+mod admission;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -15,6 +17,8 @@ use groups::kv::session::MAX_OPEN;
 use groups::kv::{Failure, Outcome, Ticket};
 use groups::planted::{self, Bug};
 use groups::time::Time;
+
+use admission::Admission;
 
 /// Names a request to whoever made it; opaque here.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -210,6 +214,7 @@ pub struct Requests {
     busy: Vec<usize>,
     listed: Vec<bool>,
     bytes: usize,
+    admission: Admission,
     next_tick: Time,
 }
 
@@ -243,6 +248,7 @@ impl Requests {
             busy: Vec::new(),
             listed,
             bytes: 0,
+            admission: Admission::new(),
             next_tick: Time::ZERO,
         }
     }
@@ -256,13 +262,7 @@ impl Requests {
     /// How many requests are unanswered.
     #[must_use]
     pub fn open(&self) -> usize {
-        self.busy
-            .iter()
-            .map(|i| {
-                let q = &self.queues[*i];
-                q.writes.pending.iter().flatten().count() + q.reads.pending.iter().flatten().count()
-            })
-            .sum()
+        self.admission.open()
     }
 
     fn index(&self, group: GroupId) -> usize {
@@ -289,6 +289,7 @@ impl Requests {
         let queue = &mut self.queues[index];
         if self.bytes + cost > self.patience.max_bytes
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
+            || !self.admission.admit(now)
         {
             return completions.push(Completion { token, group, result: Err(Refusal::Busy) });
         }
@@ -440,6 +441,7 @@ impl Requests {
             }
             queue.refusals = 0;
             self.bytes -= pending.command.len() + REQUEST_COST;
+            self.admission.answered(now);
             completions.push(Completion { token: pending.token, group, result });
         }
     }
@@ -491,6 +493,7 @@ impl Requests {
                 for (number, exposed) in expired {
                     if let Some(pending) = line.take(number) {
                         freed += pending.command.len() + REQUEST_COST;
+                        self.admission.given_up();
                         let exposed = exposed && !planted::is(Bug::TimeoutIsFailure);
                         let refusal = match (exposed, quorum) {
                             (true, _) => Refusal::InDoubt,

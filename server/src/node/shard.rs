@@ -430,7 +430,14 @@ impl Shard {
         }
     }
 
-    /// Lets time pass; every few milliseconds.
+    /// Whether something here waits for time to pass: a group, a request, a watch.
+    #[must_use]
+    pub fn is_active(&self) -> bool {
+        self.host.is_active() || self.requests.open() > 0 || !self.watches.is_empty()
+    }
+
+    /// Lets time pass; every few milliseconds while the shard is active, and several times per
+    /// heartbeat otherwise.
     pub fn tick(&mut self, now: Time) {
         self.host.tick(now);
         for request in self.watches.tick(&self.host, now) {

@@ -97,6 +97,12 @@ pub struct Watches {
 }
 
 impl Watches {
+    /// Whether no question waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     /// Takes a question. Returns what is to be asked of the group's leader, if need be.
     pub fn pull(&mut self, pull: Pull, host: &Host, now: Time) -> Option<Request> {
         if self.count >= MAX_PULLS {

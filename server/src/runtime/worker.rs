@@ -113,6 +113,10 @@ impl std::fmt::Debug for Letter {
 /// How often a shard is told that time passes.
 const TICK: Duration = Duration::from_millis(5);
 
+/// One that has nothing to do is told at least so often. It only keeps up its heartbeats and looks at those
+/// of others.
+const IDLE_TICK: Duration = Duration::from_millis(25);
+
 /// How often it is looked whether the live data is over its limit.
 const PUBLISH: Duration = Duration::from_millis(500);
 
@@ -388,11 +392,14 @@ impl Worker {
     }
 
     async fn run(self: Rc<Self>) {
-        let mut tick = tokio::time::interval(TICK);
+        let mut pace = TICK;
+        let mut tick = tokio::time::interval(pace);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut letters = Vec::new();
         let mut dirty = Vec::new();
         let mut reports = Vec::new();
+        // Half of a heartbeat's interval, so that every other tick is due just when a heartbeat is.
+        let idle = IDLE_TICK.min(self.shared.config.paxos.heartbeat_interval / 2).max(TICK);
         let mut publish_at = self.clock.now();
         let mut tick_at = publish_at;
         loop {
@@ -437,7 +444,7 @@ impl Worker {
             // By the clock and not by which branch woke it: under load the other one always does,
             // and heartbeats must go out all the same.
             if now >= tick_at {
-                tick_at = now + TICK;
+                tick_at = now + pace.min(TICK);
                 self.shard.borrow_mut().tick(now);
                 if now >= publish_at {
                     publish_at = now + PUBLISH;
@@ -449,6 +456,11 @@ impl Worker {
             // state: only now the two belong together, and may be compared with another node's.
             for sender in reports.drain(..) {
                 let _ = sender.send(self.own_report(now));
+            }
+            let wanted = if self.shard.borrow().is_active() { TICK } else { idle };
+            if wanted != pace {
+                pace = wanted;
+                tick.reset_after(pace);
             }
             // Let the connections that became readable in the meantime fill the next turn.
             tokio::task::yield_now().await;
