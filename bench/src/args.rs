@@ -92,6 +92,9 @@ pub struct Run {
     /// Same numbers, same choice of keys [default: from the clock]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Processes of the servers, to report what an operation costs them
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
     /// Where fdatasync is measured [default: the current directory]
     #[arg(long, value_name = "DIR")]
     pub fsync_dir: Option<PathBuf>,

@@ -6,11 +6,12 @@
 //! * `pace` when the next request is due · `connection` one socket and what is under way on it · `worker` the event
 //!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
 //! * `ledger` what a reply means · `stats` what is counted · `record` the history for `--verify` · `environment` what
-//!   the machine can do
+//!   the machine can do · `cost` what the servers spend
 //! * `run` the sweep · `report` table and JSON · `progress` what one sees meanwhile
 
 mod args;
 mod connection;
+mod cost;
 mod environment;
 mod ledger;
 mod pace;

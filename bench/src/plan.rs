@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Barrier, OnceLock};
 use std::time::Instant;
 
-use crate::ledger::{Retry, Written};
+use crate::cost::Processes;
+use crate::ledger::{Retry, Window, Written};
 use crate::payload::Layout;
 
 /// Nanoseconds since the program began.
@@ -49,12 +50,26 @@ pub struct Plan<'a> {
     pub record: bool,
     /// Number of threads.
     pub threads: u32,
+    /// The processes of the servers, if their cost is to be measured.
+    pub servers: Option<&'a Processes>,
     /// Which keys have a value.
     pub written: &'a Written,
     /// The next unused sequence number of the run.
     pub sequences: &'a AtomicU64,
     /// Where the threads meet.
     pub shared: Shared,
+}
+
+impl Plan<'_> {
+    /// The measured time, once the load has begun. It has no end yet where that is not given as a time.
+    pub fn window(&self) -> Option<Window> {
+        let from = self.shared.start.get()? + self.warmup;
+        let until = match self.limit {
+            Limit::Time(time) => from + time,
+            Limit::Requests(_) | Limit::Exhausted => u64::MAX,
+        };
+        Some(Window { from, until })
+    }
 }
 
 /// When a phase ends.

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::cost::Spent;
 use crate::environment::Environment;
 use crate::phase::Outcome;
 use crate::record::Judged;
@@ -78,6 +79,8 @@ pub struct Row {
     pub write_gap_ms: Option<f64>,
     /// Processor time of this program per request.
     pub generator_cpu_us_per_op: f64,
+    /// What the servers spent, with `--server-pids`.
+    pub server_cost: Option<Spent>,
     /// The judgement, with `--verify`.
     pub verify: Option<Judged>,
 }
@@ -128,6 +131,7 @@ impl Row {
             unsent: figures.unsent,
             write_gap_ms: mix.writes().then_some(figures.write_gap as f64 / 1e6),
             generator_cpu_us_per_op: outcome.cpu_seconds * 1e6 / outcome.settled.max(1) as f64,
+            server_cost: outcome.servers.clone(),
             verify,
         }
     }
@@ -253,6 +257,16 @@ impl Row {
         if let Some(judged) = &self.verify {
             let why = judged.explanation.as_ref().map_or(String::new(), |why| format!(": {why}"));
             remark(format!("{} operations, {}{why}", judged.operations, judged.verdict));
+        }
+        match &self.server_cost {
+            Some(Spent::Known { cpu_us_per_op, context_switches_per_op }) => remark(format!(
+                "the servers took {cpu_us_per_op:.2} us of processor time and {context_switches_per_op:.2} \
+                 context switches per operation"
+            )),
+            Some(Spent::Unknown { unknown_because }) => {
+                remark(format!("what the servers spent is not known: {unknown_because}"));
+            }
+            None => {}
         }
         remark(format!(
             "generator took {:.2} us of processor time per request",

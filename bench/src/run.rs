@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::args::Run;
+use crate::cost::Processes;
 use crate::ledger::{Retry, Written};
 use crate::payload::Layout;
 use crate::phase::{self, Outcome};
@@ -70,6 +71,7 @@ struct Sweep {
     layout: Layout,
     written: Written,
     sequences: AtomicU64,
+    servers: Option<Processes>,
     filled: bool,
 }
 
@@ -104,6 +106,9 @@ impl Sweep {
             clock: Clock::start(),
             written: Written::none(keys),
             sequences: AtomicU64::new(1),
+            servers: (!args.server_pids.is_empty())
+                .then(|| Processes::find(&args.server_pids))
+                .transpose()?,
             filled: false,
             mixes,
             keys,
@@ -129,6 +134,7 @@ impl Sweep {
             rate: self.args.rate.map(|rate| rate as f64),
             retry: if self.args.retry { Retry::TryAgain } else { Retry::Never },
             record: self.args.verify,
+            servers: self.servers.as_ref(),
             pipeline: self.args.pipeline as usize,
             ..self.base(threads, limit)
         };
@@ -200,6 +206,7 @@ impl Sweep {
             limit,
             record: false,
             threads,
+            servers: None,
             written: &self.written,
             sequences: &self.sequences,
             shared: Shared::new(threads),

@@ -32,6 +32,8 @@ pub struct Harvest {
     pub window: Window,
     /// The history was full before the phase was over.
     pub cut_short: bool,
+    /// Still open: a server with a thread per connection forgets what it spent on one when that ends.
+    pub connections: Vec<Connection>,
 }
 
 /// How often timeouts are looked for.
@@ -133,13 +135,10 @@ impl<'a> Worker<'a> {
     fn begin(&mut self, index: u32) {
         let plan = self.plan;
         let start = *plan.shared.start.get_or_init(|| plan.clock.now());
-        let from = start + plan.warmup;
-        let until = match plan.limit {
-            Limit::Time(time) => from + time,
-            Limit::Requests(_) | Limit::Exhausted => u64::MAX,
-        };
-        self.ledger.window = Window { from, until };
-        plan.shared.last_write.fetch_max(from, Ordering::Relaxed);
+        if let Some(window) = plan.window() {
+            self.ledger.window = window;
+        }
+        plan.shared.last_write.fetch_max(self.ledger.window.from, Ordering::Relaxed);
         if let Some(rate) = plan.rate {
             let stagger = 1e9 / rate * f64::from(index);
             self.pace = Some(Pace::new(start + stagger as u64, rate / f64::from(plan.threads)));
@@ -376,6 +375,7 @@ impl<'a> Worker<'a> {
             history: self.ledger.history.unwrap_or_default(),
             window,
             cut_short: self.cut_short,
+            connections: self.connections,
         }
     }
 }

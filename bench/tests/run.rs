@@ -30,6 +30,7 @@ fn bad_arguments_are_explained() {
     refused(&["--zipf", "1.5"], &["below 1"]);
     refused(&["--addr", "nonsense"], &["nonsense", "HOST:PORT"]);
     refused(&["--history", "x.jsonl"], &["--verify"]);
+    refused(&["--server-pids", "4294967295"], &["process 4294967295", "nothing was sent"]);
     refused(&["--connectoins", "1"], &["--connections"]);
 }
 
@@ -91,6 +92,37 @@ fn a_sweep_has_one_row_per_load() {
     let table = told(&fake.bench(&["-n", "50", "--keys", "50"]));
     assert!(table.contains("ops/s") && table.contains("write gap"), "{table}");
     assert!(!table.contains('\u{1b}'), "no colours in a pipe");
+}
+
+#[test]
+fn what_the_servers_spend_is_told_where_their_processes_are_given() {
+    // The fake server lives in this process.
+    let fake = Fake::start(|_| Answer::Right);
+    let pid = std::process::id().to_string();
+    let load = ["-n", "5000", "-c", "2", "--keys", "100", "--server-pids", &pid];
+    let row = fake.row(0, &load);
+    assert!(number(&row["server_cost"]["cpu_us_per_op"]) > 0.0, "{row}");
+    assert!(number(&row["server_cost"]["context_switches_per_op"]) > 0.0, "{row}");
+    let table = told(&fake.bench(&load));
+    assert!(table.contains("context switches per operation"), "{table}");
+    assert_eq!(fake.row(0, &["-n", "10", "--keys", "100"])["server_cost"], Value::Null);
+}
+
+#[test]
+fn a_server_that_ends_meanwhile_has_no_known_cost() {
+    let child = std::process::Command::new("sleep").arg("600").spawn().expect("it can be started");
+    let pid = child.id().to_string();
+    let child = std::sync::Mutex::new(child);
+    let fake = Fake::start(move |request| {
+        if request.number == 100 {
+            let mut child = child.lock().expect("no thread panics with it");
+            child.kill().and_then(|()| child.wait()).expect("it runs");
+        }
+        Answer::Right
+    });
+    let row = fake.row(0, &["-n", "200", "-c", "1", "--keys", "10", "--server-pids", &pid]);
+    let why = row["server_cost"]["unknown_because"].as_str().expect("no figures");
+    assert!(why.contains(&format!("process {pid}")), "{row}");
 }
 
 #[test]
