@@ -47,7 +47,7 @@ pub struct Run {
     #[arg(short = 'P', long, value_name = "P", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub pipeline: u32,
-    /// put, get, mixed or mixed:PERCENT-OF-GETS; several make a sweep [put]
+    /// put, get, mixed[:PERCENT-OF-GETS], scan[:KEYS], cas, incr; several make a sweep [put]
     #[arg(short, long, value_name = "W", value_delimiter = ',')]
     pub workload: Vec<Mix>,
     /// Different keys [default: 100000; --verify: 16]

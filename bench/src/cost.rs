@@ -62,7 +62,9 @@ impl Processes {
 #[derive(Debug)]
 pub struct Meter<'a> {
     processes: &'a Processes,
-    before: Option<Result<Usage, String>>,
+    /// First when the servers are being connected to, for loads that are over before they are looked at.
+    before: Result<Usage, String>,
+    begun: bool,
     after: Option<Result<Usage, String>>,
 }
 
@@ -70,24 +72,24 @@ pub struct Meter<'a> {
 const SOON: u64 = 10_000_000;
 
 impl<'a> Meter<'a> {
-    /// One that has not looked yet.
+    /// One for the load that is about to begin.
     pub fn of(processes: &'a Processes) -> Self {
-        Meter { processes, before: None, after: None }
+        Meter { processes, before: processes.usage(), begun: false, after: None }
     }
 
     /// Looks if it is time to. How many nanoseconds it is to the next time.
     pub fn look(&mut self, window: Option<Window>, now: u64) -> u64 {
         let Some(window) = window else { return SOON };
-        if self.before.is_none() && now >= window.from {
-            self.before = Some(self.processes.usage());
+        if !self.begun && now >= window.from {
+            (self.before, self.begun) = (self.processes.usage(), true);
         }
         if self.after.is_none() && now >= window.until {
             self.after = Some(self.processes.usage());
         }
-        match (&self.before, &self.after) {
-            (None, _) => window.from - now,
-            (_, None) => window.until - now,
-            _ => u64::MAX,
+        match (self.begun, &self.after) {
+            (false, _) => window.from - now,
+            (true, None) => window.until - now,
+            (true, Some(_)) => u64::MAX,
         }
     }
 
@@ -98,8 +100,8 @@ impl<'a> Meter<'a> {
 
     /// What was spent on so many successes.
     pub fn spent(self, successes: u64) -> Spent {
-        let never = || Err("the load never began".to_owned());
-        match (self.before.unwrap_or_else(never), self.after.unwrap_or_else(never)) {
+        let after = self.after.unwrap_or_else(|| self.processes.usage());
+        match (self.before, after) {
             (Ok(before), Ok(after)) => before.until(after, successes),
             (Err(unknown_because), _) | (_, Err(unknown_because)) => Spent::Unknown { unknown_because },
         }
@@ -182,9 +184,9 @@ mod tests {
         let mut meter = Meter::of(&myself);
         assert_eq!(meter.look(None, 0), SOON);
         assert_eq!(meter.look(window, 40), 60);
-        assert!(meter.before.is_none());
+        assert!(!meter.begun);
         assert_eq!(meter.look(window, 100), 200);
-        assert!(meter.before.is_some() && meter.after.is_none());
+        assert!(meter.begun && meter.after.is_none());
         assert_eq!(meter.look(window, 310), u64::MAX);
         assert!(meter.after.is_some());
         assert!(matches!(meter.spent(1), Spent::Known { .. }));

@@ -2,19 +2,22 @@
 //! the answers were linearizable.
 //!
 //! * `args` the command line and what it may say · `payload` keys and values that can be told apart · `workload` which
-//!   operation comes next · `resp` the wire
+//!   operation comes next · `encoder` and `resp` the wire, out and in · `page` the answer to a scan
 //! * `pace` when the next request is due · `connection` one socket and what is under way on it · `worker` the event
 //!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
-//! * `ledger` what a reply means · `stats` what is counted · `record` the history for `--verify` · `environment` what
+//! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history for `--verify` · `environment` what
 //!   the machine can do · `cost` what the servers spend
 //! * `run` the sweep · `report` table and JSON · `progress` what one sees meanwhile
 
 mod args;
 mod connection;
 mod cost;
+mod encoder;
 mod environment;
+mod known;
 mod ledger;
 mod pace;
+mod page;
 mod payload;
 mod phase;
 mod plan;

@@ -67,7 +67,7 @@ pub fn offer(
     let mut outcome = merge(harvests?, plan)?;
     outcome.cpu_seconds = cpu_seconds() - cpu_before;
     let (successes, failures) = &plan.shared.done;
-    let in_time = outcome.figures.gets.in_time + outcome.figures.puts.in_time;
+    let in_time = outcome.figures.reads.in_time + outcome.figures.writes.in_time;
     outcome.servers = meter.map(|meter| meter.spent(in_time));
     outcome.settled = successes.load(Ordering::Relaxed) + failures.load(Ordering::Relaxed);
     Ok(outcome)

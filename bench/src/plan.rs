@@ -6,7 +6,8 @@ use std::sync::{Barrier, OnceLock};
 use std::time::Instant;
 
 use crate::cost::Processes;
-use crate::ledger::{Retry, Window, Written};
+use crate::known::{Values, Written};
+use crate::ledger::{Retry, Window};
 use crate::payload::Layout;
 
 /// Nanoseconds since the program began.
@@ -54,6 +55,10 @@ pub struct Plan<'a> {
     pub servers: Option<&'a Processes>,
     /// Which keys have a value.
     pub written: &'a Written,
+    /// Which values they have, if something has to be compared with them.
+    pub values: Option<&'a Values>,
+    /// Keys that a scan asks for.
+    pub scanned: u32,
     /// The next unused sequence number of the run.
     pub sequences: &'a AtomicU64,
     /// Where the threads meet.
@@ -92,7 +97,7 @@ pub struct Shared {
     pub start: OnceLock<u64>,
     /// Some thread has no connection at all.
     pub failed: AtomicBool,
-    /// When the last put succeeded.
+    /// When the last write succeeded.
     pub last_write: AtomicU64,
     /// Successes and failures so far, for the progress.
     pub done: (AtomicU64, AtomicU64),

@@ -51,18 +51,22 @@ pub struct Settings {
 /// One load.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `put`, `get` or `mixed:N`.
+    /// As it was asked for.
     pub workload: String,
     /// Connections.
     pub connections: u32,
     /// Seconds measured.
     pub seconds: f64,
-    /// Gets and puts together.
+    /// All operations together.
     pub all: Line,
     /// The gets, where there are both.
     pub gets: Option<Line>,
     /// The puts, where there are both.
     pub puts: Option<Line>,
+    /// Compare-and-swaps that came too late. They are answers, and counted among them.
+    pub conflicts: Option<u64>,
+    /// Keys that a scan returned on average.
+    pub keys_per_scan: Option<f64>,
     /// Requests that did not succeed, by class.
     pub errors: BTreeMap<&'static str, u64>,
     /// The first error of class `other`.
@@ -75,7 +79,7 @@ pub struct Row {
     pub retries: u64,
     /// Open loop: requests that were due and never sent.
     pub unsent: u64,
-    /// Longest time without a successful put.
+    /// Longest time without a successful write.
     pub write_gap_ms: Option<f64>,
     /// Processor time of this program per request.
     pub generator_cpu_us_per_op: f64,
@@ -111,18 +115,21 @@ impl Row {
     /// The row of a load that is over.
     pub fn new(mix: Mix, connections: u32, outcome: &Outcome, verify: Option<Judged>) -> Self {
         let figures = &outcome.figures;
-        let (gets, puts) = (&figures.gets, &figures.puts);
-        let mut latencies = gets.latencies.clone();
-        latencies.add(&puts.latencies);
+        let (reads, writes) = (&figures.reads, &figures.writes);
+        let mut latencies = reads.latencies.clone();
+        latencies.add(&writes.latencies);
         let both = matches!(mix, Mix::Mixed(_));
         let line = |ops, latencies: &Latencies| Line::new(ops, outcome.seconds, latencies);
         Row {
             workload: mix.to_string(),
             connections,
             seconds: outcome.seconds,
-            all: line(gets.in_time + puts.in_time, &latencies),
-            gets: both.then(|| line(gets.in_time, &gets.latencies)),
-            puts: both.then(|| line(puts.in_time, &puts.latencies)),
+            all: line(reads.in_time + writes.in_time, &latencies),
+            gets: both.then(|| line(reads.in_time, &reads.latencies)),
+            puts: both.then(|| line(writes.in_time, &writes.latencies)),
+            conflicts: (mix == Mix::Cas).then_some(figures.conflicts),
+            keys_per_scan: matches!(mix, Mix::Scan(_))
+                .then(|| figures.keys_read as f64 / reads.in_time.max(1) as f64),
             errors: figures.errors.iter().map(|(class, count)| (class.name(), *count)).collect(),
             other_error: figures.other_error.clone(),
             wrong_values: figures.wrong,
@@ -241,6 +248,13 @@ impl Row {
         }
         if let Some(error) = &self.other_error {
             remark(format!("the first other error: -{error}"));
+        }
+        if let Some(conflicts) = self.conflicts {
+            let share = conflicts as f64 * 100.0 / self.all.ops.max(1) as f64;
+            remark(format!("{conflicts} conflicts ({share:.1} %): another write of the key came first"));
+        }
+        if let Some(keys) = self.keys_per_scan {
+            remark(format!("{keys:.1} keys per scan, {:.0} keys/s", keys * self.all.ops_per_sec));
         }
         if self.retries > 0 {
             remark(format!("{} requests were sent again", self.retries));

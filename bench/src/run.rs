@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::args::Run;
 use crate::cost::Processes;
-use crate::ledger::{Retry, Written};
+use crate::known::{Values, Written};
+use crate::ledger::Retry;
 use crate::payload::Layout;
 use crate::phase::{self, Outcome};
 use crate::plan::{Clock, Limit, Plan, Shared};
@@ -70,6 +71,7 @@ struct Sweep {
     clock: Clock,
     layout: Layout,
     written: Written,
+    values: Option<Values>,
     sequences: AtomicU64,
     servers: Option<Processes>,
     filled: bool,
@@ -94,6 +96,7 @@ impl Sweep {
             (false, _) => args.workload.clone(),
         };
         let keys = args.keys.unwrap_or(if args.verify { 16 } else { 100_000 });
+        check_scans(&mixes, keys, args.verify)?;
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since_epoch.as_nanos()).unwrap_or_default();
         // A history begins with absent keys, so it needs keys that nobody has used before.
@@ -105,6 +108,7 @@ impl Sweep {
             seed: args.seed.unwrap_or(now),
             clock: Clock::start(),
             written: Written::none(keys),
+            values: mixes.contains(&Mix::Cas).then(|| Values::none(keys)),
             sequences: AtomicU64::new(1),
             servers: (!args.server_pids.is_empty())
                 .then(|| Processes::find(&args.server_pids))
@@ -120,7 +124,7 @@ impl Sweep {
         if self.args.verify && number > 0 {
             self.fresh_keys()?;
         }
-        if mix.reads() && !self.args.verify && !self.filled {
+        if mix.needs_values() && !self.args.verify && !self.filled {
             self.fill(connections)?;
             self.filled = true;
         }
@@ -135,10 +139,12 @@ impl Sweep {
             retry: if self.args.retry { Retry::TryAgain } else { Retry::Never },
             record: self.args.verify,
             servers: self.servers.as_ref(),
+            scanned: mix.scanned(),
             pipeline: self.args.pipeline as usize,
             ..self.base(threads, limit)
         };
-        let keys = Keys::new(self.keys, self.args.zipf);
+        // The last keys have not enough of them behind.
+        let keys = Keys::new(self.keys - mix.scanned().saturating_sub(1), self.args.zipf);
         let seed = self.seed.wrapping_add(number as u64);
         let source = |thread: u32| Source::Choice {
             mix,
@@ -178,7 +184,7 @@ impl Sweep {
         };
         let outcome = phase::offer(&plan, connections, source, &mut progress)?;
         drop(progress);
-        let missing = u64::from(self.keys) - outcome.figures.puts.in_time.min(u64::from(self.keys));
+        let missing = u64::from(self.keys) - outcome.figures.writes.in_time.min(u64::from(self.keys));
         if missing > 0 {
             let error = outcome
                 .figures
@@ -208,6 +214,8 @@ impl Sweep {
             threads,
             servers: None,
             written: &self.written,
+            values: self.values.as_ref(),
+            scanned: 0,
             sequences: &self.sequences,
             shared: Shared::new(threads),
         }
@@ -219,6 +227,7 @@ impl Sweep {
         let Run { key_size, value_size, .. } = self.args;
         self.layout = Layout::new(self.keys, key_size, value_size, Some(tag & 0xffff_ffff_ffff))?;
         self.written = Written::none(self.keys);
+        self.values = self.values.take().map(|_| Values::none(self.keys));
         Ok(())
     }
 
@@ -235,6 +244,23 @@ impl Sweep {
             seed: self.seed,
         }
     }
+}
+
+fn check_scans(mixes: &[Mix], keys: u32, verify: bool) -> Result<(), Failure> {
+    let Some(largest) = mixes.iter().map(|mix| mix.scanned()).max().filter(|&scanned| scanned > 0) else {
+        return Ok(());
+    };
+    if verify {
+        return Err(Failure(
+            "--verify judges the history of each key alone, which cannot judge a scan over several; verify put, get, \
+             mixed, cas or incr"
+                .to_owned(),
+        ));
+    }
+    if largest > keys {
+        return Err(Failure(format!("scan:{largest} reads more keys than the {keys} of --keys")));
+    }
+    Ok(())
 }
 
 fn resolve(names: &[String]) -> Result<Vec<SocketAddr>, Failure> {

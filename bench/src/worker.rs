@@ -12,9 +12,9 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::connection::{Broken, Connection};
+use crate::encoder::Encoder;
 use crate::ledger::{Ledger, Retry, Settled, Window};
 use crate::pace::{Alarm, Pace};
-use crate::payload::Encoder;
 use crate::plan::{Limit, Plan};
 use crate::record::Entry;
 use crate::resp::{Scanned, scan};
@@ -87,7 +87,7 @@ impl<'a> Worker<'a> {
             alarm,
             connections: (first..first + connections).map(connection).collect(),
             source,
-            encoder: Encoder::new(plan.layout),
+            encoder: Encoder::new(plan.layout, plan.scanned),
             ledger: Ledger {
                 figures: Figures::default(),
                 history: plan.record.then(Vec::new),
@@ -97,6 +97,8 @@ impl<'a> Worker<'a> {
                 first_client: first,
                 layout: plan.layout,
                 written: plan.written,
+                values: plan.values,
+                scanned: plan.scanned,
                 retry: plan.retry,
             },
             left: match plan.limit {
@@ -301,6 +303,7 @@ impl<'a> Worker<'a> {
         let Some(request) = connection.under_way.pop_front() else { return };
         match settled {
             Settled::Success | Settled::Nonsense => {}
+            Settled::Lost => self.learn(index, &request, now),
             Settled::Failed if self.pace.is_some() => {}
             Settled::Failed => {
                 connection.rests_until = now + REST;

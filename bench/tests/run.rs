@@ -4,7 +4,7 @@ mod fake;
 
 use std::time::Duration;
 
-use fake::{Answer, Fake, bench, bulk, told};
+use fake::{Answer, Fake, bench, bulk, page, told};
 use serde_json::Value;
 
 /// Refuses to be run and says so in these words.
@@ -19,7 +19,10 @@ fn refused(arguments: &[&str], words: &[&str]) {
 
 #[test]
 fn bad_arguments_are_explained() {
-    refused(&["-w", "scan"], &["put, get, mixed"]);
+    refused(&["-w", "scna"], &["put, get, mixed"]);
+    refused(&["-w", "scan:0"], &["1 to 10000"]);
+    refused(&["-w", "put,scan:50", "--keys", "49"], &["scan:50", "49"]);
+    refused(&["-w", "put,scan", "--verify"], &["--verify", "scan"]);
     refused(&["-w", "mixed:100"], &["1 to 99"]);
     refused(&["-d", "10"], &["unit", "10s"]);
     refused(&["-d", "0s"], &["measures nothing"]);
@@ -279,4 +282,85 @@ fn a_file_that_is_no_history_is_refused_by_line() {
     std::fs::remove_file(&file).expect("it was written");
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(told(&output).contains("line 2") && told(&output).contains("missing"), "{}", told(&output));
+}
+
+#[test]
+fn a_scan_reads_the_keys_that_follow() {
+    let fake = Fake::start(|_| Answer::Right);
+    let row = fake.row(0, &["-n", "300", "-c", "3", "-P", "4", "-w", "scan:20", "--keys", "50"]);
+    assert_eq!(row["all"]["ops"], 300, "{row}");
+    assert_eq!(row["keys_per_scan"], 20.0, "{row}");
+    assert_eq!(row["wrong_values"], 0, "{row}");
+    assert_eq!((&row["write_gap_ms"], &row["conflicts"]), (&Value::Null, &Value::Null), "{row}");
+}
+
+#[test]
+fn a_key_that_a_scan_leaves_out_is_noticed() {
+    let fake = Fake::start(|request| {
+        if request.command != b"RANGE" || request.number % 10 != 0 {
+            return Answer::Right;
+        }
+        let mut found: Vec<_> = request.store.range(request.key.to_vec()..).take(6).collect();
+        found.remove(2);
+        Answer::Bytes(page(&found, b"token"))
+    });
+    let row = fake.row(1, &["-n", "100", "-w", "scan:5", "--keys", "50"]);
+    assert!(row["wrong_example"].as_str().is_some_and(|story| story.contains("was due")), "{row}");
+}
+
+#[test]
+fn compare_and_swaps_succeed_one_after_another_and_are_lost_side_by_side() {
+    let fake = Fake::start(|_| Answer::Right);
+    let alone = fake.row(0, &["-n", "500", "-c", "1", "-w", "cas", "--keys", "7"]);
+    assert_eq!((&alone["all"]["ops"], &alone["conflicts"]), (&Value::from(500), &Value::from(0)), "{alone}");
+    // Of a pipeline on one key only the first can win.
+    let fake = Fake::start(|_| Answer::Right);
+    let row = fake.row(0, &["-n", "500", "-c", "2", "-P", "4", "-w", "cas", "--keys", "1"]);
+    let conflicts = number(&row["conflicts"]);
+    assert_eq!(row["all"]["ops"], 500, "{row}");
+    assert!(conflicts >= 250.0 && conflicts < 500.0, "some are lost and some are not: {row}");
+    assert_eq!(row["errors"].as_object().map(|errors| errors.len()), Some(0), "{row}");
+}
+
+#[test]
+fn after_a_lost_race_against_somebody_else_the_key_is_read_again() {
+    // The first compare-and-swap of all is answered as if another client had been there.
+    let fake = Fake::start(|request| match request.number {
+        1 => Answer::Bytes(b":0\r\n".to_vec()),
+        2 => {
+            assert_eq!(request.command, b"GET", "the key is read");
+            Answer::Right
+        }
+        _ => Answer::Right,
+    });
+    let row = fake.row(0, &["-n", "20", "-c", "1", "-w", "cas", "--keys", "1"]);
+    assert_eq!((&row["all"]["ops"], &row["conflicts"]), (&Value::from(20), &Value::from(1)), "{row}");
+}
+
+#[test]
+fn counters_and_compare_and_swaps_are_judged_as_well() {
+    let load = ["--verify", "-n", "2000", "-c", "4", "--keys", "4", "-w"];
+    for workload in ["cas", "incr"] {
+        let fake = Fake::start(|request| match request.number % 100 {
+            99 => Answer::Close { applied: request.number % 200 == 99 },
+            _ => Answer::Right,
+        });
+        let row = fake.row(0, &[&load[..], &[workload]].concat());
+        assert_eq!(row["verify"]["verdict"], "linearizable", "{row}");
+        assert!(number(&row["verify"]["operations"]) >= 1_980.0, "{row}");
+    }
+    // A sum that was answered before.
+    let fake = Fake::start(|request| match request.values {
+        [.., old, _] if request.number == 1_000 => Answer::Bytes([b":", old.as_slice(), b"\r\n"].concat()),
+        _ => Answer::Right,
+    });
+    let row = fake.row(1, &[&load[..], &["incr"]].concat());
+    assert_eq!(row["verify"]["verdict"], "not linearizable", "{row}");
+    // A compare-and-swap that says it was applied, and was not.
+    let fake = Fake::start(|request| match request.command {
+        b"CAS" if request.number > 1_000 && request.number % 10 == 0 => Answer::Bytes(b":1\r\n".to_vec()),
+        _ => Answer::Right,
+    });
+    let row = fake.row(1, &[&load[..], &["cas"]].concat());
+    assert_eq!(row["verify"]["verdict"], "not linearizable", "{row}");
 }
