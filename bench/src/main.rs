@@ -7,9 +7,13 @@
 //!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
 //! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history for `--verify` · `environment` what
 //!   the machine can do · `cost` what the servers spend
-//! * `run` the sweep · `report` table and JSON · `progress` what one sees meanwhile
+//! * `sweep` which loads · `target` to whom, with what its keys hold
+//! * `run` one server · `compare` several in turns · `report` and `comparison` tables and JSON · `progress` what one sees
+//!   meanwhile
 
 mod args;
+mod compare;
+mod comparison;
 mod connection;
 mod cost;
 mod encoder;
@@ -27,6 +31,8 @@ mod report;
 mod resp;
 mod run;
 mod stats;
+mod sweep;
+mod target;
 mod worker;
 mod workload;
 
@@ -38,6 +44,7 @@ use clap::Parser;
 fn main() -> ExitCode {
     let outcome = match args::Args::parse().command {
         Command::Run(run) => run::run(*run),
+        Command::Compare(compare) => compare::compare(*compare),
         Command::Judge(judge) => record::judge_files(&judge.files),
     };
     match outcome {
@@ -58,6 +65,17 @@ enum End {
     Wrong = 1,
     /// The history took more work to judge than allowed.
     Undecided = 3,
+}
+
+impl End {
+    /// The worse of two.
+    fn or_worse(self, other: End) -> End {
+        match (self, other) {
+            (End::Wrong, _) | (_, End::Wrong) => End::Wrong,
+            (End::Undecided, _) | (_, End::Undecided) => End::Undecided,
+            (End::Right, End::Right) => End::Right,
+        }
+    }
 }
 
 /// Why a command could not do its work, for the person who typed it. Exit code 2.

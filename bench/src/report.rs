@@ -5,12 +5,18 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::End;
+use crate::args::Size;
 use crate::cost::Spent;
 use crate::environment::Environment;
 use crate::phase::Outcome;
 use crate::record::Judged;
 use crate::stats::Latencies;
+use crate::sweep::{Case, Differs};
 use crate::workload::Mix;
+
+/// Name and version of this program.
+pub const PROGRAM: &str = concat!("pelago-bench ", env!("CARGO_PKG_VERSION"));
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -21,8 +27,11 @@ pub struct Report {
     pub environment: Environment,
     /// What was asked for.
     pub settings: Settings,
-    /// One per workload and number of connections.
+    /// One per load.
     pub rows: Vec<Row>,
+    /// What has to be said about each.
+    #[serde(skip)]
+    pub differs: Differs,
 }
 
 /// What all rows have in common.
@@ -35,9 +44,9 @@ pub struct Settings {
     /// Bytes per key.
     pub key_size: usize,
     /// Bytes per value.
-    pub value_size: usize,
+    pub value_sizes: Vec<usize>,
     /// Requests under way per connection.
-    pub pipeline: u32,
+    pub pipelines: Vec<u32>,
     /// Open loop: requests per second.
     pub rate: Option<u64>,
     /// Exponent of the skew of keys.
@@ -51,10 +60,17 @@ pub struct Settings {
 /// One load.
 #[derive(Debug, Serialize)]
 pub struct Row {
+    /// Which.
+    #[serde(skip)]
+    pub case: Case,
     /// As it was asked for.
     pub workload: String,
     /// Connections.
     pub connections: u32,
+    /// Requests under way per connection.
+    pub pipeline: u32,
+    /// Bytes per value.
+    pub value_size: usize,
     /// Seconds measured.
     pub seconds: f64,
     /// All operations together.
@@ -113,7 +129,8 @@ pub struct Percentiles {
 
 impl Row {
     /// The row of a load that is over.
-    pub fn new(mix: Mix, connections: u32, outcome: &Outcome, verify: Option<Judged>) -> Self {
+    pub fn new(case: Case, outcome: &Outcome, verify: Option<Judged>) -> Self {
+        let Case { mix, connections, pipeline, value_size } = case;
         let figures = &outcome.figures;
         let (reads, writes) = (&figures.reads, &figures.writes);
         let mut latencies = reads.latencies.clone();
@@ -121,8 +138,11 @@ impl Row {
         let both = matches!(mix, Mix::Mixed(_));
         let line = |ops, latencies: &Latencies| Line::new(ops, outcome.seconds, latencies);
         Row {
+            case,
             workload: mix.to_string(),
             connections,
+            pipeline,
+            value_size,
             seconds: outcome.seconds,
             all: line(reads.in_time + writes.in_time, &latencies),
             gets: both.then(|| line(reads.in_time, &reads.latencies)),
@@ -170,32 +190,64 @@ impl Report {
 
     /// The document as a table.
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        self.head(&mut text);
+        let mut text = self.settings.head(&self.environment);
         let _ = writeln!(
             text,
-            "{:<9} {:>5} {:<4} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
-            "workload", "conns", "op", "ops/s", "p50", "p90", "p99", "p99.9", "max", "errors", "write gap"
+            "{:<9} {:>5}{} {:<7} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
+            "workload",
+            "conns",
+            self.differs.columns("pipe", "value"),
+            "op",
+            "ops/s",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+            "errors",
+            "write gap"
         );
         for row in &self.rows {
-            row.write(&mut text);
+            row.write(&mut text, self.differs);
         }
         for row in &self.rows {
-            row.remarks(&mut text);
+            row.remarks(&mut text, &row.case.told(self.differs));
         }
         text
     }
+}
 
-    fn head(&self, text: &mut String) {
-        let Settings { addresses, keys, key_size, value_size, pipeline, rate, zipf, .. } = &self.settings;
+impl Differs {
+    /// The columns that are there only where loads differ in them.
+    pub fn columns(self, pipeline: &str, value_size: &str) -> String {
+        let mut columns = String::new();
+        if self.pipeline {
+            let _ = write!(columns, " {pipeline:>5}");
+        }
+        if self.value_size {
+            let _ = write!(columns, " {value_size:>8}");
+        }
+        columns
+    }
+}
+
+impl Settings {
+    /// The lines above the table.
+    pub fn head(&self, environment: &Environment) -> String {
+        let mut text = String::new();
+        let Settings { addresses, keys, key_size, value_sizes, pipelines, rate, zipf, .. } = self;
         let loop_ = rate.map_or("closed loop".to_owned(), |rate| format!("open loop at {rate}/s"));
         let skew = zipf.map_or(String::new(), |theta| format!(", zipf {theta}"));
+        let pipelines: Vec<String> = pipelines.iter().map(ToString::to_string).collect();
+        let values: Vec<String> = value_sizes.iter().map(|&bytes| Size(bytes).to_string()).collect();
         let _ = writeln!(
             text,
-            "{loop_} · pipeline {pipeline} · {keys} keys of {key_size} B{skew} · values of {value_size} B · {}",
+            "{loop_} · pipeline {} · {keys} keys of {key_size} B{skew} · values of {} · {}",
+            pipelines.join(", "),
+            values.join(", "),
             addresses.join(", ")
         );
-        let Environment { cores, kernel, fsync_dir, fdatasync_p50_us, loopback_p50_us } = &self.environment;
+        let Environment { cores, kernel, fsync_dir, fdatasync_p50_us, loopback_p50_us } = environment;
         let _ = write!(text, "{cores} cores · {kernel}");
         if let (Some(us), Some(dir)) = (fdatasync_p50_us, fsync_dir) {
             let _ = write!(text, " · fdatasync p50 {} ({})", time(*us), dir.display());
@@ -204,11 +256,21 @@ impl Report {
             let _ = write!(text, " · loopback p50 {}", time(*us));
         }
         text.push_str("\n\n");
+        text
     }
 }
 
 impl Row {
-    fn write(&self, text: &mut String) {
+    /// How the command ends for this row.
+    pub fn end(&self) -> End {
+        match &self.verify {
+            _ if self.wrong_values > 0 => End::Wrong,
+            Some(judged) => judged.end,
+            None => End::Right,
+        }
+    }
+
+    fn write(&self, text: &mut String, differs: Differs) {
         let errors: u64 = self.errors.values().sum();
         let gap = self.write_gap_ms.map_or("-".to_owned(), |ms| time(ms * 1e3));
         let mut lines = vec![("all", &self.all)];
@@ -218,14 +280,19 @@ impl Row {
         }
         for (number, (name, line)) in lines.into_iter().enumerate() {
             let Percentiles { p50, p90, p99, p999, max, .. } = line.latency_us;
-            let (workload, connections, tail) = if number == 0 {
-                (self.workload.as_str(), self.connections.to_string(), format!("  {errors:>8} {gap:>9}"))
+            let (load, tail) = if number == 0 {
+                let (pipeline, value_size) = (self.pipeline.to_string(), Size(self.value_size).to_string());
+                let columns = differs.columns(&pipeline, &value_size);
+                (
+                    format!("{:<9} {:>5}{columns}", self.workload, self.connections),
+                    format!("  {errors:>8} {gap:>9}"),
+                )
             } else {
-                ("", String::new(), String::new())
+                (format!("{:<9} {:>5}{}", "", "", differs.columns("", "")), String::new())
             };
             let _ = writeln!(
                 text,
-                "{workload:<9} {connections:>5} {name:<4} {:>9.0}  {:>9} {:>9} {:>9} {:>9} {:>9}{tail}",
+                "{load} {name:<7} {:>9.0}  {:>9} {:>9} {:>9} {:>9} {:>9}{tail}",
                 line.ops_per_sec,
                 time(p50),
                 time(p90),
@@ -236,8 +303,8 @@ impl Row {
         }
     }
 
-    fn remarks(&self, text: &mut String) {
-        let name = format!("{} at {} connections", self.workload, self.connections);
+    /// What the table has no column for.
+    pub fn remarks(&self, text: &mut String, name: &str) {
         let mut remark = |what: String| {
             let _ = writeln!(text, "{name}: {what}");
         };
@@ -290,7 +357,7 @@ impl Row {
 }
 
 /// Microseconds in the unit that suits them, three digits.
-fn time(us: f64) -> String {
+pub fn time(us: f64) -> String {
     let (number, unit) = match us {
         us if us < 1_000.0 => (us, "us"),
         us if us < 1_000_000.0 => (us / 1e3, "ms"),

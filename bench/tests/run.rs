@@ -1,5 +1,6 @@
 //! `pelago-bench run` from the outside, against servers that do one thing wrong.
 
+mod compare;
 mod fake;
 
 use std::time::Duration;
@@ -32,6 +33,8 @@ fn bad_arguments_are_explained() {
     refused(&["--value-size", "8"], &["too small", "takes 16 bytes"]);
     refused(&["--zipf", "1.5"], &["below 1"]);
     refused(&["--addr", "nonsense"], &["nonsense", "HOST:PORT"]);
+    refused(&["-s", "100,1kB"], &["1kB", "KiB"]);
+    refused(&["-s", "100,8"], &["too small", "takes 16 bytes"]);
     refused(&["--history", "x.jsonl"], &["--verify"]);
     refused(&["--server-pids", "4294967295"], &["process 4294967295", "nothing was sent"]);
     refused(&["--connectoins", "1"], &["--connections"]);
@@ -70,6 +73,31 @@ fn values_of_any_size_come_back_whole() {
         assert_eq!(row["all"]["ops"], 100);
         assert_eq!(row["wrong_values"], 0, "{row}");
     }
+}
+
+#[test]
+fn value_sizes_and_pipelines_make_sweeps_and_are_told_where_they_differ() {
+    let fake = Fake::start(|_| Answer::Right);
+    let load = ["-n", "40", "-c", "2", "-P", "1,8", "-s", "16,1KiB", "-w", "get,put", "--keys", "20"];
+    let output = fake.bench(&[&load[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("stdout is one JSON document");
+    let rows = report["rows"].as_array().expect("rows");
+    let loads: Vec<(u64, &str, u64)> = rows
+        .iter()
+        .map(|row| {
+            let number = |name: &str| row[name].as_u64().expect("a number");
+            (number("value_size"), row["workload"].as_str().expect("a name"), number("pipeline"))
+        })
+        .collect();
+    let of_size = |size| [(size, "get", 1), (size, "get", 8), (size, "put", 1), (size, "put", 8)];
+    assert_eq!(loads, [of_size(16), of_size(1024)].concat());
+    // Gets of the second size would be wrong answers if the keys were not put again.
+    assert!(rows.iter().all(|row| row["wrong_values"] == 0), "{report}");
+    let table = told(&fake.bench(&load));
+    assert!(table.contains("pipe") && table.contains("1 KiB"), "{table}");
+    let table = told(&fake.bench(&["-n", "10", "--keys", "20"]));
+    assert!(!table.contains("pipe  "), "one pipeline needs no column: {table}");
 }
 
 #[test]
