@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
+use crate::Failure;
 use crate::workload::Mix;
 
 /// Offers load to a Pelago cluster and measures it
@@ -26,6 +28,11 @@ pub enum Command {
     Run(Box<Run>),
     /// Offer the same load to Pelago and to other servers in turns, and print the ratios
     Compare(Box<Compare>),
+    /// Measure what this machine could do at best: its disk, its loopback, a bare replicated log
+    Limits(Limits),
+    /// One replica of that log; started by `limits`
+    #[command(hide = true)]
+    SkeletonReplica(SkeletonReplica),
     /// Judge histories that `run --verify --history FILE` has kept
     Judge(Judge),
 }
@@ -117,6 +124,20 @@ pub struct Load {
     pub json: bool,
 }
 
+impl Load {
+    /// The load that these options ask for.
+    pub fn of(options: &[&str]) -> Result<Self, Failure> {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            load: Load,
+        }
+        Only::try_parse_from([&[""], options].concat())
+            .map(|only| only.load)
+            .map_err(|error| Failure(error.to_string()))
+    }
+}
+
 const COMPARE_HELP: &str = "\
 Exit codes: 0 measured      1 a server answered wrongly      2 bad arguments, no server, or not one success
 Example: pelago-bench compare -a 127.0.0.1:7001 --with redis=127.0.0.1:6379 -c 1,64,256 -w put,get";
@@ -157,6 +178,31 @@ impl FromStr for Rival {
             _ => Err("a server is given as NAME=HOST:PORT, as in redis=127.0.0.1:6379".to_owned()),
         }
     }
+}
+
+/// Options of `limits`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Exit codes: 0 measured · 2 the disk or the loopback cannot be measured\n\
+                        Example: pelago-bench limits --dir /var/lib/pelago --seconds 5")]
+pub struct Limits {
+    /// Where the disk is measured [default: the current directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How long each of the ten measurements takes
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    pub seconds: f64,
+    /// One JSON document instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `skeleton-replica`.
+#[derive(clap::Args, Debug)]
+pub struct SkeletonReplica {
+    /// Where its file lies
+    pub dir: PathBuf,
+    /// Of a leader: the addresses of its two followers
+    pub followers: Vec<SocketAddr>,
 }
 
 /// Options of `judge`.
@@ -288,7 +334,7 @@ mod tests {
     #[test]
     fn the_help_of_every_command_fits_a_screen() {
         use clap::CommandFactory;
-        for command in Args::command().get_subcommands() {
+        for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
             let help = command.clone().term_width(100).render_help().to_string();
             let name = command.get_name();
             assert!(help.lines().count() <= 36, "{name}: {} lines", help.lines().count());

@@ -8,7 +8,7 @@
 //! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history for `--verify` · `environment` what
 //!   the machine can do · `cost` what the servers spend
 //! * `sweep` which loads · `target` to whom, with what its keys hold
-//! * `run` one server · `compare` several in turns · `report` and `comparison` tables and JSON · `progress` what one sees
+//! * `run` one server · `compare` several in turns · `limits` what the machine could do at best · `report` and `comparison` tables and JSON · `progress` what one sees
 //!   meanwhile
 
 mod args;
@@ -20,6 +20,7 @@ mod encoder;
 mod environment;
 mod known;
 mod ledger;
+mod limits;
 mod pace;
 mod page;
 mod payload;
@@ -45,6 +46,8 @@ fn main() -> ExitCode {
     let outcome = match args::Args::parse().command {
         Command::Run(run) => run::run(*run),
         Command::Compare(compare) => compare::compare(*compare),
+        Command::Limits(args) => limits::limits(&args),
+        Command::SkeletonReplica(args) => limits::replica::run(&args),
         Command::Judge(judge) => record::judge_files(&judge.files),
     };
     match outcome {

@@ -2,6 +2,7 @@
 
 mod compare;
 mod fake;
+mod limits;
 
 use std::time::Duration;
 
