@@ -83,7 +83,7 @@ pub struct Load {
     /// Bytes per key
     #[arg(long, value_name = "BYTES", default_value_t = 16)]
     pub key_size: usize,
-    /// Bytes per value, as 100, 4KiB or 1MiB; several make a sweep
+    /// Bytes per value (100, 4KiB, 1MiB); several make a sweep
     #[arg(short = 's', long, value_name = "SIZE", value_delimiter = ',', default_value = "100")]
     pub value_size: Vec<Size>,
     /// Time measured per row
@@ -122,6 +122,9 @@ pub struct Load {
     /// One JSON document instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Write report.json, and report.html with plots, to this directory
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
 }
 
 impl Load {

@@ -7,7 +7,7 @@ use crate::report::{PROGRAM, Row};
 use crate::sweep::{Case, Sweep};
 use crate::target::Target;
 use crate::workload::Mix;
-use crate::{End, Failure, environment};
+use crate::{End, Failure, environment, html};
 
 /// What the first server is called.
 const FIRST: &str = "pelago";
@@ -41,6 +41,7 @@ pub fn compare(args: Compare) -> Result<End, Failure> {
     }
     let comparison = Comparison {
         program: PROGRAM,
+        begun_unix_s: sweep.begun,
         environment,
         settings: sweep.settings(),
         rounds: args.rounds,
@@ -48,6 +49,9 @@ pub fn compare(args: Compare) -> Result<End, Failure> {
         contests,
         differs: sweep.differs(),
     };
+    if let Some(dir) = &sweep.options.report {
+        html::write(dir, &comparison.json(), &html::of_comparison(&comparison))?;
+    }
     if sweep.options.json {
         println!("{}", comparison.json());
     } else {

@@ -15,6 +15,8 @@ use crate::{End, Failure};
 pub struct Comparison {
     /// Name and version of this program.
     pub program: &'static str,
+    /// When it began, in seconds since 1970.
+    pub begun_unix_s: f64,
     /// The machine.
     pub environment: Environment,
     /// What was asked for.

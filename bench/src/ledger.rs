@@ -208,9 +208,13 @@ impl Ledger<'_> {
             self.fresh.0 += 1;
             self.wrote |= request.kind.writes() && !matches!(seen, Seen::Flag(false));
             let measured = self.is_measured(now);
+            let latency = now.saturating_sub(request.due);
+            if measured {
+                self.figures.series.success(now - self.window.from, latency);
+            }
             let tally = self.figures.tally(request.kind);
             if request.due >= self.window.from {
-                tally.latencies.record(now.saturating_sub(request.due));
+                tally.latencies.record(latency);
             }
             if measured {
                 tally.in_time += 1;
@@ -246,6 +250,9 @@ impl Ledger<'_> {
         self.fresh.1 += 1;
         if request.due >= self.window.from {
             self.figures.error(class, text);
+            if self.is_measured(now) {
+                self.figures.series.failure(now - self.window.from);
+            }
         }
         if class.is_unknown() && request.kind.writes() {
             self.enter(connection, request, now, Seen::Nothing);

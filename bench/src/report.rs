@@ -11,6 +11,7 @@ use crate::cost::Spent;
 use crate::environment::Environment;
 use crate::phase::Outcome;
 use crate::record::Judged;
+use crate::series::Told;
 use crate::stats::Latencies;
 use crate::sweep::{Case, Differs};
 use crate::workload::Mix;
@@ -23,6 +24,8 @@ pub const PROGRAM: &str = concat!("pelago-bench ", env!("CARGO_PKG_VERSION"));
 pub struct Report {
     /// Name and version of this program.
     pub program: &'static str,
+    /// When it began, in seconds since 1970.
+    pub begun_unix_s: f64,
     /// The machine.
     pub environment: Environment,
     /// What was asked for.
@@ -99,6 +102,8 @@ pub struct Row {
     pub write_gap_ms: Option<f64>,
     /// Processor time of this program per request.
     pub generator_cpu_us_per_op: f64,
+    /// What happened when.
+    pub series: Told,
     /// What the servers spent, with `--server-pids`.
     pub server_cost: Option<Spent>,
     /// The judgement, with `--verify`.
@@ -158,6 +163,7 @@ impl Row {
             unsent: figures.unsent,
             write_gap_ms: mix.writes().then_some(figures.write_gap as f64 / 1e6),
             generator_cpu_us_per_op: outcome.cpu_seconds * 1e6 / outcome.settled.max(1) as f64,
+            series: figures.series.told(outcome.seconds),
             server_cost: outcome.servers.clone(),
             verify,
         }
@@ -305,9 +311,15 @@ impl Row {
 
     /// What the table has no column for.
     pub fn remarks(&self, text: &mut String, name: &str) {
-        let mut remark = |what: String| {
-            let _ = writeln!(text, "{name}: {what}");
-        };
+        for remark in self.remarked() {
+            let _ = writeln!(text, "{name}: {remark}");
+        }
+    }
+
+    /// The remarks one by one.
+    pub fn remarked(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let mut remark = |what: String| remarks.push(what);
         if !self.errors.is_empty() {
             let classes: Vec<String> =
                 self.errors.iter().map(|(class, count)| format!("{class} {count}")).collect();
@@ -353,6 +365,7 @@ impl Row {
             "generator took {:.2} us of processor time per request",
             self.generator_cpu_us_per_op
         ));
+        remarks
     }
 }
 

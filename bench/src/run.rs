@@ -8,7 +8,7 @@ use crate::phase::Outcome;
 use crate::report::{PROGRAM, Report, Row};
 use crate::sweep::Sweep;
 use crate::target::Target;
-use crate::{End, Failure, environment, record};
+use crate::{End, Failure, environment, html, record};
 
 /// Runs the sweep and prints its report.
 pub fn run(args: Run) -> Result<End, Failure> {
@@ -32,8 +32,17 @@ pub fn run(args: Run) -> Result<End, Failure> {
         rows.push(row);
     }
     let nothing = rows.iter().all(|row| row.all.ops == 0);
-    let report =
-        Report { program: PROGRAM, environment, settings: sweep.settings(), rows, differs: sweep.differs() };
+    let report = Report {
+        program: PROGRAM,
+        begun_unix_s: sweep.begun,
+        environment,
+        settings: sweep.settings(),
+        rows,
+        differs: sweep.differs(),
+    };
+    if let Some(dir) = &sweep.options.report {
+        html::write(dir, &report.json(), &html::of_run(&report))?;
+    }
     if sweep.options.json {
         println!("{}", report.json());
     } else {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::series::Series;
 use crate::workload::Kind;
 
 /// Why a request did not succeed.
@@ -124,6 +125,8 @@ pub struct Figures {
     pub wrong: u64,
     /// The first of them.
     pub wrong_example: Option<String>,
+    /// What happened when.
+    pub series: Series,
     /// Requests sent again after `-TRYAGAIN`.
     pub retries: u64,
     /// Open loop: requests due that were never sent, for want of a free connection.
@@ -169,6 +172,7 @@ impl Figures {
         self.other_error = self.other_error.take().or(other.other_error);
         self.wrong += other.wrong;
         self.wrong_example = self.wrong_example.take().or(other.wrong_example);
+        self.series.add(other.series);
         self.retries += other.retries;
         self.unsent += other.unsent;
         self.write_gap = self.write_gap.max(other.write_gap);

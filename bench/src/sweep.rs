@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::Failure;
 use crate::args::{Load, Size};
+use crate::html;
 use crate::payload::Layout;
 use crate::plan::Clock;
 use crate::report::Settings;
@@ -28,6 +29,8 @@ pub struct Sweep {
     pub key_size: usize,
     /// Whether histories are recorded.
     pub verify: bool,
+    /// When it began, in seconds since 1970.
+    pub begun: f64,
 }
 
 /// One load of a sweep.
@@ -57,6 +60,9 @@ impl Sweep {
         if options.timeout.0.is_zero() {
             return Err(Failure("--timeout 0 gives every request up at once".to_owned()));
         }
+        if let Some(dir) = &options.report {
+            html::prepare(dir)?;
+        }
         let mixes = match (options.workload.is_empty(), verify) {
             (true, true) => vec![Mix::Mixed(50)],
             (true, false) => vec![Mix::Put],
@@ -76,6 +82,7 @@ impl Sweep {
             keys,
             key_size,
             verify,
+            begun: wall_nanos() as f64 / 1e9,
             options,
         })
     }

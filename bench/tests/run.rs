@@ -3,6 +3,7 @@
 mod compare;
 mod fake;
 mod limits;
+mod report;
 
 use std::time::Duration;
 
