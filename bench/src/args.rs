@@ -66,15 +66,15 @@ pub struct Load {
     /// Servers, taken in turn by the connections
     #[arg(short, long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:7001")]
     pub addr: Vec<String>,
-    /// Connections; several numbers make a sweep
+    /// Connections; several numbers: a sweep
     #[arg(short, long, value_name = "C", value_delimiter = ',', default_value = "64",
           value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: Vec<u32>,
-    /// Requests under way per connection; several make a sweep
+    /// Requests under way per connection; several: a sweep
     #[arg(short = 'P', long, value_name = "P", value_delimiter = ',', default_value = "1",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub pipeline: Vec<u32>,
-    /// put, get, mixed[:PERCENT-OF-GETS], scan[:KEYS], cas, incr; several make a sweep [put]
+    /// put, get, mixed[:%-GETS], scan[:KEYS], cas, incr; several: a sweep [put]
     #[arg(short, long, value_name = "W", value_delimiter = ',')]
     pub workload: Vec<Mix>,
     /// Different keys [default: 100000; --verify: 16]
@@ -83,7 +83,7 @@ pub struct Load {
     /// Bytes per key
     #[arg(long, value_name = "BYTES", default_value_t = 16)]
     pub key_size: usize,
-    /// Bytes per value (100, 4KiB, 1MiB); several make a sweep
+    /// Bytes per value (100, 4KiB, 1MiB); several: a sweep
     #[arg(short = 's', long, value_name = "SIZE", value_delimiter = ',', default_value = "100")]
     pub value_size: Vec<Size>,
     /// Time measured per row
@@ -95,7 +95,7 @@ pub struct Load {
     /// Time before each row that is not measured [default: 2s; --verify: 0s]
     #[arg(long, value_name = "TIME")]
     pub warmup: Option<Span>,
-    /// Open loop: requests per second, latency counted from when each was due
+    /// Open loop: requests per second, latency from when each was due
     #[arg(short, long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub rate: Option<u64>,
     /// Some keys much hotter than others (exponent, 0 to 1)
@@ -122,6 +122,12 @@ pub struct Load {
     /// One JSON document instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Mark the lines of FILE, `<unix-seconds> <text>`, on the plots over time; scripts append to it
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Do not ask the servers for changes of leaders
+    #[arg(long)]
+    pub no_events: bool,
     /// Write report.json, and report.html with plots, to this directory
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,

@@ -7,7 +7,7 @@
 //!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
 //! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history for `--verify` · `environment` what
 //!   the machine can do · `cost` what the servers spend
-//! * `series` what happened when · `html` the report with plots
+//! * `series` what happened when · `events` what else happened · `html` the report with plots
 //! * `sweep` which loads · `target` to whom, with what its keys hold
 //! * `run` one server · `compare` several in turns · `limits` what the machine could do at best · `report` and `comparison` tables and JSON · `progress` what one sees
 //!   meanwhile
@@ -19,6 +19,7 @@ mod connection;
 mod cost;
 mod encoder;
 mod environment;
+mod events;
 mod html;
 mod known;
 mod ledger;

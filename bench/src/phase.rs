@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::Failure;
 use crate::cost::{Meter, Spent};
+use crate::events::Event;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::record::Entry;
@@ -22,6 +23,10 @@ pub struct Outcome {
     pub figures: Figures,
     /// The history of all threads.
     pub history: Vec<Entry>,
+    /// When the measured time began, on the run's clock.
+    pub from: u64,
+    /// What happened meanwhile.
+    pub events: Vec<Event>,
     /// Seconds measured.
     pub seconds: f64,
     /// Seconds of processor time that this program took, warm-up included.
@@ -105,6 +110,8 @@ fn merge(harvests: Vec<Option<Harvest>>, plan: &Plan<'_>) -> Result<Outcome, Fai
     let mut outcome = Outcome {
         figures: Figures::default(),
         history: Vec::new(),
+        from: plan.window().map_or(0, |window| window.from),
+        events: Vec::new(),
         seconds: 0.0,
         cpu_seconds: 0.0,
         settled: 0,

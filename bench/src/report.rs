@@ -9,6 +9,7 @@ use crate::End;
 use crate::args::Size;
 use crate::cost::Spent;
 use crate::environment::Environment;
+use crate::events::Event;
 use crate::phase::Outcome;
 use crate::record::Judged;
 use crate::series::Told;
@@ -18,6 +19,9 @@ use crate::workload::Mix;
 
 /// Name and version of this program.
 pub const PROGRAM: &str = concat!("pelago-bench ", env!("CARGO_PKG_VERSION"));
+
+/// Events of a row that stand under the table.
+const EVENTS_TOLD: usize = 5;
 
 /// The document.
 #[derive(Debug, Serialize)]
@@ -104,6 +108,8 @@ pub struct Row {
     pub generator_cpu_us_per_op: f64,
     /// What happened when.
     pub series: Told,
+    /// What else happened.
+    pub events: Vec<Event>,
     /// What the servers spent, with `--server-pids`.
     pub server_cost: Option<Spent>,
     /// The judgement, with `--verify`.
@@ -163,6 +169,7 @@ impl Row {
             unsent: figures.unsent,
             write_gap_ms: mix.writes().then_some(figures.write_gap as f64 / 1e6),
             generator_cpu_us_per_op: outcome.cpu_seconds * 1e6 / outcome.settled.max(1) as f64,
+            events: outcome.events.clone(),
             series: figures.series.told(outcome.seconds),
             server_cost: outcome.servers.clone(),
             verify,
@@ -350,6 +357,12 @@ impl Row {
         if let Some(judged) = &self.verify {
             let why = judged.explanation.as_ref().map_or(String::new(), |why| format!(": {why}"));
             remark(format!("{} operations, {}{why}", judged.operations, judged.verdict));
+        }
+        for Event { at_seconds, what } in self.events.iter().take(EVENTS_TOLD) {
+            remark(format!("at {at_seconds:.1} s: {what}"));
+        }
+        if self.events.len() > EVENTS_TOLD {
+            remark(format!("and {} more events, in --json and --report", self.events.len() - EVENTS_TOLD));
         }
         match &self.server_cost {
             Some(Spent::Known { cpu_us_per_op, context_switches_per_op }) => remark(format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::Failure;
 use crate::cost::Processes;
+use crate::events::{self, Event, Watch};
 use crate::known::{Values, Written};
 use crate::ledger::Retry;
 use crate::payload::Layout;
@@ -110,13 +111,31 @@ impl<'a> Target<'a> {
             keys: keys.clone(),
             random: Random::new(seed, u64::from(thread)),
         };
-        let outcome = phase::offer(&plan, connections, source, &mut progress)?;
+        let watch = (!options.no_events).then(|| Watch::begin(self.addresses.clone(), plan.clock));
+        let offered = phase::offer(&plan, connections, source, &mut progress);
+        let changes = watch.map(Watch::end).unwrap_or_default();
         drop(progress);
+        let mut outcome = offered?;
+        outcome.events = self.events(changes, outcome.from, outcome.seconds);
         if outcome.cut_short {
             eprintln!("the history is full; the load was ended after {:.1} s", outcome.seconds);
         }
         self.offered += 1;
         Ok(outcome)
+    }
+
+    /// What happened in the seconds after `from`, a time on the run's clock.
+    fn events(&self, changes: Vec<(u64, String)>, from: u64, seconds: f64) -> Vec<Event> {
+        let mut events: Vec<Event> = changes
+            .into_iter()
+            .filter_map(|(at, what)| Some(Event { at_seconds: at.checked_sub(from)? as f64 / 1e9, what }))
+            .filter(|event| event.at_seconds <= seconds)
+            .collect();
+        if let Some(path) = &self.sweep.options.events {
+            let begun = self.sweep.begun + from as f64 / 1e9;
+            events.extend(events::read_file(path, begun, seconds));
+        }
+        events::in_order(events)
     }
 
     /// Puts every key once, so that reads find something.

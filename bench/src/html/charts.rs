@@ -68,7 +68,7 @@ impl Swept {
             Swept::ValueSize => ("value size", |bytes| Size(bytes as usize).to_string()),
             Swept::Pipeline => ("pipeline", whole),
         };
-        Axis { name, log: true, told }
+        Axis { name, log: true, told, span: None }
     }
 
     /// What a line is called: all that is not swept here and differs.
@@ -126,7 +126,7 @@ impl Swept {
         }
         let name = self.axis().name;
         let log = is_wide(&throughput);
-        let y = Axis { name: "ops/s", log, told: short };
+        let y = Axis { name: "ops/s", log, told: short, span: None };
         let (title, x) = (format!("ops/s over {name}"), self.axis());
         let first = Plot { title, x, y, lines: throughput, events: Vec::new(), dots: true };
         let (title, x) = (format!("latency over {name}"), self.axis());
@@ -162,15 +162,17 @@ fn over_time(subject: &Subject<'_>) -> Vec<Plot> {
         dashed,
         points: (0..).zip(values).map(|(step, us)| (f64::from(step) * latency_step_seconds, *us)).collect(),
     };
-    let x = || Axis { name: "seconds", log: false, told: seconds_told };
+    let x = || Axis { name: "seconds", log: false, told: seconds_told, span: Some((0.0, seconds)) };
+    let events: Vec<(f64, String)> =
+        subject.row.events.iter().map(|event| (event.at_seconds, event.what.clone())).collect();
     let name = subject.name();
     vec![
         Plot {
             title: format!("{name}: per second"),
             x: x(),
-            y: Axis { name: "ops/s", log: false, told: short },
+            y: Axis { name: "ops/s", log: false, told: short, span: None },
             lines: throughput,
-            events: Vec::new(),
+            events: events.clone(),
             dots: false,
         },
         Plot {
@@ -178,7 +180,7 @@ fn over_time(subject: &Subject<'_>) -> Vec<Plot> {
             x: x(),
             y: latency_axis(),
             lines: vec![latency("p50", false, p50_us), latency("p99", true, p99_us)],
-            events: Vec::new(),
+            events: events.clone(),
             dots: false,
         },
     ]
@@ -208,7 +210,7 @@ fn is_wide(lines: &[Line]) -> bool {
 }
 
 fn latency_axis() -> Axis {
-    Axis { name: "latency", log: true, told: time }
+    Axis { name: "latency", log: true, told: time, span: None }
 }
 
 fn whole(number: f64) -> String {

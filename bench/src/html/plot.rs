@@ -8,7 +8,7 @@ use super::text::escape;
 const WIDTH: f64 = 480.0;
 const HEIGHT: f64 = 290.0;
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 12.0;
+const RIGHT: f64 = 18.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 42.0;
 /// Colours there are; the style sheet has as many.
@@ -40,6 +40,8 @@ pub struct Axis {
     pub log: bool,
     /// How a number on it is written.
     pub told: fn(f64) -> String,
+    /// From where to where, if that is not for the points to say.
+    pub span: Option<(f64, f64)>,
 }
 
 /// One line.
@@ -190,6 +192,7 @@ impl Scale {
     /// The scale that shows these values from the place `begin` to `end`. One that is `tight` has no room beyond them
     /// and does not begin at zero where they do not.
     fn of(axis: &Axis, values: impl Iterator<Item = f64>, begin: f64, end: f64, tight: bool) -> Scale {
+        let values = values.chain(axis.span.into_iter().flat_map(|(from, to)| [from, to]));
         let mut values: Vec<f64> =
             values.filter(|value| value.is_finite() && (!axis.log || *value > 0.0)).collect();
         values.sort_by(f64::total_cmp);
@@ -249,7 +252,7 @@ mod tests {
     use super::*;
 
     fn axis(log: bool) -> Axis {
-        Axis { name: "<things>", log, told: |value| format!("{value}") }
+        Axis { name: "<things>", log, told: |value| format!("{value}"), span: None }
     }
 
     fn ticks(log: bool, tight: bool, values: &[f64]) -> Vec<f64> {

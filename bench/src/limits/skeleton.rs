@@ -37,7 +37,18 @@ pub fn measure(dir: &Path, time: Duration) -> Result<Vec<Replicated>, Failure> {
     let leader = Replica::start(dir, &[&followers[0].address, &followers[1].address])?;
     let pids: Vec<u32> = followers.iter().chain([&leader]).map(|replica| replica.child.id()).collect();
     let seconds = format!("{}ms", time.as_millis().max(1));
-    let words = ["-w", "put", "-c", CONNECTIONS, "-d", &seconds, "--warmup", "200ms", "--no-environment"];
+    let words = [
+        "-w",
+        "put",
+        "-c",
+        CONNECTIONS,
+        "-d",
+        &seconds,
+        "--warmup",
+        "200ms",
+        "--no-environment",
+        "--no-events",
+    ];
     let sweep = Sweep::plan(Load::of(&words)?, false)?;
     let servers = Some(Processes::find(&pids)?);
     let mut target = Target::new(&sweep, std::slice::from_ref(&leader.address), servers)?;

@@ -43,6 +43,7 @@ pub struct Request<'a> {
 /// A server on a port of its own; it serves until the test process ends.
 pub struct Fake {
     pub address: SocketAddr,
+    shared: Arc<Shared>,
 }
 
 type Behaviour = dyn Fn(&Request<'_>) -> Answer + Send + Sync;
@@ -50,6 +51,10 @@ type Behaviour = dyn Fn(&Request<'_>) -> Answer + Send + Sync;
 struct Shared {
     behaviour: Box<Behaviour>,
     number: AtomicU64,
+    /// What `STATUS JSON` is answered; where there is nothing, the command is unknown.
+    status: Mutex<Option<String>>,
+    /// How often it was asked.
+    asked: AtomicU64,
     store: Mutex<Store>,
 }
 
@@ -61,16 +66,25 @@ impl Fake {
         let shared = Arc::new(Shared {
             behaviour: Box::new(behaviour),
             number: AtomicU64::new(0),
+            status: Mutex::default(),
+            asked: AtomicU64::new(0),
             store: Mutex::default(),
         });
+        let served = Arc::clone(&shared);
         std::thread::spawn(move || {
+            let shared = served;
             for stream in listener.incoming().flatten() {
                 let shared = Arc::clone(&shared);
                 // The client may go away at any time; that ends the thread.
                 std::thread::spawn(move || serve(stream, &shared));
             }
         });
-        Fake { address }
+        Fake { address, shared }
+    }
+
+    /// A handle to change what `STATUS JSON` is answered, for use in a behaviour as well.
+    pub fn status(&self) -> Status {
+        Status(Arc::clone(&self.shared))
     }
 
     /// Runs `pelago-bench run` against it.
@@ -92,6 +106,26 @@ impl Fake {
     }
 }
 
+/// What a server says about itself.
+pub struct Status(Arc<Shared>);
+
+impl Status {
+    /// Says from now on that these nodes lead groups 0, 1, ….
+    pub fn leaders(&self, leaders: &[u64]) {
+        let groups: Vec<Value> = (0..)
+            .zip(leaders)
+            .map(|(group, leader): (u64, _)| serde_json::json!({ "group": group, "leader": leader }))
+            .collect();
+        let text = serde_json::json!({ "groups": groups }).to_string();
+        *self.0.status.lock().expect("no thread panics with it") = Some(text);
+    }
+
+    /// How often it was asked.
+    pub fn asked(&self) -> u64 {
+        self.0.asked.load(Ordering::SeqCst)
+    }
+}
+
 /// Runs the program.
 pub fn bench(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pelago-bench")).args(arguments).output().expect("it can be started")
@@ -108,6 +142,13 @@ fn serve(stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     let mut input = BufReader::new(stream);
     loop {
         let words = read_request(&mut input)?;
+        if words[0] == b"STATUS" {
+            let status = shared.status.lock().expect("no thread panics with it").clone();
+            let unknown = b"-ERR unknown command 'STATUS'\r\n".to_vec();
+            in_pieces(&mut out, &status.map_or(unknown, |text| bulk(text.as_bytes())))?;
+            shared.asked.fetch_add(1, Ordering::SeqCst);
+            continue;
+        }
         let number = shared.number.fetch_add(1, Ordering::SeqCst);
         let (reply, answer) = execute(&words, number, shared);
         match answer {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use crate::fake::{Answer, Fake, bench, told};
+use crate::fake::{self, Answer, Fake, bench, told};
 
 /// A directory that goes with the test.
 pub struct Scratch(pub PathBuf);
@@ -111,4 +111,71 @@ fn a_report_that_cannot_be_written_is_refused_before_the_load() {
     let output = fake.bench(&["-n", "1", "--keys", "1", "--report", &dir]);
     assert_eq!(output.status.code(), Some(2), "{}", told(&output));
     assert!(told(&output).contains("file/below") && told(&output).contains("nothing was sent"));
+}
+
+#[test]
+fn changes_of_leaders_and_lines_of_the_file_are_marked() {
+    // The load goes on until the change was seen, so that nothing depends on how fast the machine is.
+    let scratch = Scratch::new("events");
+    let file = scratch.path("events.txt");
+    let (sender, receiver) = std::sync::mpsc::channel::<fake::Status>();
+    let state = std::sync::Mutex::new((receiver, None::<fake::Status>));
+    let path = file.clone();
+    let fake = Fake::start(move |request| {
+        let mut state = state.lock().expect("no thread panics with it");
+        if state.1.is_none() {
+            state.1 = state.0.try_recv().ok();
+        }
+        let Some(status) = &state.1 else { return Answer::Right };
+        match request.number {
+            0 => status.leaders(&[1, 2]),
+            10 => {
+                wait_for_question(status);
+                status.leaders(&[1, 3]);
+                let now =
+                    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+                let line = format!("{:.3} killed <node 2>\nno time\n", now.as_secs_f64());
+                std::fs::write(&path, line).expect("written");
+            }
+            20 => wait_for_question(status),
+            _ => {}
+        }
+        Answer::Right
+    });
+    let status = fake.status();
+    status.leaders(&[1, 2]);
+    sender.send(fake.status()).expect("the server lives");
+    let dir = scratch.path("report");
+    let output =
+        fake.bench(&["-n", "40", "-c", "1", "--keys", "5", "--events", &file, "--report", &dir, "--json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    assert!(told(&output).contains("\"no time\" is no event"), "{}", told(&output));
+    let report: Value = serde_json::from_str(&scratch.read("report/report.json")).expect("JSON");
+    let events = report["rows"][0]["events"].as_array().expect("events");
+    let mut what: Vec<&str> = events.iter().filter_map(|event| event["what"].as_str()).collect();
+    what.sort_unstable();
+    assert_eq!(what, ["group 1: 2 → 3", "killed <node 2>"], "{report}");
+    let page = scratch.read("report/report.html");
+    assert_eq!(page.matches("class=\"event\"").count(), 4, "two on each plot over time");
+    assert!(page.contains("killed &lt;node 2&gt;") && !page.contains("<node"));
+}
+
+/// Returns when the status that is given now has been told.
+fn wait_for_question(status: &fake::Status) {
+    let before = status.asked();
+    // Two, for the first may have been answered with what was said before.
+    while status.asked() < before + 2 {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_server_that_is_not_to_be_asked_is_not() {
+    let fake = Fake::start(|_| Answer::Right);
+    let status = fake.status();
+    status.leaders(&[1]);
+    fake.row(0, &["-n", "10", "--keys", "5", "--no-events"]);
+    assert_eq!(status.asked(), 0);
+    fake.row(0, &["-n", "10", "--keys", "5"]);
+    assert!(status.asked() > 0);
 }
