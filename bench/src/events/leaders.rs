@@ -16,6 +16,8 @@ use crate::resp::{Reply, Scanned, scan};
 /// twentieth of the time.
 const INTERVAL: Duration = Duration::from_millis(500);
 const SPARING: u32 = 20;
+/// Before another server is asked than the one that has gone.
+const SOON: Duration = Duration::from_millis(50);
 /// A server that does not answer within this is left for the next one.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// A longer status is not read.
@@ -68,11 +70,12 @@ fn watch(servers: &[SocketAddr], clock: Clock, stopped: &mpsc::Receiver<()>) -> 
                 changes.truncate(MOST_KEPT);
             }
             Ok((_, None)) => return changes,
-            // The next turn tries the next server.
             Err(_) => {}
         }
         let taken = Duration::from_nanos(clock.now().saturating_sub(asked));
-        match stopped.recv_timeout(INTERVAL.max(taken * SPARING)) {
+        // When a server has gone, the next one is asked soon: this is just when something changes.
+        let pause = if connection.is_some() { INTERVAL.max(taken * SPARING) } else { SOON };
+        match stopped.recv_timeout(pause) {
             Err(RecvTimeoutError::Timeout) => {}
             _ => break,
         }

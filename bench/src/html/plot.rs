@@ -11,6 +11,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 42.0;
+/// Width of an event's label.
+const LABEL: f64 = 26.0;
 /// Colours there are; the style sheet has as many.
 const COLOURS: usize = 8;
 
@@ -66,19 +68,7 @@ impl Plot {
         let mut svg = format!("<figure><h2>{}</h2>\n", escape(&self.title));
         let _ = writeln!(svg, "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">");
         self.grid(&mut svg, &x, &y);
-        for (number, (at, what)) in self.events.iter().enumerate() {
-            let at = x.place(*at);
-            let _ = writeln!(
-                svg,
-                "<g><line class=\"event\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\"/>\
-                 <text class=\"mark\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
-                 <title>{}</title></g>",
-                HEIGHT - BOTTOM,
-                TOP - 4.0,
-                number + 1,
-                escape(what)
-            );
-        }
+        self.mark_events(&mut svg, &x);
         for line in &self.lines {
             self.line(&mut svg, line, &x, &y);
         }
@@ -117,6 +107,33 @@ impl Plot {
             HEIGHT - 6.0,
             escape(self.x.name)
         );
+    }
+
+    /// An upright line for each, and its number above; one label for those that would cover each other.
+    fn mark_events(&self, svg: &mut String, x: &Scale) {
+        let mut labels: Vec<(f64, usize, usize)> = Vec::new();
+        for (number, (at, what)) in (1..).zip(&self.events) {
+            let at = x.place(*at);
+            let _ = writeln!(
+                svg,
+                "<line class=\"event\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{TOP}\" y2=\"{:.1}\">\
+                 <title>{}</title></line>",
+                HEIGHT - BOTTOM,
+                escape(what)
+            );
+            match labels.last_mut() {
+                Some((place, _, last)) if at - *place < LABEL => *last = number,
+                _ => labels.push((at, number, number)),
+            }
+        }
+        for (at, first, last) in labels {
+            let label = if first == last { first.to_string() } else { format!("{first}–{last}") };
+            let _ = writeln!(
+                svg,
+                "<text class=\"mark\" x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>",
+                TOP - 4.0
+            );
+        }
     }
 
     fn line(&self, svg: &mut String, line: &Line, x: &Scale, y: &Scale) {
@@ -285,7 +302,8 @@ mod tests {
             dashed: true,
             points: vec![(1.0, Some(5.0)), (2.0, None), (3.0, Some(7.0)), (4.0, Some(0.0))],
         };
-        let events = vec![(2.0, "killed <1>".to_owned())];
+        let events =
+            vec![(2.0, "killed <1>".to_owned()), (2.01, "elected".to_owned()), (4.0, "back".to_owned())];
         let plot = Plot {
             title: "t&t".to_owned(),
             x: axis(false),
