@@ -11,6 +11,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 18.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 42.0;
+/// Half the width of a character of a label, about.
+const HALF_CHARACTER: f64 = 4.2;
 /// Width of an event's label.
 const LABEL: f64 = 26.0;
 /// Colours there are; the style sheet has as many.
@@ -92,12 +94,14 @@ impl Plot {
             );
         }
         for tick in x.ticks() {
-            let at = x.place(tick);
+            let label = (self.x.told)(tick);
+            // The last one may not reach over the edge.
+            let at = x.place(tick).min(WIDTH - HALF_CHARACTER * label.chars().count() as f64);
             let _ = writeln!(
                 svg,
                 "<text x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
                 HEIGHT - BOTTOM + 17.0,
-                escape(&(self.x.told)(tick))
+                escape(&label)
             );
         }
         let _ = writeln!(
