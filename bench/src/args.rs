@@ -1,12 +1,15 @@
 //! The command line.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
+use crate::Failure;
 use crate::workload::Mix;
 
 /// Offers load to a Pelago cluster and measures it
@@ -23,6 +26,13 @@ pub struct Args {
 pub enum Command {
     /// Offer one load, or a sweep of them, and print what was measured
     Run(Box<Run>),
+    /// Offer the same load to Pelago and to other servers in turns, and print the ratios
+    Compare(Box<Compare>),
+    /// Measure what this machine could do at best: its disk, its loopback, a bare replicated log
+    Limits(Limits),
+    /// One replica of that log; started by `limits`
+    #[command(hide = true)]
+    SkeletonReplica(SkeletonReplica),
     /// Judge histories that `run --verify --history FILE` has kept
     Judge(Judge),
 }
@@ -36,18 +46,35 @@ Example: pelago-bench run -a 127.0.0.1:7001,127.0.0.1:7002 -c 1,64,256 -w put,ge
 #[derive(clap::Args, Debug)]
 #[command(after_help = RUN_HELP)]
 pub struct Run {
+    /// The load.
+    #[command(flatten)]
+    pub load: Load,
+    /// Record every operation and judge the history linearizable or not
+    #[arg(long)]
+    pub verify: bool,
+    /// Keep the history in a file as well (with --verify; rows are numbered)
+    #[arg(long, value_name = "FILE", requires = "verify")]
+    pub history: Option<PathBuf>,
+    /// Processes of the servers, to report what an operation costs them
+    #[arg(long, value_name = "PID", value_delimiter = ',')]
+    pub server_pids: Vec<u32>,
+}
+
+/// What is offered to whom, how it is measured and how it is told.
+#[derive(clap::Args, Debug)]
+pub struct Load {
     /// Servers, taken in turn by the connections
     #[arg(short, long, value_name = "HOST:PORT", value_delimiter = ',', default_value = "127.0.0.1:7001")]
     pub addr: Vec<String>,
-    /// Connections; several numbers make a sweep
+    /// Connections; several numbers: a sweep
     #[arg(short, long, value_name = "C", value_delimiter = ',', default_value = "64",
           value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub connections: Vec<u32>,
-    /// Requests under way per connection
-    #[arg(short = 'P', long, value_name = "P", default_value_t = 1,
+    /// Requests under way per connection; several: a sweep
+    #[arg(short = 'P', long, value_name = "P", value_delimiter = ',', default_value = "1",
           value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub pipeline: u32,
-    /// put, get, mixed or mixed:PERCENT-OF-GETS; several make a sweep [put]
+    pub pipeline: Vec<u32>,
+    /// put, get, mixed[:%-GETS], scan[:KEYS], cas, incr; several: a sweep [put]
     #[arg(short, long, value_name = "W", value_delimiter = ',')]
     pub workload: Vec<Mix>,
     /// Different keys [default: 100000; --verify: 16]
@@ -56,9 +83,9 @@ pub struct Run {
     /// Bytes per key
     #[arg(long, value_name = "BYTES", default_value_t = 16)]
     pub key_size: usize,
-    /// Bytes per value
-    #[arg(short = 's', long, value_name = "BYTES", default_value_t = 100)]
-    pub value_size: usize,
+    /// Bytes per value (100, 4KiB, 1MiB); several: a sweep
+    #[arg(short = 's', long, value_name = "SIZE", value_delimiter = ',', default_value = "100")]
+    pub value_size: Vec<Size>,
     /// Time measured per row
     #[arg(short, long, value_name = "TIME", default_value = "10s", conflicts_with = "requests")]
     pub duration: Span,
@@ -68,7 +95,7 @@ pub struct Run {
     /// Time before each row that is not measured [default: 2s; --verify: 0s]
     #[arg(long, value_name = "TIME")]
     pub warmup: Option<Span>,
-    /// Open loop: requests per second, latency counted from when each was due
+    /// Open loop: requests per second, latency from when each was due
     #[arg(short, long, value_name = "R", value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     pub rate: Option<u64>,
     /// Some keys much hotter than others (exponent, 0 to 1)
@@ -80,12 +107,6 @@ pub struct Run {
     /// Give up a request, and its connection, after this
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub timeout: Span,
-    /// Record every operation and judge the history linearizable or not
-    #[arg(long)]
-    pub verify: bool,
-    /// Keep the history in a file as well (with --verify; rows are numbered)
-    #[arg(long, value_name = "FILE", requires = "verify")]
-    pub history: Option<PathBuf>,
     /// Threads that drive the connections
     #[arg(short, long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
@@ -101,6 +122,96 @@ pub struct Run {
     /// One JSON document instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Mark the lines of FILE, `<unix-seconds> <text>`, on the plots over time; scripts append to it
+    #[arg(long, value_name = "FILE")]
+    pub events: Option<PathBuf>,
+    /// Do not ask the servers for changes of leaders
+    #[arg(long)]
+    pub no_events: bool,
+    /// Write report.json, and report.html with plots, to this directory
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+}
+
+impl Load {
+    /// The load that these options ask for.
+    pub fn of(options: &[&str]) -> Result<Self, Failure> {
+        #[derive(Parser)]
+        struct Only {
+            #[command(flatten)]
+            load: Load,
+        }
+        Only::try_parse_from([&[""], options].concat())
+            .map(|only| only.load)
+            .map_err(|error| Failure(error.to_string()))
+    }
+}
+
+const COMPARE_HELP: &str = "\
+Exit codes: 0 measured      1 a server answered wrongly      2 bad arguments, no server, or not one success
+Example: pelago-bench compare -a 127.0.0.1:7001 --with redis=127.0.0.1:6379 -c 1,64,256 -w put,get";
+
+/// Options of `compare`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = COMPARE_HELP)]
+pub struct Compare {
+    /// Another server, any that speaks RESP; the option may be repeated
+    #[arg(long, value_name = "NAME=ADDR", required = true)]
+    pub with: Vec<Rival>,
+    /// Turns of each server; the median of them is told
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// The load.
+    #[command(flatten)]
+    pub load: Load,
+}
+
+/// A server to compare with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rival {
+    /// How it is called in the report.
+    pub name: String,
+    /// Where it is.
+    pub addresses: Vec<String>,
+}
+
+impl FromStr for Rival {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once('=') {
+            Some((name, addresses)) if !name.is_empty() && !addresses.is_empty() => Ok(Rival {
+                name: name.to_owned(),
+                addresses: addresses.split(',').map(str::to_owned).collect(),
+            }),
+            _ => Err("a server is given as NAME=HOST:PORT, as in redis=127.0.0.1:6379".to_owned()),
+        }
+    }
+}
+
+/// Options of `limits`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Exit codes: 0 measured · 2 the disk or the loopback cannot be measured\n\
+                        Example: pelago-bench limits --dir /var/lib/pelago --seconds 5")]
+pub struct Limits {
+    /// Where the disk is measured [default: the current directory]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+    /// How long each of the ten measurements takes
+    #[arg(long, value_name = "S", default_value_t = 2.0)]
+    pub seconds: f64,
+    /// One JSON document instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `skeleton-replica`.
+#[derive(clap::Args, Debug)]
+pub struct SkeletonReplica {
+    /// Where its file lies
+    pub dir: PathBuf,
+    /// Of a leader: the addresses of its two followers
+    pub followers: Vec<SocketAddr>,
 }
 
 /// Options of `judge`.
@@ -111,6 +222,37 @@ pub struct Judge {
     /// Files of one JSON object per operation
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+/// A number of bytes as typed: `100`, `4KiB`, `1MiB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub usize);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let (number, unit) = text.split_at(split);
+        let scale: usize = match unit {
+            "" | "B" => 1,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            other => return Err(format!("unknown unit \"{other}\"; known are B, KiB, MiB")),
+        };
+        let number: usize = number.parse().map_err(|_| format!("\"{number}\" is no number"))?;
+        number.checked_mul(scale).map(Size).ok_or_else(|| "too many bytes".to_owned())
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            bytes if bytes > 0 && bytes % (1 << 20) == 0 => f.pad(&format!("{} MiB", bytes >> 20)),
+            bytes if bytes > 0 && bytes % (1 << 10) == 0 => f.pad(&format!("{} KiB", bytes >> 10)),
+            bytes => f.pad(&format!("{bytes} B")),
+        }
+    }
 }
 
 /// A length of time as typed: `10s`, `250ms`, `1.5m`.
@@ -173,12 +315,42 @@ mod tests {
     }
 
     #[test]
-    fn the_help_of_run_fits_a_screen() {
+    fn sizes_are_read_with_their_units_and_told_in_the_largest_that_fits() {
+        for (text, bytes, told) in [
+            ("100", 100, "100 B"),
+            ("4KiB", 4096, "4 KiB"),
+            ("1MiB", 1 << 20, "1 MiB"),
+            ("1025B", 1025, "1025 B"),
+        ] {
+            assert_eq!(text.parse(), Ok(Size(bytes)));
+            assert_eq!(Size(bytes).to_string(), told);
+        }
+        assert!("1kB".parse::<Size>().expect_err("no such unit").contains("KiB"));
+        assert!("KiB".parse::<Size>().is_err());
+        assert!("99999999999999999999MiB".parse::<Size>().is_err());
+        assert!("99999999999999999MiB".parse::<Size>().expect_err("too many").contains("too many"));
+    }
+
+    #[test]
+    fn servers_to_compare_with_have_a_name_and_addresses() {
+        let rival = "redis=a:1,b:2".parse::<Rival>().expect("well-formed");
+        assert_eq!((rival.name.as_str(), rival.addresses.len()), ("redis", 2));
+        for text in ["redis", "=a:1", "redis="] {
+            assert!(text.parse::<Rival>().expect_err("malformed").contains("NAME=HOST:PORT"));
+        }
+    }
+
+    #[test]
+    fn the_help_of_every_command_fits_a_screen() {
         use clap::CommandFactory;
-        let mut command = Args::command();
-        let run = command.find_subcommand_mut("run").expect("run exists");
-        let help = run.clone().term_width(100).render_help().to_string();
-        assert!(help.lines().count() <= 36, "{} lines", help.lines().count());
-        assert!(help.trim_end().lines().last().is_some_and(|line| line.starts_with("Example:")));
+        for command in Args::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.clone().term_width(100).render_help().to_string();
+            let name = command.get_name();
+            assert!(help.lines().count() <= 36, "{name}: {} lines", help.lines().count());
+            assert!(
+                help.trim_end().lines().last().is_some_and(|line| line.starts_with("Example:")),
+                "{name}"
+            );
+        }
     }
 }

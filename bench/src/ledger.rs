@@ -1,22 +1,24 @@
 //! The books of one thread: what each reply means for the figures and for the history.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+use crate::known::{Values, Written};
+use crate::page;
 use crate::payload::{Layout, WrongValue};
-use crate::record::{Entry, Seen};
+use crate::record::{Asked, Entry, Seen};
 use crate::resp::Reply;
 use crate::stats::{Class, Figures};
 use crate::workload::Kind;
 
 /// A request from when it is due until its outcome is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Request {
-    /// Get or put.
+    /// What is asked.
     pub kind: Kind,
-    /// The key's number.
+    /// The key's number; the first one's of a scan.
     pub key: u32,
-    /// The number in the value of a put.
+    /// The number in the value that is written.
     pub sequence: u64,
+    /// The number in the value that a compare-and-swap compares with.
+    pub expected: u64,
     /// Latency counts from here: when it was due (open loop) or first sent (closed loop).
     pub due: u64,
     /// When it was first sent.
@@ -27,28 +29,6 @@ pub struct Request {
     pub refusals: u32,
     /// A put of this key had been acknowledged before this get was sent.
     pub must_exist: bool,
-}
-
-/// Which keys have a value, as far as this process knows: it put them, and was told so.
-#[derive(Debug)]
-pub struct Written(Vec<AtomicU64>);
-
-impl Written {
-    /// No key of `keys`.
-    pub fn none(keys: u32) -> Self {
-        Written((0..keys.div_ceil(64)).map(|_| AtomicU64::new(0)).collect())
-    }
-
-    /// Whether a put of this key was acknowledged.
-    pub fn contains(&self, key: u32) -> bool {
-        self.0[(key / 64) as usize].load(Ordering::Relaxed) & 1 << (key % 64) != 0
-    }
-
-    fn insert(&self, key: u32) {
-        if !self.contains(key) {
-            self.0[(key / 64) as usize].fetch_or(1 << (key % 64), Ordering::Relaxed);
-        }
-    }
 }
 
 /// The part of the run that is measured, on the run's clock.
@@ -83,11 +63,13 @@ pub enum Settled {
     Failed,
     /// It is to be sent again.
     Again,
+    /// A compare-and-swap was answered no, and nothing newer is known of its key.
+    Lost,
     /// The reply makes no sense for it; the connection cannot be trusted further.
     Nonsense,
 }
 
-/// Entries of one history; at some 48 bytes each this is below 200 MB.
+/// Entries of one history; at some 72 bytes each this is below 300 MB.
 pub const MAX_HISTORY: usize = 4_000_000;
 
 /// The books of one thread.
@@ -100,12 +82,15 @@ pub struct Ledger<'a> {
     pub window: Window,
     /// Successes and failures since the progress was last told.
     pub fresh: (u64, u64),
-    /// A put succeeded since the last look at the write gap.
+    /// A write succeeded since the last look at the write gap.
     pub wrote: bool,
     /// The first connection of this thread, numbered over all threads.
     pub first_client: u32,
     pub layout: &'a Layout,
     pub written: &'a Written,
+    pub values: Option<&'a Values>,
+    /// Keys that a scan asks for.
+    pub scanned: u32,
     pub retry: Retry,
 }
 
@@ -125,20 +110,14 @@ impl Ledger<'_> {
     ) -> Settled {
         match (request.kind, reply) {
             (Kind::Put, Reply::Simple(b"OK")) => {
-                self.written.insert(request.key);
-                self.success(connection, request, None, now)
+                self.note_written(request);
+                self.success(connection, request, Seen::Done, now)
             }
-            (Kind::Get, Reply::Bulk(value)) => {
-                let seen = match self.layout.sequence(request.key, value) {
-                    Ok(sequence) => Seen::Sequence(sequence),
-                    Err(wrong) => {
-                        self.figures.wrong(|| describe(self.layout, request.key, wrong, value));
-                        Seen::Strange(value.iter().take(64).copied().collect())
-                    }
-                };
-                self.success(connection, request, Some(seen), now)
+            (Kind::Get | Kind::Learn, Reply::Bulk(value)) => {
+                let seen = self.value(request, value);
+                self.success(connection, request, seen, now)
             }
-            (Kind::Get, Reply::Nil) => {
+            (Kind::Get | Kind::Learn, Reply::Nil) => {
                 if request.must_exist {
                     let key = self.layout.key(request.key);
                     self.figures.wrong(|| {
@@ -146,11 +125,69 @@ impl Ledger<'_> {
                         format!("get {key} returned nil although a put of it had been acknowledged")
                     });
                 }
-                self.success(connection, request, Some(Seen::Nil), now)
+                self.success(connection, request, Seen::Nil, now)
+            }
+            (Kind::Cas, Reply::Integer(1)) => {
+                self.note_written(request);
+                self.success(connection, request, Seen::Flag(true), now)
+            }
+            (Kind::Cas, Reply::Integer(0)) => self.lost(connection, request, now),
+            (Kind::Incr, Reply::Integer(sum)) => self.success(connection, request, Seen::Number(*sum), now),
+            (Kind::Scan, Reply::Array(items)) => {
+                match page::read(self.layout, request.key, self.scanned, items) {
+                    Some(page) => {
+                        if let Some(story) = page.wrong {
+                            self.figures.wrong(|| story);
+                        }
+                        if self.is_measured(now) {
+                            self.figures.keys_read += u64::from(page.keys);
+                        }
+                        self.success(connection, request, Seen::Done, now)
+                    }
+                    None => Settled::Nonsense,
+                }
             }
             (_, Reply::Error(text)) => self.failure(connection, request, Class::of(text), text, now),
             _ => Settled::Nonsense,
         }
+    }
+
+    /// What a read says about the value of its key.
+    fn value(&mut self, request: &Request, value: &[u8]) -> Seen {
+        match self.layout.sequence(request.key, value) {
+            Ok(sequence) => {
+                if let (Kind::Learn, Some(values)) = (request.kind, self.values) {
+                    values.replace(request.key, request.expected, sequence);
+                }
+                Seen::Sequence(sequence)
+            }
+            Err(wrong) => {
+                let layout = self.layout;
+                self.figures.wrong(|| describe(layout, request.key, wrong, value));
+                Seen::Strange(value.iter().take(64).copied().collect())
+            }
+        }
+    }
+
+    fn note_written(&self, request: &Request) {
+        self.written.insert(request.key);
+        if let Some(values) = self.values {
+            values.set(request.key, request.sequence);
+        }
+    }
+
+    /// A compare-and-swap came too late: an answer like any other.
+    fn lost(&mut self, connection: usize, request: &Request, now: u64) -> Settled {
+        if self.is_measured(now) {
+            self.figures.conflicts += 1;
+        }
+        let settled = self.success(connection, request, Seen::Flag(false), now);
+        let known = self.values.and_then(|values| values.get(request.key));
+        if known == Some(request.expected) { Settled::Lost } else { settled }
+    }
+
+    fn is_measured(&self, now: u64) -> bool {
+        (self.window.from..=self.window.until).contains(&now)
     }
 
     /// Settles a request that got no reply.
@@ -166,17 +203,23 @@ impl Ledger<'_> {
         }
     }
 
-    fn success(&mut self, connection: usize, request: &Request, seen: Option<Seen>, now: u64) -> Settled {
-        self.fresh.0 += 1;
-        self.wrote |= request.kind == Kind::Put;
-        let Window { from, until } = self.window;
-        let tally = self.figures.tally(request.kind);
-        if request.due >= from {
-            tally.latencies.record(now.saturating_sub(request.due));
-        }
-        if (from..=until).contains(&now) {
-            tally.in_time += 1;
-            self.figures.last_success = now;
+    fn success(&mut self, connection: usize, request: &Request, seen: Seen, now: u64) -> Settled {
+        if request.kind != Kind::Learn {
+            self.fresh.0 += 1;
+            self.wrote |= request.kind.writes() && !matches!(seen, Seen::Flag(false));
+            let measured = self.is_measured(now);
+            let latency = now.saturating_sub(request.due);
+            if measured {
+                self.figures.series.success(now - self.window.from, latency);
+            }
+            let tally = self.figures.tally(request.kind);
+            if request.due >= self.window.from {
+                tally.latencies.record(latency);
+            }
+            if measured {
+                tally.in_time += 1;
+                self.figures.last_success = now;
+            }
         }
         self.enter(connection, request, now, seen);
         Settled::Success
@@ -200,30 +243,44 @@ impl Ledger<'_> {
             self.figures.retries += 1;
             return Settled::Again;
         }
+        // What could not be learnt is asked for again after the next lost race.
+        if request.kind == Kind::Learn {
+            return Settled::Failed;
+        }
         self.fresh.1 += 1;
         if request.due >= self.window.from {
             self.figures.error(class, text);
+            if self.is_measured(now) {
+                self.figures.series.failure(now - self.window.from);
+            }
         }
-        if class.is_unknown() && request.kind == Kind::Put {
-            self.enter(connection, request, now, Some(Seen::Nothing));
+        if class.is_unknown() && request.kind.writes() {
+            self.enter(connection, request, now, Seen::Nothing);
         }
         Settled::Failed
     }
 
-    fn enter(&mut self, connection: usize, request: &Request, now: u64, seen: Option<Seen>) {
+    fn enter(&mut self, connection: usize, request: &Request, now: u64, seen: Seen) {
         let Some(history) = &mut self.history else { return };
         history.push(Entry {
             client: self.first_client + connection as u32,
             key: request.key,
             invoke: request.first_sent,
             response: now,
-            written: (request.kind == Kind::Put).then_some(request.sequence),
-            seen: seen.unwrap_or(Seen::Done),
+            asked: match request.kind {
+                Kind::Get | Kind::Learn => Asked::Get,
+                Kind::Put => Asked::Put(request.sequence),
+                Kind::Cas => Asked::Cas { old: request.expected, new: request.sequence },
+                Kind::Incr => Asked::Incr,
+                Kind::Scan => unreachable!("scans are not recorded; such a run is refused"),
+            },
+            seen,
         });
     }
 }
 
-fn describe(layout: &Layout, key: u32, wrong: WrongValue, value: &[u8]) -> String {
+/// The story of a wrong value.
+pub fn describe(layout: &Layout, key: u32, wrong: WrongValue, value: &[u8]) -> String {
     let name = layout.key(key);
     let name = name.escape_ascii();
     match wrong {

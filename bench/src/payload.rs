@@ -11,6 +11,12 @@ use crate::Failure;
 /// Hex digits of a sequence number; 68 thousand million requests.
 const SEQUENCE_DIGITS: usize = 9;
 
+/// Hex digits of the largest number of a key.
+const MOST_DIGITS: usize = 8;
+
+/// What the keys of counters begin with, instead of the first byte of other keys.
+const COUNTER: u8 = b'n';
+
 /// Largest value offered; as many bytes as Redis takes.
 const MAX_VALUE: usize = 512 << 20;
 
@@ -67,6 +73,45 @@ impl Layout {
         key
     }
 
+    /// The counter that goes with this number; values lie under other keys.
+    pub fn counter(&self, number: u32) -> Vec<u8> {
+        let mut key = self.key(number);
+        key[0] = COUNTER;
+        key
+    }
+
+    /// The number of a key, if it is one of this layout.
+    pub fn number(&self, key: &[u8]) -> Option<u64> {
+        let digits = key.strip_prefix(self.prefix.as_slice())?;
+        // More digits than a key number has could overflow the arithmetic; they are zeros.
+        let (zeros, digits) = digits.split_at(digits.len().saturating_sub(MOST_DIGITS));
+        let fits = key.len() == self.key_size && zeros.iter().all(|&digit| digit == b'0');
+        read_hex(digits).filter(|_| fits)
+    }
+
+    /// The value of this key with this sequence number.
+    pub fn value(&self, number: u32, sequence: u64) -> Vec<u8> {
+        let mut value = Vec::with_capacity(self.value_size);
+        value.resize(self.number_digits, b'0');
+        value.push(b'.');
+        value.resize(value.len() + SEQUENCE_DIGITS, b'0');
+        value.push(b'.');
+        value.extend_from_slice(&self.filler);
+        self.number_value(&mut value, number, sequence);
+        value
+    }
+
+    /// Changes the key that begins here into that of another number.
+    pub fn number_key(&self, key: &mut [u8], number: u32) {
+        write_hex(u64::from(number), &mut key[self.prefix.len()..self.key_size]);
+    }
+
+    /// Changes the value that begins here into that of another key and sequence number.
+    pub fn number_value(&self, value: &mut [u8], number: u32, sequence: u64) {
+        write_hex(u64::from(number), &mut value[..self.number_digits]);
+        write_hex(sequence, &mut value[self.number_digits + 1..][..SEQUENCE_DIGITS]);
+    }
+
     /// The sequence number of a value of this key, or what is wrong with the value.
     pub fn sequence(&self, number: u32, value: &[u8]) -> Result<u64, WrongValue> {
         if value.len() != self.value_size {
@@ -100,53 +145,6 @@ pub enum WrongValue {
     OtherKey(u64),
 }
 
-/// Requests encoded ahead; only the numbers are filled in.
-#[derive(Debug)]
-pub struct Encoder {
-    layout: Layout,
-    get: Vec<u8>,
-    get_key: usize,
-    put: Vec<u8>,
-    put_key: usize,
-    put_value: usize,
-}
-
-impl Encoder {
-    /// An encoder for keys and values of this layout.
-    pub fn new(layout: &Layout) -> Self {
-        let key = layout.key(0);
-        let get = [format!("*2\r\n$3\r\nGET\r\n${}\r\n", key.len()).as_bytes(), &key, b"\r\n"].concat();
-        let mut put = [format!("*3\r\n$3\r\nSET\r\n${}\r\n", key.len()).as_bytes(), &key, b"\r\n"].concat();
-        let put_key = put.len() - key.len() - 2;
-        put.extend_from_slice(format!("${}\r\n", layout.value_size).as_bytes());
-        let put_value = put.len();
-        put.resize(put_value + layout.number_digits, b'0');
-        put.push(b'.');
-        put.resize(put.len() + SEQUENCE_DIGITS, b'0');
-        put.push(b'.');
-        put.extend_from_slice(&layout.filler);
-        put.extend_from_slice(b"\r\n");
-        Encoder { get_key: get.len() - key.len() - 2, layout: layout.clone(), get, put, put_key, put_value }
-    }
-
-    /// Appends a get of the key.
-    pub fn get(&mut self, key: u32, out: &mut Vec<u8>) {
-        let digits = self.get_key + self.layout.prefix.len()..self.get_key + self.layout.key_size;
-        write_hex(u64::from(key), &mut self.get[digits]);
-        out.extend_from_slice(&self.get);
-    }
-
-    /// Appends a put of the key with the value of this sequence number.
-    pub fn put(&mut self, key: u32, sequence: u64, out: &mut Vec<u8>) {
-        let digits = self.put_key + self.layout.prefix.len()..self.put_key + self.layout.key_size;
-        write_hex(u64::from(key), &mut self.put[digits]);
-        let number = self.put_value..self.put_value + self.layout.number_digits;
-        write_hex(u64::from(key), &mut self.put[number.clone()]);
-        write_hex(sequence, &mut self.put[number.end + 1..number.end + 1 + SEQUENCE_DIGITS]);
-        out.extend_from_slice(&self.put);
-    }
-}
-
 fn hex_digits(number: u64) -> usize {
     (64 - number.leading_zeros() as usize).div_ceil(4).max(1)
 }
@@ -175,26 +173,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_well_formed_and_their_values_are_recognised() {
+    fn a_value_is_recognised_and_a_wrong_one_is_told_apart() {
         let layout = Layout::new(100_000, 16, 100, None).expect("the default sizes");
-        let mut encoder = Encoder::new(&layout);
-        let mut wire = Vec::new();
-        encoder.put(0x1_2345, 0xabc, &mut wire);
-        let (head, rest) = wire.split_at(b"*3\r\n$3\r\nSET\r\n$16\r\n".len());
-        assert_eq!(head, b"*3\r\n$3\r\nSET\r\n$16\r\n");
-        assert_eq!(&rest[..24], b"k000000000012345\r\n$100\r\n");
-        let value = &rest[24..124];
-        assert_eq!(&rest[124..], b"\r\n");
+        let value = layout.value(0x1_2345, 0xabc);
         assert!(value.starts_with(b"12345.000000abc.abcdef"));
-        assert_eq!(layout.sequence(0x1_2345, value), Ok(0xabc));
-        assert_eq!(layout.sequence(7, value), Err(WrongValue::OtherKey(0x1_2345)));
+        assert_eq!(layout.sequence(0x1_2345, &value), Ok(0xabc));
+        assert_eq!(layout.sequence(7, &value), Err(WrongValue::OtherKey(0x1_2345)));
         assert_eq!(layout.sequence(0x1_2345, &value[1..]), Err(WrongValue::Length(99)));
-        let mut torn = value.to_vec();
+        let mut torn = value.clone();
         torn[50] ^= 1;
         assert_eq!(layout.sequence(0x1_2345, &torn), Err(WrongValue::Form));
-        wire.clear();
-        encoder.get(7, &mut wire);
-        assert_eq!(wire, b"*2\r\n$3\r\nGET\r\n$16\r\nk000000000000007\r\n");
+    }
+
+    #[test]
+    fn keys_have_their_numbers_and_counters_are_no_keys() {
+        let layout = Layout::new(100_000, 40, 100, None).expect("fits");
+        assert_eq!(layout.number(&layout.key(0x1_2345)), Some(0x1_2345));
+        assert_eq!(layout.number(&layout.counter(7)), None);
+        assert_eq!(layout.number(b"k7"), None);
+        assert_eq!(layout.number(&[b"k1".as_slice(), &[b'0'; 38]].concat()), None);
     }
 
     #[test]

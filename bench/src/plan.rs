@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Barrier, OnceLock};
 use std::time::Instant;
 
-use crate::ledger::{Retry, Written};
+use crate::cost::Processes;
+use crate::known::{Values, Written};
+use crate::ledger::{Retry, Window};
 use crate::payload::Layout;
 
 /// Nanoseconds since the program began.
@@ -49,12 +51,30 @@ pub struct Plan<'a> {
     pub record: bool,
     /// Number of threads.
     pub threads: u32,
+    /// The processes of the servers, if their cost is to be measured.
+    pub servers: Option<&'a Processes>,
     /// Which keys have a value.
     pub written: &'a Written,
+    /// Which values they have, if something has to be compared with them.
+    pub values: Option<&'a Values>,
+    /// Keys that a scan asks for.
+    pub scanned: u32,
     /// The next unused sequence number of the run.
     pub sequences: &'a AtomicU64,
     /// Where the threads meet.
     pub shared: Shared,
+}
+
+impl Plan<'_> {
+    /// The measured time, once the load has begun. It has no end yet where that is not given as a time.
+    pub fn window(&self) -> Option<Window> {
+        let from = self.shared.start.get()? + self.warmup;
+        let until = match self.limit {
+            Limit::Time(time) => from + time,
+            Limit::Requests(_) | Limit::Exhausted => u64::MAX,
+        };
+        Some(Window { from, until })
+    }
 }
 
 /// When a phase ends.
@@ -77,7 +97,7 @@ pub struct Shared {
     pub start: OnceLock<u64>,
     /// Some thread has no connection at all.
     pub failed: AtomicBool,
-    /// When the last put succeeded.
+    /// When the last write succeeded.
     pub last_write: AtomicU64,
     /// Successes and failures so far, for the progress.
     pub done: (AtomicU64, AtomicU64),

@@ -21,10 +21,28 @@ pub struct Entry {
     pub invoke: u64,
     /// When its reply was read; without meaning if there was none.
     pub response: u64,
-    /// The sequence number of a put; `None` for a get.
-    pub written: Option<u64>,
+    /// What was asked.
+    pub asked: Asked,
     /// What was learnt.
     pub seen: Seen,
+}
+
+/// What a client asked.
+#[derive(Clone, Copy, Debug)]
+pub enum Asked {
+    /// The value.
+    Get,
+    /// To put the value of this sequence number.
+    Put(u64),
+    /// To put `new` if the value is `old`.
+    Cas {
+        /// A sequence number.
+        old: u64,
+        /// Another.
+        new: u64,
+    },
+    /// To count one up.
+    Incr,
 }
 
 /// What a client learnt from a reply.
@@ -38,6 +56,10 @@ pub enum Seen {
     Nil,
     /// The value of this sequence number.
     Sequence(u64),
+    /// Whether a compare-and-swap was applied.
+    Flag(bool),
+    /// What a counter came to.
+    Number(i64),
     /// Bytes that nobody put.
     Strange(Box<[u8]>),
 }
@@ -121,17 +143,26 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
 fn history_of(entries: &[Entry], layout: &Layout) -> Result<History, Failure> {
     let mut history = History::new();
     for entry in entries {
-        let action = entry.written.map_or(Action::Get, |sequence| Action::Put(value(sequence)));
+        let (action, key) = match entry.asked {
+            Asked::Get => (Action::Get, layout.key(entry.key)),
+            Asked::Put(sequence) => (Action::Put(value(sequence)), layout.key(entry.key)),
+            Asked::Cas { old, new } => {
+                (Action::Cas { old: value(old), new: value(new) }, layout.key(entry.key))
+            }
+            Asked::Incr => (Action::Add(1), layout.counter(entry.key)),
+        };
         let outcome = match &entry.seen {
             Seen::Done => Outcome::Done,
             Seen::Nothing => Outcome::Unknown,
             Seen::Nil => Outcome::Value(None),
             Seen::Sequence(sequence) => Outcome::Value(Some(value(*sequence))),
+            Seen::Flag(applied) => Outcome::Flag(*applied),
+            Seen::Number(sum) => Outcome::Number(*sum),
             Seen::Strange(bytes) => Outcome::Value(Some([b"?", &bytes[..]].concat())),
         };
         let operation = Operation {
             client: u64::from(entry.client),
-            key: layout.key(entry.key),
+            key,
             invoke: entry.invoke,
             response: (outcome != Outcome::Unknown).then_some(entry.response),
             action,

@@ -5,23 +5,40 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
+use crate::End;
+use crate::args::Size;
+use crate::cost::Spent;
 use crate::environment::Environment;
+use crate::events::Event;
 use crate::phase::Outcome;
 use crate::record::Judged;
+use crate::series::Told;
 use crate::stats::Latencies;
+use crate::sweep::{Case, Differs};
 use crate::workload::Mix;
+
+/// Name and version of this program.
+pub const PROGRAM: &str = concat!("pelago-bench ", env!("CARGO_PKG_VERSION"));
+
+/// Events of a row that stand under the table.
+const EVENTS_TOLD: usize = 5;
 
 /// The document.
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Name and version of this program.
     pub program: &'static str,
+    /// When it began, in seconds since 1970.
+    pub begun_unix_s: f64,
     /// The machine.
     pub environment: Environment,
     /// What was asked for.
     pub settings: Settings,
-    /// One per workload and number of connections.
+    /// One per load.
     pub rows: Vec<Row>,
+    /// What has to be said about each.
+    #[serde(skip)]
+    pub differs: Differs,
 }
 
 /// What all rows have in common.
@@ -34,9 +51,9 @@ pub struct Settings {
     /// Bytes per key.
     pub key_size: usize,
     /// Bytes per value.
-    pub value_size: usize,
+    pub value_sizes: Vec<usize>,
     /// Requests under way per connection.
-    pub pipeline: u32,
+    pub pipelines: Vec<u32>,
     /// Open loop: requests per second.
     pub rate: Option<u64>,
     /// Exponent of the skew of keys.
@@ -50,18 +67,29 @@ pub struct Settings {
 /// One load.
 #[derive(Debug, Serialize)]
 pub struct Row {
-    /// `put`, `get` or `mixed:N`.
+    /// Which.
+    #[serde(skip)]
+    pub case: Case,
+    /// As it was asked for.
     pub workload: String,
     /// Connections.
     pub connections: u32,
+    /// Requests under way per connection.
+    pub pipeline: u32,
+    /// Bytes per value.
+    pub value_size: usize,
     /// Seconds measured.
     pub seconds: f64,
-    /// Gets and puts together.
+    /// All operations together.
     pub all: Line,
     /// The gets, where there are both.
     pub gets: Option<Line>,
     /// The puts, where there are both.
     pub puts: Option<Line>,
+    /// Compare-and-swaps that came too late. They are answers, and counted among them.
+    pub conflicts: Option<u64>,
+    /// Keys that a scan returned on average.
+    pub keys_per_scan: Option<f64>,
     /// Requests that did not succeed, by class.
     pub errors: BTreeMap<&'static str, u64>,
     /// The first error of class `other`.
@@ -74,10 +102,16 @@ pub struct Row {
     pub retries: u64,
     /// Open loop: requests that were due and never sent.
     pub unsent: u64,
-    /// Longest time without a successful put.
+    /// Longest time without a successful write.
     pub write_gap_ms: Option<f64>,
     /// Processor time of this program per request.
     pub generator_cpu_us_per_op: f64,
+    /// What happened when.
+    pub series: Told,
+    /// What else happened.
+    pub events: Vec<Event>,
+    /// What the servers spent, with `--server-pids`.
+    pub server_cost: Option<Spent>,
     /// The judgement, with `--verify`.
     pub verify: Option<Judged>,
 }
@@ -106,20 +140,27 @@ pub struct Percentiles {
 
 impl Row {
     /// The row of a load that is over.
-    pub fn new(mix: Mix, connections: u32, outcome: &Outcome, verify: Option<Judged>) -> Self {
+    pub fn new(case: Case, outcome: &Outcome, verify: Option<Judged>) -> Self {
+        let Case { mix, connections, pipeline, value_size } = case;
         let figures = &outcome.figures;
-        let (gets, puts) = (&figures.gets, &figures.puts);
-        let mut latencies = gets.latencies.clone();
-        latencies.add(&puts.latencies);
+        let (reads, writes) = (&figures.reads, &figures.writes);
+        let mut latencies = reads.latencies.clone();
+        latencies.add(&writes.latencies);
         let both = matches!(mix, Mix::Mixed(_));
         let line = |ops, latencies: &Latencies| Line::new(ops, outcome.seconds, latencies);
         Row {
+            case,
             workload: mix.to_string(),
             connections,
+            pipeline,
+            value_size,
             seconds: outcome.seconds,
-            all: line(gets.in_time + puts.in_time, &latencies),
-            gets: both.then(|| line(gets.in_time, &gets.latencies)),
-            puts: both.then(|| line(puts.in_time, &puts.latencies)),
+            all: line(reads.in_time + writes.in_time, &latencies),
+            gets: both.then(|| line(reads.in_time, &reads.latencies)),
+            puts: both.then(|| line(writes.in_time, &writes.latencies)),
+            conflicts: (mix == Mix::Cas).then_some(figures.conflicts),
+            keys_per_scan: matches!(mix, Mix::Scan(_))
+                .then(|| figures.keys_read as f64 / reads.in_time.max(1) as f64),
             errors: figures.errors.iter().map(|(class, count)| (class.name(), *count)).collect(),
             other_error: figures.other_error.clone(),
             wrong_values: figures.wrong,
@@ -128,6 +169,9 @@ impl Row {
             unsent: figures.unsent,
             write_gap_ms: mix.writes().then_some(figures.write_gap as f64 / 1e6),
             generator_cpu_us_per_op: outcome.cpu_seconds * 1e6 / outcome.settled.max(1) as f64,
+            events: outcome.events.clone(),
+            series: figures.series.told(outcome.seconds),
+            server_cost: outcome.servers.clone(),
             verify,
         }
     }
@@ -159,32 +203,64 @@ impl Report {
 
     /// The document as a table.
     pub fn table(&self) -> String {
-        let mut text = String::new();
-        self.head(&mut text);
+        let mut text = self.settings.head(&self.environment);
         let _ = writeln!(
             text,
-            "{:<9} {:>5} {:<4} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
-            "workload", "conns", "op", "ops/s", "p50", "p90", "p99", "p99.9", "max", "errors", "write gap"
+            "{:<9} {:>5}{} {:<7} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}  {:>8} {:>9}",
+            "workload",
+            "conns",
+            self.differs.columns("pipe", "value"),
+            "op",
+            "ops/s",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+            "errors",
+            "write gap"
         );
         for row in &self.rows {
-            row.write(&mut text);
+            row.write(&mut text, self.differs);
         }
         for row in &self.rows {
-            row.remarks(&mut text);
+            row.remarks(&mut text, &row.case.told(self.differs));
         }
         text
     }
+}
 
-    fn head(&self, text: &mut String) {
-        let Settings { addresses, keys, key_size, value_size, pipeline, rate, zipf, .. } = &self.settings;
+impl Differs {
+    /// The columns that are there only where loads differ in them.
+    pub fn columns(self, pipeline: &str, value_size: &str) -> String {
+        let mut columns = String::new();
+        if self.pipeline {
+            let _ = write!(columns, " {pipeline:>5}");
+        }
+        if self.value_size {
+            let _ = write!(columns, " {value_size:>8}");
+        }
+        columns
+    }
+}
+
+impl Settings {
+    /// The lines above the table.
+    pub fn head(&self, environment: &Environment) -> String {
+        let mut text = String::new();
+        let Settings { addresses, keys, key_size, value_sizes, pipelines, rate, zipf, .. } = self;
         let loop_ = rate.map_or("closed loop".to_owned(), |rate| format!("open loop at {rate}/s"));
         let skew = zipf.map_or(String::new(), |theta| format!(", zipf {theta}"));
+        let pipelines: Vec<String> = pipelines.iter().map(ToString::to_string).collect();
+        let values: Vec<String> = value_sizes.iter().map(|&bytes| Size(bytes).to_string()).collect();
         let _ = writeln!(
             text,
-            "{loop_} · pipeline {pipeline} · {keys} keys of {key_size} B{skew} · values of {value_size} B · {}",
+            "{loop_} · pipeline {} · {keys} keys of {key_size} B{skew} · values of {} · {}",
+            pipelines.join(", "),
+            values.join(", "),
             addresses.join(", ")
         );
-        let Environment { cores, kernel, fsync_dir, fdatasync_p50_us, loopback_p50_us } = &self.environment;
+        let Environment { cores, kernel, fsync_dir, fdatasync_p50_us, loopback_p50_us } = environment;
         let _ = write!(text, "{cores} cores · {kernel}");
         if let (Some(us), Some(dir)) = (fdatasync_p50_us, fsync_dir) {
             let _ = write!(text, " · fdatasync p50 {} ({})", time(*us), dir.display());
@@ -193,11 +269,21 @@ impl Report {
             let _ = write!(text, " · loopback p50 {}", time(*us));
         }
         text.push_str("\n\n");
+        text
     }
 }
 
 impl Row {
-    fn write(&self, text: &mut String) {
+    /// How the command ends for this row.
+    pub fn end(&self) -> End {
+        match &self.verify {
+            _ if self.wrong_values > 0 => End::Wrong,
+            Some(judged) => judged.end,
+            None => End::Right,
+        }
+    }
+
+    fn write(&self, text: &mut String, differs: Differs) {
         let errors: u64 = self.errors.values().sum();
         let gap = self.write_gap_ms.map_or("-".to_owned(), |ms| time(ms * 1e3));
         let mut lines = vec![("all", &self.all)];
@@ -207,14 +293,19 @@ impl Row {
         }
         for (number, (name, line)) in lines.into_iter().enumerate() {
             let Percentiles { p50, p90, p99, p999, max, .. } = line.latency_us;
-            let (workload, connections, tail) = if number == 0 {
-                (self.workload.as_str(), self.connections.to_string(), format!("  {errors:>8} {gap:>9}"))
+            let (load, tail) = if number == 0 {
+                let (pipeline, value_size) = (self.pipeline.to_string(), Size(self.value_size).to_string());
+                let columns = differs.columns(&pipeline, &value_size);
+                (
+                    format!("{:<9} {:>5}{columns}", self.workload, self.connections),
+                    format!("  {errors:>8} {gap:>9}"),
+                )
             } else {
-                ("", String::new(), String::new())
+                (format!("{:<9} {:>5}{}", "", "", differs.columns("", "")), String::new())
             };
             let _ = writeln!(
                 text,
-                "{workload:<9} {connections:>5} {name:<4} {:>9.0}  {:>9} {:>9} {:>9} {:>9} {:>9}{tail}",
+                "{load} {name:<7} {:>9.0}  {:>9} {:>9} {:>9} {:>9} {:>9}{tail}",
                 line.ops_per_sec,
                 time(p50),
                 time(p90),
@@ -225,11 +316,17 @@ impl Row {
         }
     }
 
-    fn remarks(&self, text: &mut String) {
-        let name = format!("{} at {} connections", self.workload, self.connections);
-        let mut remark = |what: String| {
-            let _ = writeln!(text, "{name}: {what}");
-        };
+    /// What the table has no column for.
+    pub fn remarks(&self, text: &mut String, name: &str) {
+        for remark in self.remarked() {
+            let _ = writeln!(text, "{name}: {remark}");
+        }
+    }
+
+    /// The remarks one by one.
+    pub fn remarked(&self) -> Vec<String> {
+        let mut remarks = Vec::new();
+        let mut remark = |what: String| remarks.push(what);
         if !self.errors.is_empty() {
             let classes: Vec<String> =
                 self.errors.iter().map(|(class, count)| format!("{class} {count}")).collect();
@@ -237,6 +334,13 @@ impl Row {
         }
         if let Some(error) = &self.other_error {
             remark(format!("the first other error: -{error}"));
+        }
+        if let Some(conflicts) = self.conflicts {
+            let share = conflicts as f64 * 100.0 / self.all.ops.max(1) as f64;
+            remark(format!("{conflicts} conflicts ({share:.1} %): another write of the key came first"));
+        }
+        if let Some(keys) = self.keys_per_scan {
+            remark(format!("{keys:.1} keys per scan, {:.0} keys/s", keys * self.all.ops_per_sec));
         }
         if self.retries > 0 {
             remark(format!("{} requests were sent again", self.retries));
@@ -254,15 +358,32 @@ impl Row {
             let why = judged.explanation.as_ref().map_or(String::new(), |why| format!(": {why}"));
             remark(format!("{} operations, {}{why}", judged.operations, judged.verdict));
         }
+        for Event { at_seconds, what } in self.events.iter().take(EVENTS_TOLD) {
+            remark(format!("at {at_seconds:.1} s: {what}"));
+        }
+        if self.events.len() > EVENTS_TOLD {
+            remark(format!("and {} more events, in --json and --report", self.events.len() - EVENTS_TOLD));
+        }
+        match &self.server_cost {
+            Some(Spent::Known { cpu_us_per_op, context_switches_per_op }) => remark(format!(
+                "the servers took {cpu_us_per_op:.2} us of processor time and {context_switches_per_op:.2} \
+                 context switches per operation"
+            )),
+            Some(Spent::Unknown { unknown_because }) => {
+                remark(format!("what the servers spent is not known: {unknown_because}"));
+            }
+            None => {}
+        }
         remark(format!(
             "generator took {:.2} us of processor time per request",
             self.generator_cpu_us_per_op
         ));
+        remarks
     }
 }
 
 /// Microseconds in the unit that suits them, three digits.
-fn time(us: f64) -> String {
+pub fn time(us: f64) -> String {
     let (number, unit) = match us {
         us if us < 1_000.0 => (us, "us"),
         us if us < 1_000_000.0 => (us / 1e3, "ms"),

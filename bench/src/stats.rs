@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
+use crate::series::Series;
 use crate::workload::Kind;
 
 /// Why a request did not succeed.
@@ -108,10 +109,14 @@ pub struct Tally {
 /// Everything one thread counted, or all of them together.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
-    /// Gets.
-    pub gets: Tally,
-    /// Puts.
-    pub puts: Tally,
+    /// Gets and scans.
+    pub reads: Tally,
+    /// Everything else.
+    pub writes: Tally,
+    /// Compare-and-swaps that came too late, within the measured time; they are among the successes.
+    pub conflicts: u64,
+    /// Keys that scans returned within the measured time.
+    pub keys_read: u64,
     /// Requests due in the measured time that did not succeed.
     pub errors: BTreeMap<Class, u64>,
     /// The first error of no known class, in full.
@@ -120,11 +125,13 @@ pub struct Figures {
     pub wrong: u64,
     /// The first of them.
     pub wrong_example: Option<String>,
+    /// What happened when.
+    pub series: Series,
     /// Requests sent again after `-TRYAGAIN`.
     pub retries: u64,
     /// Open loop: requests due that were never sent, for want of a free connection.
     pub unsent: u64,
-    /// Longest time without a successful put, in nanoseconds.
+    /// Longest time without a successful write, in nanoseconds.
     pub write_gap: u64,
     /// When the last measured success was seen, on the run's clock.
     pub last_success: u64,
@@ -133,10 +140,7 @@ pub struct Figures {
 impl Figures {
     /// The tally of this kind of operation.
     pub fn tally(&mut self, kind: Kind) -> &mut Tally {
-        match kind {
-            Kind::Get => &mut self.gets,
-            Kind::Put => &mut self.puts,
-        }
+        if kind.writes() { &mut self.writes } else { &mut self.reads }
     }
 
     /// Counts a failed request.
@@ -156,16 +160,19 @@ impl Figures {
 
     /// Adds what another thread counted.
     pub fn add(&mut self, other: Figures) {
-        for (mine, theirs) in [(&mut self.gets, &other.gets), (&mut self.puts, &other.puts)] {
+        for (mine, theirs) in [(&mut self.reads, &other.reads), (&mut self.writes, &other.writes)] {
             mine.latencies.add(&theirs.latencies);
             mine.in_time += theirs.in_time;
         }
+        self.conflicts += other.conflicts;
+        self.keys_read += other.keys_read;
         for (class, count) in other.errors {
             *self.errors.entry(class).or_default() += count;
         }
         self.other_error = self.other_error.take().or(other.other_error);
         self.wrong += other.wrong;
         self.wrong_example = self.wrong_example.take().or(other.wrong_example);
+        self.series.add(other.series);
         self.retries += other.retries;
         self.unsent += other.unsent;
         self.write_gap = self.write_gap.max(other.write_gap);

@@ -12,9 +12,9 @@ use std::time::Duration;
 use mio::{Events, Poll, Token};
 
 use crate::connection::{Broken, Connection};
+use crate::encoder::Encoder;
 use crate::ledger::{Ledger, Retry, Settled, Window};
 use crate::pace::{Alarm, Pace};
-use crate::payload::Encoder;
 use crate::plan::{Limit, Plan};
 use crate::record::Entry;
 use crate::resp::{Scanned, scan};
@@ -32,6 +32,8 @@ pub struct Harvest {
     pub window: Window,
     /// The history was full before the phase was over.
     pub cut_short: bool,
+    /// Still open: a server with a thread per connection forgets what it spent on one when that ends.
+    pub connections: Vec<Connection>,
 }
 
 /// How often timeouts are looked for.
@@ -85,7 +87,7 @@ impl<'a> Worker<'a> {
             alarm,
             connections: (first..first + connections).map(connection).collect(),
             source,
-            encoder: Encoder::new(plan.layout),
+            encoder: Encoder::new(plan.layout, plan.scanned),
             ledger: Ledger {
                 figures: Figures::default(),
                 history: plan.record.then(Vec::new),
@@ -95,6 +97,8 @@ impl<'a> Worker<'a> {
                 first_client: first,
                 layout: plan.layout,
                 written: plan.written,
+                values: plan.values,
+                scanned: plan.scanned,
                 retry: plan.retry,
             },
             left: match plan.limit {
@@ -133,13 +137,10 @@ impl<'a> Worker<'a> {
     fn begin(&mut self, index: u32) {
         let plan = self.plan;
         let start = *plan.shared.start.get_or_init(|| plan.clock.now());
-        let from = start + plan.warmup;
-        let until = match plan.limit {
-            Limit::Time(time) => from + time,
-            Limit::Requests(_) | Limit::Exhausted => u64::MAX,
-        };
-        self.ledger.window = Window { from, until };
-        plan.shared.last_write.fetch_max(from, Ordering::Relaxed);
+        if let Some(window) = plan.window() {
+            self.ledger.window = window;
+        }
+        plan.shared.last_write.fetch_max(self.ledger.window.from, Ordering::Relaxed);
         if let Some(rate) = plan.rate {
             let stagger = 1e9 / rate * f64::from(index);
             self.pace = Some(Pace::new(start + stagger as u64, rate / f64::from(plan.threads)));
@@ -302,6 +303,7 @@ impl<'a> Worker<'a> {
         let Some(request) = connection.under_way.pop_front() else { return };
         match settled {
             Settled::Success | Settled::Nonsense => {}
+            Settled::Lost => self.learn(index, &request, now),
             Settled::Failed if self.pace.is_some() => {}
             Settled::Failed => {
                 connection.rests_until = now + REST;
@@ -376,6 +378,7 @@ impl<'a> Worker<'a> {
             history: self.ledger.history.unwrap_or_default(),
             window,
             cut_short: self.cut_short,
+            connections: self.connections,
         }
     }
 }

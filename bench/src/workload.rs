@@ -1,37 +1,72 @@
 //! Which operation comes next.
 
+mod keys;
+
 use std::fmt;
 use std::str::FromStr;
 
-/// The two operations a load is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub use keys::{Keys, Random};
+
+/// The operations that a load is made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Kind {
     /// A linearizable read.
+    #[default]
     Get,
     /// A durable write.
     Put,
+    /// A read of neighbouring keys in their order.
+    Scan,
+    /// A write if the value is still the one last known.
+    Cas,
+    /// A counter goes up by one.
+    Incr,
+    /// A read after a lost compare-and-swap, to know what the next one has to compare with; no operation of the load.
+    Learn,
 }
 
-/// A mix of gets and puts.
+impl Kind {
+    /// Whether it changes something.
+    pub fn writes(self) -> bool {
+        matches!(self, Kind::Put | Kind::Cas | Kind::Incr)
+    }
+}
+
+/// What a load does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mix {
     /// Puts only.
     Put,
     /// Gets only.
     Get,
-    /// This many gets in a hundred operations.
+    /// This many gets in a hundred operations, and puts.
     Mixed(u8),
+    /// Reads of this many neighbouring keys.
+    Scan(u32),
+    /// Compare-and-swap only.
+    Cas,
+    /// Counters only.
+    Incr,
 }
 
+/// Keys of a scan that are asked for unless said otherwise, and the most that a page of Pelago has.
+const SCANNED: u32 = 10;
+const MOST_SCANNED: u32 = 10_000;
+
 impl Mix {
-    /// Whether gets are among the operations.
-    pub fn reads(self) -> bool {
-        self != Mix::Put
+    /// Whether every key must have a value before.
+    pub fn needs_values(self) -> bool {
+        !matches!(self, Mix::Put | Mix::Incr)
     }
 
-    /// Whether puts are among the operations.
+    /// Keys that a scan asks for; none where nothing is scanned.
+    pub fn scanned(self) -> u32 {
+        if let Mix::Scan(keys) = self { keys } else { 0 }
+    }
+
+    /// Whether writes are among the operations.
     pub fn writes(self) -> bool {
-        self != Mix::Get
+        !matches!(self, Mix::Get | Mix::Scan(_))
     }
 }
 
@@ -43,11 +78,18 @@ impl FromStr for Mix {
             None if text == "put" => Ok(Mix::Put),
             None if text == "get" => Ok(Mix::Get),
             None if text == "mixed" => Ok(Mix::Mixed(50)),
+            None if text == "scan" => Ok(Mix::Scan(SCANNED)),
+            None if text == "cas" => Ok(Mix::Cas),
+            None if text == "incr" => Ok(Mix::Incr),
             Some(("mixed", percent)) => match percent.parse() {
                 Ok(percent @ 1..=99) => Ok(Mix::Mixed(percent)),
                 _ => Err("mixed:PERCENT takes the share of gets, 1 to 99".to_owned()),
             },
-            _ => Err("a workload is put, get, mixed or mixed:PERCENT-OF-GETS".to_owned()),
+            Some(("scan", keys)) => match keys.parse() {
+                Ok(keys @ 1..=MOST_SCANNED) => Ok(Mix::Scan(keys)),
+                _ => Err(format!("scan:KEYS takes the keys of one page, 1 to {MOST_SCANNED}")),
+            },
+            _ => Err("a workload is put, get, mixed[:PERCENT-OF-GETS], scan[:KEYS], cas or incr".to_owned()),
         }
     }
 }
@@ -58,94 +100,9 @@ impl fmt::Display for Mix {
             Mix::Put => f.pad("put"),
             Mix::Get => f.pad("get"),
             Mix::Mixed(percent) => f.pad(&format!("mixed:{percent}")),
-        }
-    }
-}
-
-/// SplitMix64. Small, fast, and good enough to pick keys.
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    /// The generator of one thread.
-    pub fn new(seed: u64, thread: u64) -> Self {
-        let mut random = Random(seed ^ thread.wrapping_mul(0xa076_1d64_78bd_642f));
-        random.next();
-        random
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        x ^ (x >> 31)
-    }
-
-    /// A number below `bound`, by multiplication; its bias is below 2^-32 for any number of keys.
-    fn below(&mut self, bound: u32) -> u32 {
-        ((u128::from(self.next()) * u128::from(bound)) >> 64) as u32
-    }
-
-    /// In `0.0..1.0`.
-    fn unit(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
-/// How keys are chosen.
-#[derive(Clone, Debug)]
-pub enum Keys {
-    /// All alike.
-    Uniform(u32),
-    /// Few hot, many cold.
-    Zipf(Zipf),
-}
-
-/// Zipfian choice after Gray et al., "Quickly Generating Billion-Record Synthetic Databases" (1994), as in YCSB; the
-/// ranks are scattered over the key numbers so that the hot keys are no neighbours.
-#[derive(Clone, Debug)]
-pub struct Zipf {
-    keys: u32,
-    zeta: f64,
-    second: f64,
-    alpha: f64,
-    eta: f64,
-}
-
-/// A prime above any number of keys, so that multiplying by it permutes them.
-const SCATTER: u64 = 2_654_435_761;
-
-impl Zipf {
-    fn new(keys: u32, theta: f64) -> Self {
-        let count = f64::from(keys);
-        let zeta: f64 = (1..=keys).map(|rank| f64::from(rank).powf(-theta)).sum();
-        let second = 1.0 + 0.5_f64.powf(theta);
-        let eta = (1.0 - (2.0 / count).powf(1.0 - theta)) / (1.0 - second / zeta);
-        Zipf { keys, zeta, second, alpha: 1.0 / (1.0 - theta), eta }
-    }
-
-    fn pick(&self, random: &mut Random) -> u32 {
-        let unit = random.unit();
-        let scaled = unit * self.zeta;
-        let rank = if scaled < 1.0 {
-            0
-        } else if scaled < self.second {
-            1
-        } else {
-            (f64::from(self.keys) * (self.eta * unit - self.eta + 1.0).powf(self.alpha)) as u64
-        };
-        let rank = rank.min(u64::from(self.keys) - 1);
-        (rank * SCATTER % u64::from(self.keys)) as u32
-    }
-}
-
-impl Keys {
-    /// The choice among `keys` keys; `theta` in `0..1` for a skewed one.
-    pub fn new(keys: u32, theta: Option<f64>) -> Self {
-        match theta {
-            Some(theta) if keys > 2 => Keys::Zipf(Zipf::new(keys, theta)),
-            _ => Keys::Uniform(keys),
+            Mix::Scan(keys) => f.pad(&format!("scan:{keys}")),
+            Mix::Cas => f.pad("cas"),
+            Mix::Incr => f.pad("incr"),
         }
     }
 }
@@ -157,9 +114,9 @@ pub enum Source {
     Fill(std::ops::Range<u32>),
     /// Endless choice.
     Choice {
-        /// Gets against puts.
+        /// What is done.
         mix: Mix,
-        /// Which key.
+        /// To which key.
         keys: Keys,
         /// The thread's randomness.
         random: Random,
@@ -177,11 +134,11 @@ impl Source {
                     Mix::Get => Kind::Get,
                     Mix::Mixed(gets) if random.below(100) < u32::from(*gets) => Kind::Get,
                     Mix::Mixed(_) => Kind::Put,
+                    Mix::Scan(_) => Kind::Scan,
+                    Mix::Cas => Kind::Cas,
+                    Mix::Incr => Kind::Incr,
                 };
-                let key = match keys {
-                    Keys::Uniform(count) => random.below(*count),
-                    Keys::Zipf(zipf) => zipf.pick(random),
-                };
+                let key = keys.pick(random);
                 Some((kind, key))
             }
         }
@@ -226,6 +183,12 @@ mod tests {
         assert_eq!("mixed".parse(), Ok(Mix::Mixed(50)));
         assert_eq!("mixed:90".parse(), Ok(Mix::Mixed(90)));
         assert!("mixed:100".parse::<Mix>().is_err());
-        assert!("scan".parse::<Mix>().expect_err("unknown").contains("put, get, mixed"));
+        assert_eq!("scan".parse(), Ok(Mix::Scan(10)));
+        assert_eq!("scan:10000".parse(), Ok(Mix::Scan(10_000)));
+        assert!("scan:0".parse::<Mix>().expect_err("no key").contains("1 to 10000"));
+        assert!("scna".parse::<Mix>().expect_err("unknown").contains("put, get, mixed"));
+        for text in ["put", "get", "mixed:7", "scan:3", "cas", "incr"] {
+            assert_eq!(text.parse::<Mix>().map(|mix| mix.to_string()), Ok(text.to_owned()));
+        }
     }
 }

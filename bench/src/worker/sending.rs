@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use super::Worker;
 use crate::connection::{Broken, OUT_LIMIT};
 use crate::ledger::Request;
-use crate::payload::Encoder;
 use crate::stats::Class;
 use crate::workload::Kind;
 
@@ -41,7 +40,7 @@ impl Worker<'_> {
             }
             let (_, mut request) = connection.waiting.swap_remove(position);
             request.sent = now;
-            encode(&mut self.encoder, &request, &mut connection.out);
+            self.encoder.encode(&request, &mut connection.out);
             connection.under_way.push_back(request);
         }
     }
@@ -71,14 +70,59 @@ impl Worker<'_> {
         if due >= self.ledger.window.from {
             self.left -= 1;
         }
-        let sequence = if kind == Kind::Put { self.sequence() } else { 0 };
+        let (kind, expected) = match self.plan.values.map(|values| values.get(key)) {
+            Some(Some(known)) if kind == Kind::Cas => (kind, known),
+            // There is nothing to compare with before the first value.
+            _ if kind == Kind::Cas => (Kind::Put, 0),
+            _ => (kind, 0),
+        };
+        let sequence = if matches!(kind, Kind::Put | Kind::Cas) { self.sequence() } else { 0 };
         let must_exist = kind == Kind::Get && self.plan.written.contains(key);
-        let request =
-            Request { kind, key, sequence, due, first_sent: now, sent: now, refusals: 0, must_exist };
-        let connection = &mut self.connections[index];
-        encode(&mut self.encoder, &request, &mut connection.out);
-        connection.under_way.push_back(request);
+        self.send(
+            index,
+            Request {
+                kind,
+                key,
+                sequence,
+                expected,
+                due,
+                first_sent: now,
+                sent: now,
+                refusals: 0,
+                must_exist,
+            },
+        );
         true
+    }
+
+    /// Reads the key of a lost compare-and-swap, beside the operations of the load.
+    pub(super) fn learn(&mut self, index: usize, lost: &Request, now: u64) {
+        if self.draining.is_some() {
+            return;
+        }
+        let Request { key, expected, .. } = *lost;
+        let (due, first_sent, sent) = (now, now, now);
+        let must_exist = self.plan.written.contains(key);
+        self.send(
+            index,
+            Request {
+                kind: Kind::Learn,
+                key,
+                sequence: 0,
+                expected,
+                due,
+                first_sent,
+                sent,
+                refusals: 0,
+                must_exist,
+            },
+        );
+    }
+
+    fn send(&mut self, index: usize, request: Request) {
+        let connection = &mut self.connections[index];
+        self.encoder.encode(&request, &mut connection.out);
+        connection.under_way.push_back(request);
     }
 
     pub(super) fn sequence(&mut self) -> u64 {
@@ -135,12 +179,5 @@ impl Worker<'_> {
         }
         self.used = used;
         Ok(())
-    }
-}
-
-fn encode(encoder: &mut Encoder, request: &Request, out: &mut Vec<u8>) {
-    match request.kind {
-        Kind::Get => encoder.get(request.key, out),
-        Kind::Put => encoder.put(request.key, request.sequence, out),
     }
 }
