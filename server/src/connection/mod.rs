@@ -135,7 +135,8 @@ const FIRST_REQUEST: u64 = 1;
 /// A client with this many unanswered requests, or parts of them at groups, is not read further.
 const MAX_PENDING: usize = 4_096;
 
-/// Commands that are taken from one client before others have their turn.
+/// Commands that are taken from one client before others have their turn. How many are taken from all of
+/// them before the groups have theirs is the worker's ([`Worker::takes_more`]).
 const COMMANDS_PER_TURN: usize = 512;
 
 /// Nor is one that leaves this many bytes of replies unread.
@@ -365,6 +366,9 @@ impl Connection {
                 if state.is_full() {
                     return Flow::Full;
                 }
+                if !worker.takes_more() {
+                    return Flow::Again;
+                }
                 parser.set_authenticated(state.session.is_authenticated());
             }
             let parsed = match parser.next(input) {
@@ -445,6 +449,10 @@ impl Connection {
         let write = command.is_write();
         if shared.roster.is_off() {
             self.push(Slot::Ready(ErrorReply::taken_off(shared.node).into()));
+            return Ok(());
+        }
+        if worker.is_full() {
+            self.push(Slot::Ready(plan::busy().into()));
             return Ok(());
         }
         if write

@@ -438,6 +438,14 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     }
 }
 
+/// Nothing was made of the request.
+pub(super) fn busy() -> ErrorReply {
+    ErrorReply::busy(
+        "this node or the group's leader has more in flight than it answers within a quarter of a second, or than \
+         limits.max_inflight_bytes",
+    )
+}
+
 pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numbered: bool) -> ErrorReply {
     match refusal {
         Refusal::TryAgain => ErrorReply::try_again(group, "has no leader that answers; leadership is moving"),
@@ -458,10 +466,7 @@ pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numb
         Refusal::InDoubt => {
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
-        Refusal::Busy => ErrorReply::busy(
-            "this node or the group's leader has more in flight than it answers within half a second, or than \
-             limits.max_inflight_bytes",
-        ),
+        Refusal::Busy => busy(),
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }
 }

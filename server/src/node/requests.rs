@@ -213,7 +213,6 @@ pub struct Requests {
     /// Queues with anything in them.
     busy: Vec<usize>,
     listed: Vec<bool>,
-    bytes: usize,
     admission: Admission,
     next_tick: Time,
 }
@@ -247,7 +246,6 @@ impl Requests {
             dirty: Vec::new(),
             busy: Vec::new(),
             listed,
-            bytes: 0,
             admission: Admission::new(),
             next_tick: Time::ZERO,
         }
@@ -256,13 +254,19 @@ impl Requests {
     /// Bytes of unanswered requests.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.admission.bytes()
     }
 
     /// How many requests are unanswered.
     #[must_use]
     pub fn open(&self) -> usize {
         self.admission.open()
+    }
+
+    /// Whether a request would be refused as busy now, because more are open than are answered in time.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        !self.admission.has_room()
     }
 
     fn index(&self, group: GroupId) -> usize {
@@ -287,9 +291,9 @@ impl Requests {
         let index = self.index(group);
         let cost = command.len() + REQUEST_COST;
         let queue = &mut self.queues[index];
-        if self.bytes + cost > self.patience.max_bytes
+        if self.admission.bytes() + cost > self.patience.max_bytes
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
-            || !self.admission.admit(now)
+            || !self.admission.admit(cost, now)
         {
             return completions.push(Completion { token, group, result: Err(Refusal::Busy) });
         }
@@ -309,7 +313,6 @@ impl Requests {
         if queue.line(read).pending.is_empty() {
             queue.line(read).moved = now;
         }
-        self.bytes += cost;
         let pending = Pending { token, command, after, begun: now, exposed: 0 };
         queue.line(read).pending.push_back(Some(pending));
         self.mark(index);
@@ -440,8 +443,7 @@ impl Requests {
                 queue.retries = 0;
             }
             queue.refusals = 0;
-            self.bytes -= pending.command.len() + REQUEST_COST;
-            self.admission.answered(now);
+            self.admission.answered(pending.command.len() + REQUEST_COST, now);
             completions.push(Completion { token: pending.token, group, result });
         }
     }
@@ -473,7 +475,6 @@ impl Requests {
                 queue.go_back();
             }
             let group = queue.group;
-            let mut freed = 0;
             for read in [false, true] {
                 let line = queue.line(read);
                 let mut expired = Vec::new();
@@ -492,8 +493,7 @@ impl Requests {
                 }
                 for (number, exposed) in expired {
                     if let Some(pending) = line.take(number) {
-                        freed += pending.command.len() + REQUEST_COST;
-                        self.admission.given_up();
+                        self.admission.given_up(pending.command.len() + REQUEST_COST);
                         let exposed = exposed && !planted::is(Bug::TimeoutIsFailure);
                         let refusal = match (exposed, quorum) {
                             (true, _) => Refusal::InDoubt,
@@ -504,7 +504,6 @@ impl Requests {
                     }
                 }
             }
-            self.bytes -= freed;
             if !self.queues[index].is_empty() {
                 self.mark(index);
             }

@@ -430,6 +430,12 @@ impl Shard {
         }
     }
 
+    /// Whether a request of a client would be refused as busy now.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.requests.is_full()
+    }
+
     /// Whether something here waits for time to pass: a group, a request, a watch.
     #[must_use]
     pub fn is_active(&self) -> bool {

@@ -35,6 +35,12 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Takes everything out.
+    pub fn take(&self) -> Vec<T> {
+        let mut queue = self.queue.lock();
+        if queue.is_empty() { Vec::new() } else { std::mem::take(&mut *queue) }
+    }
+
     /// Swaps everything out into `into`, which must be empty.
     pub fn drain(&self, into: &mut Vec<T>) {
         std::mem::swap(&mut *self.queue.lock(), into);

@@ -55,7 +55,7 @@ use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
 use learner::{LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
-use mailbox::{Mailbox, Tray};
+use mailbox::Tray;
 use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
@@ -333,8 +333,7 @@ fn live(
     });
 
     let wakes: Vec<Arc<Notify>> = (0..shards).map(|_| Arc::new(Notify::new())).collect();
-    let posts: Vec<Arc<Post>> =
-        wakes.iter().map(|wake| Arc::new(Post { mail: Mailbox::new(Arc::clone(wake)) })).collect();
+    let posts: Vec<Arc<Post>> = wakes.iter().map(Post::new).collect();
     let newest = Newest::new(opened.recovered.last_commit);
     // This life ends: whatever waits for space waits no more.
     let ending = Arc::new(AtomicBool::new(false));

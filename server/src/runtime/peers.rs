@@ -109,8 +109,8 @@ impl Demux for PeerDemux {
                     mirror.frame(peer.node, frame.group, frame.kind, frame.body);
                 }
             } else if frame.group == NO_GROUP {
-                for sorted in &mut self.sorted {
-                    sorted.push(frame.clone());
+                for post in connected.iter().flat_map(|(posts, _)| posts) {
+                    post.beats.push((peer.node, frame.clone()));
                 }
             } else {
                 self.sorted[frame.group.0 as usize % workers].push(frame);

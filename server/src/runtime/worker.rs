@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::Sender;
@@ -102,6 +102,19 @@ pub struct ShardReport {
 pub struct Post {
     /// Its mailbox.
     pub mail: Mailbox<Letter>,
+    /// What peers say for all their groups: read before the rest of the mail.
+    pub beats: Mailbox<(NodeId, Frame)>,
+    /// Its shard takes no more requests.
+    full: AtomicBool,
+}
+
+impl Post {
+    /// An empty one, whose worker waits for `wake`.
+    #[must_use]
+    pub fn new(wake: &Arc<Notify>) -> Arc<Post> {
+        let (mail, beats) = (Mailbox::new(Arc::clone(wake)), Mailbox::new(Arc::clone(wake)));
+        Arc::new(Post { mail, beats, full: AtomicBool::new(false) })
+    }
 }
 
 impl std::fmt::Debug for Letter {
@@ -120,6 +133,18 @@ const IDLE_TICK: Duration = Duration::from_millis(25);
 /// How often it is looked whether the live data is over its limit.
 const PUBLISH: Duration = Duration::from_millis(500);
 
+/// Commands that all connections together may hand in before the groups have their turn: however many
+/// clients write however much, a turn stays short against a heartbeat.
+const COMMANDS_PER_TURN: u32 = 4_096;
+
+/// After so long in one turn the groups are told the time, and what they have to say goes out, before the
+/// rest of the letters is read.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// A turn of this length is worth a line in the log, one in so long.
+const LONG: Duration = Duration::from_millis(150);
+const SAY_AGAIN: Duration = Duration::from_secs(10);
+
 /// Bits of a connection's number that name its worker.
 const WORKER_SHIFT: u32 = 48;
 
@@ -135,6 +160,8 @@ pub struct Worker {
     own: RefCell<HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>>,
     next_own: Cell<u64>,
     next_connection: Cell<u64>,
+    /// Commands that connections may still hand in before the groups have their turn.
+    room: Cell<u32>,
     /// Requests for other shards, by worker.
     posts: Vec<Arc<Post>>,
     wake: Arc<Notify>,
@@ -157,6 +184,25 @@ impl Worker {
         } else {
             self.posts[owner as usize].mail.push(Letter::Request(request));
         }
+    }
+
+    /// Whether a connection may take one more command now; a connection that may not is asked again behind
+    /// the groups' turn.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        let room = self.room.get();
+        self.room.set(room.saturating_sub(1));
+        if room == 0 {
+            self.wake.notify_one();
+        }
+        room > 0
+    }
+
+    /// Whether a request would be refused as busy whatever its group is. It was so at the end of the last
+    /// turn: refusing costs least when nothing is made of the request before.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.posts.iter().all(|post| post.full.load(Ordering::Relaxed))
     }
 
     /// Takes a question of a watch of one of this worker's connections.
@@ -325,6 +371,7 @@ impl Worker {
     fn turn(&self, dirty: &mut Vec<Rc<Connection>>) {
         let Effects { send_now, job, log_reads, completions, pulled, orders, memory, roster } =
             self.shard.borrow_mut().turn(self.clock.now());
+        self.posts[self.index as usize].full.store(self.shard.borrow().is_full(), Ordering::Relaxed);
         if let Some(peers) = memory {
             self.memory.keep(&peers);
         }
@@ -391,6 +438,24 @@ impl Worker {
         }
     }
 
+    /// What peers say of their being alive does not wait behind what else they say.
+    fn hear(&self) {
+        let beats = self.posts[self.index as usize].beats.take();
+        // Read after they have come: what is granted on a heartbeat begins no earlier than that was sent.
+        let now = self.clock.now();
+        let mut shard = self.shard.borrow_mut();
+        for (from, frame) in beats {
+            shard.on_frame(from, frame, now);
+        }
+    }
+
+    fn tick(&self, now: Time, due: &mut Time, pace: Duration) {
+        if now >= *due {
+            *due = now + pace.min(TICK);
+            self.shard.borrow_mut().tick(now);
+        }
+    }
+
     async fn run(self: Rc<Self>) {
         let mut pace = TICK;
         let mut tick = tokio::time::interval(pace);
@@ -402,15 +467,27 @@ impl Worker {
         let idle = IDLE_TICK.min(self.shared.config.paxos.heartbeat_interval / 2).max(TICK);
         let mut publish_at = self.clock.now();
         let mut tick_at = publish_at;
+        let mut say_at = publish_at;
         loop {
             tokio::select! {
                 biased;
                 () = self.wake.notified() => {}
                 _ = tick.tick() => {}
             }
-            self.posts[self.index as usize].mail.drain(&mut letters);
-            let now = self.clock.now();
+            let began = self.clock.now();
+            self.room.set(COMMANDS_PER_TURN);
+            let post = &self.posts[self.index as usize];
+            post.mail.drain(&mut letters);
+            let mut now = self.clock.now();
+            let mut slice = now;
             for letter in letters.drain(..) {
+                if now.since(slice) >= SLICE {
+                    // Much has come. Neither the own heartbeats nor those of others wait behind it.
+                    self.hear();
+                    self.tick(now, &mut tick_at, pace);
+                    self.turn(&mut dirty);
+                    slice = now;
+                }
                 match letter {
                     Letter::Frames(from, frames) => {
                         let mut shard = self.shard.borrow_mut();
@@ -440,16 +517,16 @@ impl Worker {
                     Letter::Leave => self.shard.borrow_mut().leave_all(),
                     Letter::End => return,
                 }
+                now = self.clock.now();
             }
+            self.hear();
+            now = self.clock.now();
             // By the clock and not by which branch woke it: under load the other one always does,
             // and heartbeats must go out all the same.
-            if now >= tick_at {
-                tick_at = now + pace.min(TICK);
-                self.shard.borrow_mut().tick(now);
-                if now >= publish_at {
-                    publish_at = now + PUBLISH;
-                    self.publish();
-                }
+            self.tick(now, &mut tick_at, pace);
+            if now >= publish_at {
+                publish_at = now + PUBLISH;
+                self.publish();
             }
             self.turn(&mut dirty);
             // Between a frame and the end of its turn a group's chosen prefix is ahead of its
@@ -461,6 +538,16 @@ impl Worker {
             if wanted != pace {
                 pace = wanted;
                 tick.reset_after(pace);
+            }
+            let took = self.clock.now().since(began);
+            if took >= LONG && now >= say_at {
+                say_at = now + SAY_AGAIN;
+                tracing::warn!(
+                    worker = self.index,
+                    took_ms = took.as_millis() as u64,
+                    mail_ms = now.since(began).as_millis() as u64,
+                    "a turn was so long that heartbeats were late: the machine has too little processor time, or was asleep"
+                );
             }
             // Let the connections that became readable in the meantime fill the next turn.
             tokio::task::yield_now().await;
@@ -506,6 +593,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         own: RefCell::new(HashMap::new()),
         next_own: Cell::new(1),
         next_connection: Cell::new(1),
+        room: Cell::new(COMMANDS_PER_TURN),
         posts,
         wake,
         clock,
