@@ -516,6 +516,11 @@ impl Host {
         !self.active.is_empty() || !self.rescan.urgent.is_empty()
     }
 
+    /// The records of this shard lately took so long until they were synced.
+    pub fn set_lag(&mut self, lag: Duration, now: Time) {
+        self.peers.set_lag(lag, now);
+    }
+
     /// Lets time pass; to be called every few milliseconds while the host is active.
     pub fn tick(&mut self, now: Time) {
         if now >= self.next_beat {
@@ -541,10 +546,11 @@ impl Host {
             // Leaders that sit in another's best place, or wait for a new member, look now and then
             // whether it is there.
             self.next_sweep = now + self.config.tuning.settle / 4;
+            let unfit = self.peers.slowness().is_some();
             for index in 0..self.members.len() {
                 let replica = &self.members[index].group.replica;
                 let placed = replica.preference().first() == Some(&self.config.me) && replica.is_settled();
-                if replica.is_leader() && !placed {
+                if replica.is_leader() && (!placed || unfit) {
                     self.activate(index);
                 }
             }

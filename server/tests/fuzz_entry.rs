@@ -85,6 +85,8 @@ fn wire_seeds() {
         shards: 2,
         sent,
         leaving: false,
+        lag: std::time::Duration::from_micros(350),
+        slow: false,
         storage,
         opened,
         commit,

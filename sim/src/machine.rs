@@ -278,6 +278,13 @@ impl Machine {
         self.shards().iter().flat_map(|s| s.host().groups())
     }
 
+    /// Whether this machine hands over what it leads of a group because it lags.
+    #[must_use]
+    pub fn is_slow(&self, group: GroupId) -> bool {
+        let shard = |s: &&Shard| s.host().group(group).is_some();
+        self.shards().iter().find(shard).is_some_and(|s| s.host().peers().slowness().is_some())
+    }
+
     /// The disk of the log, for faults.
     #[must_use]
     pub fn log_disk(&self) -> &SimDisk {

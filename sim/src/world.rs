@@ -336,7 +336,8 @@ impl World {
     }
 
     /// What is still missing: every client has been answered a few times, and every group has
-    /// its best placed living member for a leader that all living members follow.
+    /// its best placed living member for a leader that all living members follow. Whoever lags, or did so
+    /// until lately, is left out: it hands over what it leads.
     fn ailment(&self) -> Option<String> {
         if let Some(client) = self.clients.iter().position(|c| c.content < 3) {
             return Some(format!("client {client} is not answered"));
@@ -360,6 +361,7 @@ impl World {
                 }
             }
             let living: Vec<NodeId> = members.into_iter().filter(|n| !self.machine(*n).gone).collect();
+            let fit = living.iter().find(|n| !self.machine(**n).is_slow(group)).or(living.first()).copied();
             for node in &living {
                 let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
                     return Some(format!("node {node} has no seat in group {group}"));
@@ -367,12 +369,12 @@ impl World {
                 if !seat.replica.is_voter() {
                     return Some(format!("the disk of node {node} is no member of group {group}"));
                 }
-                if seat.replica.leader() != living.first().copied() {
+                if seat.replica.leader() != fit {
                     return Some(format!(
                         "node {node} ({}) takes {:?} for the leader of group {group}, not {:?}",
                         seat.replica.role_name(),
                         seat.replica.leader(),
-                        living.first()
+                        fit
                     ));
                 }
             }

@@ -607,13 +607,14 @@ impl Replica {
         if chosen < leadership.opening || !(settled || leaving) {
             return false;
         }
-        // Who is about to end hands over to the next best, and at once.
+        // Who is about to end hands over to the next best, and at once; who is slow hands over, too.
         let settle = if leaving { Duration::ZERO } else { settle };
+        let unfit = leaving || peers.is_slow(me, group);
         let better = self
             .preference
             .iter()
-            .take_while(|n| **n != me || leaving)
-            .filter(|n| **n != me && !peers.is_leaving(**n))
+            .take_while(|n| **n != me || unfit)
+            .filter(|n| **n != me && !peers.is_leaving(**n) && !peers.is_slow(**n, group))
             .find(|n| {
                 let votes = leadership.followers.iter().any(|f| {
                     f.node == **n && f.voter.is_some_and(|voter| self.members.counts(f.node, voter))

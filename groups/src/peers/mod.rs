@@ -14,13 +14,15 @@
 //! answered it, and stops the moment one says so later. That is as much as can be known: a copy
 //! that lacks only what no reachable peer has ever heard of is not told apart.
 //!
-//! And they carry leases: see `lease.rs`.
+//! And they carry leases: see `lease.rs`; and how much each node lags: see `fitness.rs`.
 
+mod fitness;
 mod lease;
 mod memory;
 
 use std::time::Duration;
 
+use fitness::Fitness;
 pub use lease::Tenure;
 use lease::{Granted, Held};
 pub use memory::{Memory, Newest, Proof, Standing};
@@ -45,6 +47,10 @@ pub struct Heartbeat {
     pub sent: Time,
     /// The sender is about to end, and wants to lead nothing.
     pub leaving: bool,
+    /// How long the sender's records lately took until they were synced.
+    pub lag: Duration,
+    /// The sender finds itself slow, and wants to lead nothing.
+    pub slow: bool,
     /// The version of the sender's list of nodes: whoever has an older one is told.
     pub roster: u64,
     /// The disk that the sender runs on.
@@ -82,6 +88,9 @@ struct Pulse {
     granted: Option<Granted>,
     /// The lease that it grants to this node.
     held: Option<Held>,
+    /// How much it lags, and whether it finds itself slow.
+    lag: Duration,
+    slow: bool,
     /// What [`Peers::changed`] last reported: alive and reachable.
     reported: (bool, bool),
 }
@@ -146,6 +155,9 @@ pub struct Peers {
     standing: Standing,
     /// This node is about to end, and wants to lead nothing.
     leaving: bool,
+    /// How much this shard lags, and what it thinks of that.
+    lag: Duration,
+    fitness: Fitness,
     /// A peer has another disk or a new life, or its commits have gone on, since the memory was
     /// last handed out.
     unsaved: (bool, bool),
@@ -194,6 +206,8 @@ impl Peers {
             remembered: memory,
             standing: Standing::Unproven,
             leaving: false,
+            lag: Duration::ZERO,
+            fitness: Fitness::default(),
             unsaved: (false, false),
             next_save: Time::ZERO,
         };
@@ -362,6 +376,7 @@ impl Peers {
         let pulse = &mut peer.pulses[beat.shard as usize];
         let silent = pulse.heard.is_none_or(|heard| now.since(heard) >= timeout);
         pulse.heard = Some(now);
+        (pulse.lag, pulse.slow) = (beat.lag, beat.slow);
         pulse.stamp = pulse.stamp.max(beat.sent);
         if beat.echo_boot == my_boot
             && let Some(&echo) = beat.echoes.get(my_shard)
@@ -398,6 +413,8 @@ impl Peers {
             shards: self.shards,
             sent: now,
             leaving: self.leaving,
+            lag: self.lag,
+            slow: self.fitness.is_slow(),
             roster: self.roster,
             storage: self.storage,
             opened: self.opened,
@@ -464,6 +481,29 @@ impl Peers {
     #[must_use]
     pub fn is_leaving(&self, node: NodeId) -> bool {
         if node == self.me { self.leaving } else { self.peer(node).is_some_and(|p| p.leaving) }
+    }
+
+    /// This shard's records lately took so long until they were synced.
+    pub fn set_lag(&mut self, lag: Duration, now: Time) {
+        self.lag = lag;
+        let timeout = self.timeout;
+        let heard = |p: &&Pulse| p.heard.is_some_and(|at| now.since(at) < timeout);
+        let lag_of = |p: &Peer| p.pulses.iter().filter(heard).map(|p| p.lag).max();
+        let mut lags: Vec<Duration> = self.peers.iter().filter_map(lag_of).collect();
+        self.fitness.look(lag, &mut lags, now);
+    }
+
+    /// How much this shard lags, if it finds itself slow.
+    #[must_use]
+    pub fn slowness(&self) -> Option<Duration> {
+        self.fitness.is_slow().then_some(self.lag)
+    }
+
+    /// Whether the shard of `node` that owns `group` finds itself slow, and wants to lead nothing while
+    /// others can.
+    #[must_use]
+    pub fn is_slow(&self, node: NodeId, group: GroupId) -> bool {
+        if node == self.me { self.fitness.is_slow() } else { self.pulse(node, group).is_some_and(|p| p.slow) }
     }
 
     /// For how long `node` has been heard without a break.

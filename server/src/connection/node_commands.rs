@@ -159,6 +159,13 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
                 .to_owned(),
         );
     }
+    if let Some(lag) = reports.iter().filter_map(|r| r.slow).max() {
+        alarms.push(format!(
+            "this node lags behind its peers: records take {} ms until they are synced. It has handed over what it led \
+             and follows. Look at its disk, and at what else takes processor time here",
+            lag.as_millis()
+        ));
+    }
     if shared.roster.is_off() {
         alarms.push(format!(
             "node {} was taken off the cluster: it serves nothing. Stop it, or add it again with `pelago admin member add`",

@@ -152,9 +152,10 @@ pub struct Shard {
     outbox: Outbox,
     /// Submissions refused in this turn.
     refused: Vec<Answer>,
-    /// Bytes of records handed to the log and not synced yet, by batch.
-    unsynced: VecDeque<(u64, usize)>,
+    /// Bytes of records handed to the log and not synced yet, and since when, by batch.
+    unsynced: VecDeque<(u64, usize, Time)>,
     unsynced_bytes: usize,
+    lag: Lag,
     /// Reads of the log that wait for a batch to be synced, and those that do so no longer.
     held_reads: VecDeque<(u64, LogRead)>,
     due_reads: Vec<LogRead>,
@@ -194,6 +195,7 @@ impl Shard {
             refused: Vec::new(),
             unsynced: VecDeque::new(),
             unsynced_bytes: 0,
+            lag: Lag::new(now),
             held_reads: VecDeque::new(),
             due_reads: Vec::new(),
             sequence: 0,
@@ -391,8 +393,9 @@ impl Shard {
 
     /// Everything up to `batch` is synced.
     pub fn on_synced(&mut self, batch: u64, now: Time) {
-        while let Some((_, bytes)) = self.unsynced.pop_front_if(|(b, _)| *b <= batch) {
+        while let Some((_, bytes, since)) = self.unsynced.pop_front_if(|(b, ..)| *b <= batch) {
             self.unsynced_bytes -= bytes;
+            self.lag.synced(now.since(since));
         }
         while let Some((_, read)) = self.held_reads.pop_front_if(|(b, _)| *b <= batch) {
             self.due_reads.push(read);
@@ -445,6 +448,10 @@ impl Shard {
     /// Lets time pass; every few milliseconds while the shard is active, and several times per
     /// heartbeat otherwise.
     pub fn tick(&mut self, now: Time) {
+        let waits = self.unsynced.front().map_or(Duration::ZERO, |(.., since)| now.since(*since));
+        if let Some(lag) = self.lag.look(waits, now) {
+            self.host.set_lag(lag, now);
+        }
         self.host.tick(now);
         for request in self.watches.tick(&self.host, now) {
             self.submit(request, now);
@@ -489,7 +496,7 @@ impl Shard {
         }
         if let Some(batch) = batch {
             let bytes = records.iter().map(Record::encoded_len).sum();
-            self.unsynced.push_back((batch, bytes));
+            self.unsynced.push_back((batch, bytes, now));
             self.unsynced_bytes += bytes;
             effects.job = Some(LogJob { shard: self.shard, batch, records, after_sync });
         }
@@ -509,7 +516,7 @@ impl Shard {
 
     /// Keeps back the reads that may not overtake the records before them.
     fn hold_reads(&mut self, reads: Vec<LogRead>) {
-        let last = self.unsynced.back().map(|(batch, _)| *batch);
+        let last = self.unsynced.back().map(|(batch, ..)| *batch);
         for read in reads {
             match last {
                 Some(batch) if read.after_sync && !planted::is(Bug::LogReadBeforeSync) => {
@@ -592,6 +599,39 @@ impl Shard {
                 self.push_stamped(to, to_boot, group, wire::ANSWER, &mut body);
             }
         }
+    }
+}
+
+/// How long records take from here to the disk and back.
+#[derive(Debug)]
+struct Lag {
+    began: Time,
+    total: Duration,
+    count: u32,
+}
+
+impl Lag {
+    /// It is looked at over this.
+    const WINDOW: Duration = Duration::from_millis(500);
+
+    fn new(now: Time) -> Lag {
+        Lag { began: now, total: Duration::ZERO, count: 0 }
+    }
+
+    fn synced(&mut self, took: Duration) {
+        self.total += took;
+        self.count += 1;
+    }
+
+    /// At the end of a window: what its records took on average, or for how long the oldest has waited, if
+    /// that is more.
+    fn look(&mut self, waits: Duration, now: Time) -> Option<Duration> {
+        if now.since(self.began) < Lag::WINDOW {
+            return None;
+        }
+        let average = self.total.checked_div(self.count).unwrap_or_default();
+        *self = Lag::new(now);
+        Some(average.max(waits))
     }
 }
 

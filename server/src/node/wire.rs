@@ -1,7 +1,7 @@
 //! What nodes say to each other beside Paxos: heartbeats, forwarded commands and their answers.
 //!
 //! ```text
-//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 roster:u64
+//! kind 1  heartbeat   boot:u64 shard:u32 shards:u32 sent:u64 leaving:u8 lag:u32 (µs) slow:u8 roster:u64
 //!                     storage:u128 opened:u64 commit:u64
 //!                     knows:u8 [storage:u128 boot:u64 opened:u64 commit:u64] echo_boot:u64 n:u32 {stamp:u64}*
 //!                     tenure:u64 n:u32 {granted:u64}*
@@ -13,6 +13,8 @@
 //! kind 16 and up      Paxos messages, see `groups::paxos::codec`
 //! ```
 //! All numbers little-endian. The sender's node is the link's, never the frame's.
+
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes};
 use groups::group::{Answer, Reply, Submission};
@@ -45,6 +47,8 @@ pub fn encode_heartbeat(beat: &Heartbeat, out: &mut Vec<u8>) {
     out.put_u32_le(beat.shards);
     out.put_u64_le(beat.sent.nanos());
     out.put_u8(u8::from(beat.leaving));
+    out.put_u32_le(u32::try_from(beat.lag.as_micros()).unwrap_or(u32::MAX));
+    out.put_u8(u8::from(beat.slow));
     out.put_u64_le(beat.roster);
     out.put_u128_le(beat.storage.0);
     out.put_u64_le(beat.opened.0);
@@ -76,6 +80,8 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
     let shards = body.try_get_u32_le().ok()?;
     let sent = Time::from_nanos(body.try_get_u64_le().ok()?);
     let leaving = flag(body.try_get_u8().ok()?)?;
+    let lag = Duration::from_micros(u64::from(body.try_get_u32_le().ok()?));
+    let slow = flag(body.try_get_u8().ok()?)?;
     let roster = body.try_get_u64_le().ok()?;
     let storage = StorageId(body.try_get_u128_le().ok()?);
     let opened = CommitId(body.try_get_u64_le().ok()?);
@@ -98,6 +104,8 @@ pub fn decode_heartbeat(mut body: Bytes) -> Option<Heartbeat> {
         shards,
         sent,
         leaving,
+        lag,
+        slow,
         roster,
         storage,
         opened,

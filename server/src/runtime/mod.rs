@@ -147,8 +147,8 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
 }
 
 /// What nodes say to each other, by number. 2: heartbeats tell the version of the list of nodes, values
-/// change members by a basis, replicas part.
-const PROTOCOL: u16 = 2;
+/// change members by a basis, replicas part. 3: heartbeats tell how much a node lags.
+const PROTOCOL: u16 = 3;
 
 /// One life of a node. Returns why it begins another one, or nothing when it was told to end.
 fn live(

@@ -91,6 +91,8 @@ pub struct ShardReport {
     pub heirs: bool,
     /// Unanswered requests.
     pub open_requests: usize,
+    /// How long records lately took until they were synced, if this shard finds itself slow.
+    pub slow: Option<Duration>,
     /// Enough peers vouch for this node's disk.
     pub proven: bool,
     /// Bytes of keys and values.
@@ -300,6 +302,7 @@ impl Worker {
             leads: shard.host().leads(),
             heirs: peers.nodes().any(|n| peers.alive(n, some_group, now) && !peers.is_leaving(n)),
             open_requests: shard.open_requests().0,
+            slow: peers.slowness(),
             proven: peers.standing() == Standing::Proven,
             state_bytes: groups.iter().map(|g| g.bytes).sum(),
             groups,
