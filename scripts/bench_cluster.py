@@ -27,15 +27,16 @@ class Refused(str):
 
 
 def ended_by_signals():
-    """Lets SIGTERM end the script as Ctrl-C does: through every `finally`, so that no process stays behind."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Lets SIGTERM and SIGHUP end the script as Ctrl-C does: through every `finally`, so that no process stays behind."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def add_binaries(parser):
     """The options that say which programs are measured."""
     parser.add_argument("--pelago", default="target/release/pelago", help="the server [default: %(default)s]")
     parser.add_argument("--bench", default="target/release/pelago-bench", help="the load [default: %(default)s]")
-    parser.add_argument("--dir", default=None, help="where the nodes' files lie, for the run [default: that of tempfile]")
+    parser.add_argument("--dir", default="target", help="where the files lie meanwhile; a real disk [default: %(default)s]")
 
 
 def progress(text):
@@ -121,7 +122,9 @@ class Cluster:
 
     def __init__(self, groups, pelago, parent=None, more_config=""):
         self.groups, self.pelago = groups, pelago
-        self.dir = tempfile.mkdtemp(prefix="pelago-bench-", dir=parent)
+        if parent is not None:
+            os.makedirs(parent, exist_ok=True)
+        self.dir = os.path.abspath(tempfile.mkdtemp(prefix="pelago-bench-", dir=parent))
         self.base = free_base()
         self.processes = {}
         self.keep = False
@@ -278,14 +281,19 @@ class Cluster:
             raise Failed(f"the key {{{tag}}} should be in group {group}, but WHERE says {told}")
 
 
+HANDED_OUT = set()
+
+
 def free_base():
-    """A port below nine that nobody listens on: client ports +1..3, peer ports 100 and admin ports 200 above."""
+    """A port below nine that nobody listens on: client ports +1..3, peer ports 100 and admin ports 200 above. Never the
+    same twice, for whoever was given it may not listen yet."""
     first = FIRST_PORT + os.getpid() * PORT_STEP % (LAST_PORT - FIRST_PORT)
     choices = range(FIRST_PORT, LAST_PORT, PORT_STEP)
     start = (first - FIRST_PORT) // PORT_STEP
     for at in range(len(choices)):
         base = choices[(start + at) % len(choices)]
-        if all(is_free(base + node + above) for node in NODES for above in (0, 100, 200)):
+        if base not in HANDED_OUT and all(is_free(base + node + above) for node in NODES for above in (0, 100, 200)):
+            HANDED_OUT.add(base)
             return base
     raise Failed("no nine ports are free")
 
@@ -298,6 +306,30 @@ def is_free(port):
         except OSError:
             return False
         return True
+
+
+def output_of(command, seconds, wanted=(0,)):
+    """What a command prints. It is ended with SIGTERM, which our scripts answer by ending what they have started, and
+    waited for when this script ends before it."""
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        out, errors = process.communicate(timeout=seconds)
+    except BaseException as why:
+        process.terminate()
+        try:
+            process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        if isinstance(why, subprocess.TimeoutExpired):
+            raise Failed(f"not done within {seconds} s: {' '.join(command)}") from None
+        raise
+    if process.returncode not in wanted:
+        last = " ".join(errors.strip().splitlines()[-3:])
+        raise Failed(f"{' '.join(command)} ended with {process.returncode}: {last}")
+    return out
 
 
 def rss_bytes(pid):
