@@ -27,8 +27,8 @@ class Refused(str):
 
 
 def ended_by_signals():
-    """Lets SIGTERM and SIGHUP end the script as Ctrl-C does: through every `finally`, so that no process stays behind."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Lets Ctrl-C, SIGTERM and SIGHUP end the script through every `finally`, so that no process stays behind."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
@@ -210,10 +210,19 @@ class Cluster:
     def pids_option(self):
         return ",".join(map(str, self.pids()))
 
+    def check_running(self):
+        """Nobody waits for a node that has ended by itself."""
+        for node, process in self.processes.items():
+            if process.poll() is not None:
+                with open(f"{self.dir}/node-{node}.log", encoding="utf-8", errors="replace") as log:
+                    last = log.read().strip().rpartition("\n")[2]
+                raise Failed(f"node {node} has ended with {process.returncode}: {last}")
+
     # What the nodes say.
 
     def status_text(self, node):
         """STATUS JSON of a node as bytes, or None while it does not answer."""
+        self.check_running()
         try:
             with self.connect(node, timeout=20) as connection:
                 answer = connection.command("STATUS", "JSON")
@@ -239,6 +248,11 @@ class Cluster:
     def wait_for_leaders(self, node=1, seconds=120, pause=0.02):
         """Until a node knows a leader of every group."""
         wait_for("every group has a leader", lambda: self.has_leaders(node), seconds, pause)
+
+    def is_placed(self, node):
+        """Whether as far as a node knows every group is led by who is placed first."""
+        lines = self.group_lines(node)
+        return len(lines) == self.groups and all(line["leader"] == line["wanted"][0] for line in lines.values())
 
     def is_whole(self, slack=100):
         """Whether all groups are led by who is placed first, vote on every node, and no node is far behind."""
