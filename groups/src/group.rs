@@ -73,9 +73,10 @@ pub struct Limits {
     pub max_queue_bytes: usize,
     /// The most reads that wait for a barrier.
     pub max_reads: usize,
-    /// While this many instances are in flight a batch that is not full waits for company: the
-    /// disks are busy anyway, and fewer, larger instances cost less.
-    pub pipeline: usize,
+    /// While an instance is in flight that was proposed less than this ago, a batch that is not full waits
+    /// for company: the disks are busy anyway, and fewer, larger instances cost less. A way between the
+    /// members that takes longer than this is better used by several instances at a time.
+    pub company: Duration,
     /// How the group feeds its mirror; `None` without one.
     pub mirror: Option<MirrorLimits>,
     /// How often the replicas compare their states.
@@ -92,7 +93,7 @@ impl Default for Limits {
             max_batch_bytes: 256 << 10,
             max_queue_bytes: 64 << 20,
             max_reads: 65_536,
-            pipeline: 2,
+            company: Duration::from_millis(20),
             mirror: None,
             check: CheckLimits::default(),
             rescan: Duration::from_secs(3600),
@@ -713,9 +714,9 @@ impl Group {
     /// Packs what is queued into instances.
     fn propose(&mut self, now: Time, ready: &mut Ready) {
         while !self.queue.is_empty() && self.replica.can_propose() {
-            if self.replica.in_flight() >= self.limits.pipeline
-                && self.queue_bytes < self.limits.max_batch_bytes
-            {
+            let under_way =
+                self.replica.last_proposed().is_some_and(|at| now.since(at) < self.limits.company);
+            if under_way && self.queue_bytes < self.limits.max_batch_bytes {
                 return;
             }
             let clock = self.clock.now(&self.state, self.me, now);

@@ -656,6 +656,8 @@ impl Machine {
             check,
             rescan,
             history_bytes: 4_000,
+            // Shorter than most ways here, so that several instances are under way.
+            company: Duration::from_millis(2),
             ..Limits::default()
         };
         ShardConfig {

@@ -144,7 +144,7 @@ impl Replica {
         let told =
             |m: &&Member| m.node == self.me || leadership.spoken(m.node).is_some_and(|s| s.1 >= change);
         let knows = self.members.list().iter().filter(told).count() >= self.members.majority();
-        if knows && self.in_flight() == 0 && self.can_propose() {
+        if knows && self.last_proposed().is_none() && self.can_propose() {
             self.propose(noop(), now, ready);
         }
     }

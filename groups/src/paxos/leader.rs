@@ -218,12 +218,12 @@ impl Replica {
         }
     }
 
-    /// How many instances are in flight.
+    /// When the newest instance in flight was proposed, or last sent again; `None` when none is.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub fn last_proposed(&self) -> Option<Time> {
         match &self.role {
-            Role::Leader(l) => l.flights.len(),
-            _ => 0,
+            Role::Leader(l) => l.flights.back().map(|flight| flight.sent),
+            _ => None,
         }
     }
 

@@ -111,7 +111,7 @@ impl Setup {
             nodes,
             prefer: (1..=nodes).collect(),
             tuning: Tuning::default(),
-            limits: Limits::default(),
+            limits: Limits { company: Duration::ZERO, ..Limits::default() },
             seed: 0,
         }
     }
