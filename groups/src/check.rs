@@ -69,6 +69,10 @@ enum Tally {
     Split,
 }
 
+/// What a count depends on beside the reports: the first and the last point and how many there are, and the
+/// change that made the members.
+type Basis = (InstanceId, InstanceId, usize, InstanceId);
+
 /// The comparison of one group, as one member sees it.
 #[derive(Debug)]
 pub struct Checks {
@@ -80,6 +84,8 @@ pub struct Checks {
     spoken: InstanceId,
     /// Points up to here have been found to have a majority.
     decided: InstanceId,
+    /// What was counted last; `None` when a report, or a verdict that went out, has changed the matter since.
+    counted: Option<Basis>,
     disputed: bool,
     /// Somebody wants a check now.
     asked: bool,
@@ -100,6 +106,7 @@ impl Checks {
             verdict: None,
             spoken: InstanceId::ZERO,
             decided: InstanceId::ZERO,
+            counted: None,
             disputed: false,
             asked: false,
             proposed: None,
@@ -129,6 +136,7 @@ impl Checks {
     pub fn report(&mut self, from: NodeId, point: Point, members: &Members, state: &State) {
         if members.contains(from) && state.point(point.instance).is_some() {
             self.reports.entry(point.instance).or_default().insert(from, point.sum);
+            self.counted = None;
         }
     }
 
@@ -156,6 +164,8 @@ impl Checks {
         if replica.halted().is_none() && self.is_due(replica, state, limits, now) && replica.can_propose() {
             let verdict = self.verdict.take().map(|(verdict, _)| verdict);
             self.spoken = self.spoken.max(verdict.map_or(InstanceId::ZERO, |v| v.instance()));
+            // What was less urgent than this may be said next.
+            self.counted = None;
             let instance = replica.propose(value::check(verdict), now, ready);
             self.proposed = Some((instance, now));
             self.asked = false;
@@ -176,9 +186,19 @@ impl Checks {
         }
     }
 
+    /// Counts what is known of each point, when something has changed since that was last done: this is asked
+    /// in every turn of a leader.
     fn count(&mut self, replica: &mut Replica, state: &State, me: NodeId) {
+        let first = state.points().next().map(|point| point.instance);
+        let last = state.points().next_back().map_or(InstanceId::ZERO, |point| point.instance);
+        let (points, changed) = (state.points().count(), replica.members().changed_at());
+        let basis = (first.unwrap_or_default(), last, points, changed);
+        if self.counted == Some(basis) {
+            return;
+        }
+        self.counted = Some(basis);
         self.disputed = false;
-        let first = state.points().next().map_or(state.applied(), |point| point.instance);
+        let first = first.unwrap_or(state.applied());
         self.reports = self.reports.split_off(&first);
         for point in state.points() {
             let sums = self.reports.entry(point.instance).or_default();
