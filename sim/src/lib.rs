@@ -7,7 +7,9 @@
 //! - [`judges`] look at every step, one rule per file; [`history`] judges what clients saw.
 //! - [`trial`] runs one seed, [`swarm`] many, [`mod@shrink`] makes a failing one small,
 //!   [`coverage`] counts, [`story`] tells.
+//! - [`calm`] is apart: large clusters without faults and judges, for counting what they say.
 
+pub mod calm;
 pub mod clients;
 pub mod coverage;
 pub mod fault;

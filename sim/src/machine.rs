@@ -1235,7 +1235,7 @@ fn carry(outbox: Outbox, decoder: &mut Decoder, wishes: &mut Wishes) {
 }
 
 /// What the receiver's end of the socket makes of a batch.
-fn unpack(decoder: &mut Decoder, batch: FrameBatch) -> Vec<Frame> {
+pub(crate) fn unpack(decoder: &mut Decoder, batch: FrameBatch) -> Vec<Frame> {
     let mut frames = Vec::with_capacity(batch.frames());
     for segment in batch.into_segments() {
         let mut rest = &segment[..];

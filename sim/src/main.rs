@@ -4,13 +4,16 @@
 //! sim swarm --seeds 2000 [--from 1]    many seeds on all cores; ends at the first failure
 //! sim replay 4711 [--only 3,7 ...]     one seed twice: prints its story and compares the hashes
 //! sim shrink 4711                      a failing seed with as little as still fails
+//! sim calm --nodes 100 --groups 10000 --puts 20000   no faults: what a large cluster says and writes
 //! ```
-//! Built with the feature `planted`, all three take `--plant BUG`: the product with that rule broken.
+//! Built with the feature `planted`, the first three take `--plant BUG`: the product with that rule broken.
 //! Exit codes: 0 all well, 1 a seed failed, 2 the command line is wrong.
 
 use std::process::ExitCode;
 
 use groups::planted::Bug;
+use server::node::layout::SLOTS;
+use sim::calm::Calm;
 use sim::shrink::{Cut, FAILED, HASH, PATIENCE, parse_bug, shrink, symptom};
 use sim::trial::Trial;
 use sim::world::Failure;
@@ -19,6 +22,7 @@ use sim::{story, swarm, trial};
 const USAGE: &str = "usage: sim swarm --seeds N [--from SEED] [--plant BUG]
        sim replay SEED [--only 3,7|none] [--clients N] [--turmoil MILLISECONDS] [--salt N] [--plant BUG] [--once]
        sim shrink SEED [--plant BUG]
+       sim calm --nodes N --groups G [--replication R] [--puts P] [--rate PUTS_PER_SECOND]
 
 example: sim swarm --seeds 2000";
 
@@ -49,6 +53,10 @@ fn command(words: &[&str]) -> Result<ExitCode, String> {
             Ok(if once { replay_once(seed, &cut) } else { replay(seed, &cut) })
         }
         ["shrink", word, options @ ..] => small(seed(word)?, &Cut::parse(options)?),
+        ["calm", options @ ..] => {
+            println!("{}", calm_options(options)?.run()?);
+            Ok(ExitCode::SUCCESS)
+        }
         _ => Err("say what to do".into()),
     }
 }
@@ -67,6 +75,30 @@ fn swarm_options(mut options: &[&str]) -> Result<(u64, u64, Option<Bug>), String
         options = rest;
     }
     Ok((seeds.ok_or("--seeds is missing")?, from, plant))
+}
+
+fn calm_options(mut options: &[&str]) -> Result<Calm, String> {
+    let mut calm = Calm { nodes: 3, groups: 16, replication: 3, puts: 1_000, rate: 1_000 };
+    while let [name, rest @ ..] = options {
+        let [value, rest @ ..] = rest else { return Err(format!("{name} needs a value")) };
+        let number = value.parse::<u32>().ok().filter(|n| *n > 0);
+        let number = number.ok_or_else(|| format!("{name} takes a number, not \"{value}\""))?;
+        match *name {
+            "--nodes" => calm.nodes = number,
+            "--groups" => calm.groups = number,
+            "--replication" => calm.replication = number as usize,
+            "--puts" => calm.puts = u64::from(number),
+            "--rate" => calm.rate = u64::from(number),
+            _ => return Err(format!("there is no option {name}")),
+        }
+        options = rest;
+    }
+    if calm.replication > calm.nodes as usize || calm.groups > SLOTS {
+        return Err(format!(
+            "a group has no more members than there are nodes, and there are at most {SLOTS} groups"
+        ));
+    }
+    Ok(calm)
 }
 
 fn report(found: &swarm::Found, cut: &Cut) -> ExitCode {
