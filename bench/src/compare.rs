@@ -3,7 +3,7 @@
 
 use crate::args::{Compare, Rival};
 use crate::comparison::{Comparison, Contest, Standing};
-use crate::report::{PROGRAM, Row};
+use crate::report::{self, PROGRAM, Row};
 use crate::sweep::{Case, Sweep};
 use crate::target::Target;
 use crate::workload::Mix;
@@ -49,14 +49,7 @@ pub fn compare(args: Compare) -> Result<End, Failure> {
         contests,
         differs: sweep.differs(),
     };
-    if let Some(dir) = &sweep.options.report {
-        html::write(dir, &comparison.json(), &html::of_comparison(&comparison))?;
-    }
-    if sweep.options.json {
-        println!("{}", comparison.json());
-    } else {
-        print!("{}", comparison.table());
-    }
+    report::tell(&sweep.options, &comparison, || comparison.table(), || html::of_comparison(&comparison))?;
     comparison.end()
 }
 

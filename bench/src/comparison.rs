@@ -111,11 +111,6 @@ impl Ratio {
 }
 
 impl Comparison {
-    /// The document as text.
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("numbers and strings have a JSON form")
-    }
-
     /// The document as a table.
     pub fn table(&self) -> String {
         let mut text = self.settings.head(&self.environment);

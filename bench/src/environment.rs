@@ -1,15 +1,14 @@
 //! What the machine can do in the same minute: the figures that a latency has to be compared with.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::os::unix::fs::FileExt;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use crate::Failure;
+use crate::machine::disk;
+use crate::machine::loopback::{self, Waits};
 use crate::stats::Latencies;
 
 /// The machine.
@@ -29,8 +28,8 @@ pub struct Environment {
 
 /// Bytes written before each fdatasync.
 const BLOCK: usize = 4096;
-/// Blocks of the file, written over in turn: like the segments of a log, it is allocated before it is measured.
-const BLOCKS: u64 = 256;
+/// Bytes of the file that is written over: small, because every run begins with this.
+const FILE: u64 = 1 << 20;
 
 /// Looks at the machine. With `measure` this takes most of a second.
 pub fn survey(measure: bool, fsync_dir: Option<&Path>) -> Result<Environment, Failure> {
@@ -62,7 +61,8 @@ pub fn survey(measure: bool, fsync_dir: Option<&Path>) -> Result<Environment, Fa
         };
         environment.fsync_dir = Some(dir);
         environment.fdatasync_p50_us = latencies.map(|latencies| median_us(&latencies));
-        environment.loopback_p50_us = loopback().ok().map(|latencies| median_us(&latencies));
+        let loopback = loopback::measure(Waits::Asleep, Duration::from_millis(200));
+        environment.loopback_p50_us = loopback.ok().map(|latencies| median_us(&latencies));
     }
     Ok(environment)
 }
@@ -76,65 +76,8 @@ fn kernel() -> String {
     format!("{} {}", std::env::consts::OS, release.trim()).trim_end().to_owned()
 }
 
-/// A file that is removed when the measurement is over, however it ends.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Nothing can be done about a file that cannot be removed, and nothing depends on it.
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
 fn fdatasync(dir: &Path) -> io::Result<Latencies> {
-    let path = dir.join(format!(".pelago-bench-fsync-{}", std::process::id()));
-    let file: File = OpenOptions::new().write(true).create_new(true).open(&path)?;
-    let _scratch = Scratch(path);
-    let block = vec![0x5a; BLOCK];
-    for number in 0..BLOCKS {
-        file.write_all_at(&block, number * BLOCK as u64)?;
-    }
-    file.sync_all()?;
-    let mut latencies = Latencies::default();
-    let begun = Instant::now();
-    for number in (0..BLOCKS).cycle() {
-        let before = Instant::now();
-        file.write_all_at(&block, number * BLOCK as u64)?;
-        file.sync_data()?;
-        latencies.record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        if begun.elapsed() > Duration::from_millis(500) {
-            break;
-        }
-    }
-    Ok(latencies)
-}
-
-fn loopback() -> io::Result<Latencies> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let mut client = TcpStream::connect(listener.local_addr()?)?;
-    let (mut server, _) = listener.accept()?;
-    let echo = std::thread::spawn(move || -> io::Result<()> {
-        server.set_nodelay(true)?;
-        let mut message = [0; 64];
-        while server.read_exact(&mut message).is_ok() {
-            server.write_all(&message)?;
-        }
-        Ok(())
-    });
-    client.set_nodelay(true)?;
-    client.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let mut latencies = Latencies::default();
-    let mut message = [0; 64];
-    let begun = Instant::now();
-    while begun.elapsed() < Duration::from_millis(200) {
-        let before = Instant::now();
-        client.write_all(&message)?;
-        client.read_exact(&mut message)?;
-        latencies.record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
-    }
-    drop(client);
-    let _ = echo.join();
-    Ok(latencies)
+    disk::synced(dir, FILE, &[0x5a; BLOCK], Duration::from_millis(500))
 }
 
 #[cfg(test)]

@@ -1,11 +1,8 @@
 //! `pelago-bench limits`: what this machine could do at best. A durable put over three replicas cannot be faster than
 //! the disk, the loopback and the cheapest program that does nothing but what every such put needs.
 //!
-//! * `disk` durable writes · `loopback` messages there and back
 //! * `skeleton` three processes that replicate puts and nothing else, and the load at them · `replica` one of the three
 
-mod disk;
-mod loopback;
 pub mod replica;
 mod skeleton;
 
@@ -17,7 +14,8 @@ use serde::Serialize;
 
 use crate::args::Limits;
 use crate::environment::{self, Environment};
-use crate::report::{PROGRAM, time};
+use crate::machine::{disk, loopback};
+use crate::report::{self, PROGRAM, time};
 use crate::stats::Latencies;
 use crate::{End, Failure};
 
@@ -87,7 +85,7 @@ pub fn limits(args: &Limits) -> Result<End, Failure> {
     }
     report.skeleton = skeleton::measure(dir, time)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report).expect("numbers and strings have a JSON form"));
+        println!("{}", report::json(&report));
     } else {
         print!("{}", report.table(dir));
     }
@@ -138,16 +136,4 @@ impl Report {
         text.push_str("the CPU is that of all three replicas, without the load\n");
         text
     }
-}
-
-/// Repeats an action for this long.
-fn repeat(time: Duration, mut action: impl FnMut() -> std::io::Result<()>) -> std::io::Result<Latencies> {
-    let mut latencies = Latencies::default();
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < time {
-        let before = std::time::Instant::now();
-        action()?;
-        latencies.record(u64::try_from(before.elapsed().as_nanos()).unwrap_or(u64::MAX));
-    }
-    Ok(latencies)
 }

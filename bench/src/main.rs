@@ -5,12 +5,13 @@
 //!   operation comes next · `encoder` and `resp` the wire, out and in · `page` the answer to a scan
 //! * `pace` when the next request is due · `connection` one socket and what is under way on it · `worker` the event
 //!   loop of one thread · `plan` and `phase` all threads together, from connecting to the merged figures
-//! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history for `--verify` · `environment` what
-//!   the machine can do · `cost` what the servers spend
+//! * `ledger` what a reply means · `known` what is known of the keys · `stats` what is counted · `record` the history
+//!   for `--verify` · `cost` what the servers spend
+//! * `machine` durable writes and messages there and back · `environment` what they take in the minute of a load
 //! * `series` what happened when · `events` what else happened · `html` the report with plots
 //! * `sweep` which loads · `target` to whom, with what its keys hold
-//! * `run` one server · `compare` several in turns · `limits` what the machine could do at best · `report` and `comparison` tables and JSON · `progress` what one sees
-//!   meanwhile
+//! * `run` one server · `compare` several in turns · `limits` what the machine could do at best
+//! * `report` and `comparison` tables and JSON · `progress` what one sees meanwhile
 
 mod args;
 mod compare;
@@ -24,6 +25,7 @@ mod html;
 mod known;
 mod ledger;
 mod limits;
+mod machine;
 mod pace;
 mod page;
 mod payload;

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::End;
-use crate::args::Size;
+use crate::args::{Load, Size};
 use crate::cost::Spent;
 use crate::environment::Environment;
 use crate::events::Event;
@@ -16,6 +15,7 @@ use crate::series::Told;
 use crate::stats::Latencies;
 use crate::sweep::{Case, Differs};
 use crate::workload::Mix;
+use crate::{End, Failure, html};
 
 /// Name and version of this program.
 pub const PROGRAM: &str = concat!("pelago-bench ", env!("CARGO_PKG_VERSION"));
@@ -195,12 +195,30 @@ impl Line {
     }
 }
 
-impl Report {
-    /// The document as text.
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).expect("numbers and strings have a JSON form")
-    }
+/// A document as text.
+pub fn json(document: &impl Serialize) -> String {
+    serde_json::to_string_pretty(document).expect("numbers and strings have a JSON form")
+}
 
+/// Tells what was measured: in the files of `--report` if they are wanted, and on the standard output.
+pub fn tell(
+    options: &Load,
+    document: &impl Serialize,
+    table: impl FnOnce() -> String,
+    page: impl FnOnce() -> String,
+) -> Result<(), Failure> {
+    if let Some(dir) = &options.report {
+        html::write(dir, &json(document), &page())?;
+    }
+    if options.json {
+        println!("{}", json(document));
+    } else {
+        print!("{}", table());
+    }
+    Ok(())
+}
+
+impl Report {
     /// The document as a table.
     pub fn table(&self) -> String {
         let mut text = self.settings.head(&self.environment);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::args::Run;
 use crate::cost::Processes;
 use crate::phase::Outcome;
-use crate::report::{PROGRAM, Report, Row};
+use crate::report::{self, PROGRAM, Report, Row};
 use crate::sweep::Sweep;
 use crate::target::Target;
 use crate::{End, Failure, environment, html, record};
@@ -40,14 +40,7 @@ pub fn run(args: Run) -> Result<End, Failure> {
         rows,
         differs: sweep.differs(),
     };
-    if let Some(dir) = &sweep.options.report {
-        html::write(dir, &report.json(), &html::of_run(&report))?;
-    }
-    if sweep.options.json {
-        println!("{}", report.json());
-    } else {
-        print!("{}", report.table());
-    }
+    report::tell(&sweep.options, &report, || report.table(), || html::of_run(&report))?;
     if nothing && end == End::Right {
         return Err(Failure(
             "not one request succeeded in the measured time; see the errors above".to_owned(),

@@ -69,9 +69,9 @@ enum Tally {
     Split,
 }
 
-/// What a count depends on beside the reports: the first and the last point and how many there are, and the
-/// change that made the members.
-type Basis = (InstanceId, InstanceId, usize, InstanceId);
+/// What a count depends on beside the reports: the first and the last point, between which none comes or goes,
+/// and the change that made the members.
+type Basis = (Option<InstanceId>, Option<InstanceId>, InstanceId);
 
 /// The comparison of one group, as one member sees it.
 #[derive(Debug)]
@@ -190,9 +190,8 @@ impl Checks {
     /// in every turn of a leader.
     fn count(&mut self, replica: &mut Replica, state: &State, me: NodeId) {
         let first = state.points().next().map(|point| point.instance);
-        let last = state.points().next_back().map_or(InstanceId::ZERO, |point| point.instance);
-        let (points, changed) = (state.points().count(), replica.members().changed_at());
-        let basis = (first.unwrap_or_default(), last, points, changed);
+        let last = state.points().next_back().map(|point| point.instance);
+        let basis = (first, last, replica.members().changed_at());
         if self.counted == Some(basis) {
             return;
         }

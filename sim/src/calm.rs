@@ -28,6 +28,7 @@ use server::node::requests::{Patience, Request, Token};
 use server::node::roster::{Roster, RosterNode};
 use server::node::shard::{LogJob, Outbox, Shard, ShardConfig};
 use server::node::wire;
+use server::runtime::worker::{IDLE_TICK, TICK};
 
 use crate::machine::unpack;
 use crate::schedule::Schedule;
@@ -109,10 +110,6 @@ struct World {
     puts: Vec<Time>,
     latencies: Vec<Duration>,
 }
-
-/// As a worker of the server ticks while its shard is active, and while it is not.
-const TICK: Duration = Duration::from_millis(5);
-const IDLE_TICK: Duration = Duration::from_millis(25);
 
 const SYNC: Duration = Duration::from_micros(500);
 

@@ -281,8 +281,8 @@ impl Machine {
     /// Whether this machine hands over what it leads of a group because it lags.
     #[must_use]
     pub fn is_slow(&self, group: GroupId) -> bool {
-        let shard = |s: &&Shard| s.host().group(group).is_some();
-        self.shards().iter().find(shard).is_some_and(|s| s.host().peers().slowness().is_some())
+        let hosts = self.shards().iter().map(Shard::host);
+        hosts.filter(|host| host.group(group).is_some()).any(|host| host.peers().is_slow(self.node, group))
     }
 
     /// The disk of the log, for faults.

@@ -113,6 +113,16 @@ struct Pending {
     exposed: u32,
 }
 
+impl Pending {
+    fn cost(&self) -> usize {
+        cost(&self.command)
+    }
+}
+
+fn cost(command: &Bytes) -> usize {
+    command.len() + REQUEST_COST
+}
+
 /// Numbered requests of one kind to one group.
 #[derive(Debug)]
 struct Line {
@@ -289,7 +299,7 @@ impl Requests {
     pub fn submit(&mut self, request: Request, now: Time, completions: &mut Vec<Completion>) {
         let Request { token, group, read, ordered, command, .. } = request;
         let index = self.index(group);
-        let cost = command.len() + REQUEST_COST;
+        let cost = cost(&command);
         let queue = &mut self.queues[index];
         if self.admission.bytes() + cost > self.patience.max_bytes
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
@@ -443,7 +453,7 @@ impl Requests {
                 queue.retries = 0;
             }
             queue.refusals = 0;
-            self.admission.answered(pending.command.len() + REQUEST_COST, now);
+            self.admission.answered(pending.cost(), now);
             completions.push(Completion { token: pending.token, group, result });
         }
     }
@@ -493,7 +503,7 @@ impl Requests {
                 }
                 for (number, exposed) in expired {
                     if let Some(pending) = line.take(number) {
-                        self.admission.given_up(pending.command.len() + REQUEST_COST);
+                        self.admission.given_up(pending.cost());
                         let exposed = exposed && !planted::is(Bug::TimeoutIsFailure);
                         let refusal = match (exposed, quorum) {
                             (true, _) => Refusal::InDoubt,

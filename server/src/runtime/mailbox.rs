@@ -37,8 +37,7 @@ impl<T> Mailbox<T> {
 
     /// Takes everything out.
     pub fn take(&self) -> Vec<T> {
-        let mut queue = self.queue.lock();
-        if queue.is_empty() { Vec::new() } else { std::mem::take(&mut *queue) }
+        std::mem::take(&mut *self.queue.lock())
     }
 
     /// Swaps everything out into `into`, which must be empty.

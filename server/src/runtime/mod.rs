@@ -541,6 +541,7 @@ fn proof(
 fn own_lease(lease: Duration, drift: Share) -> Duration {
     lease.saturating_sub(drift.of(lease) * 2)
 }
+
 fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Result<ShardConfig, ServeError> {
     let config = &shared.config;
     let inflight = config.limits.max_inflight_bytes.as_usize() / shards as usize;

@@ -31,7 +31,7 @@ use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
-use crate::node::shard::{Effects, GroupStatus, LogJob, Shard};
+use crate::node::shard::{Effects, GroupStatus, Shard};
 use crate::node::watch::{Pull, Pulled};
 
 /// What other threads tell a worker.
@@ -126,11 +126,11 @@ impl std::fmt::Debug for Letter {
 }
 
 /// How often a shard is told that time passes.
-const TICK: Duration = Duration::from_millis(5);
+pub const TICK: Duration = Duration::from_millis(5);
 
 /// One that has nothing to do is told at least so often. It only keeps up its heartbeats and looks at those
 /// of others.
-const IDLE_TICK: Duration = Duration::from_millis(25);
+pub const IDLE_TICK: Duration = Duration::from_millis(25);
 
 /// How often it is looked whether the live data is over its limit.
 const PUBLISH: Duration = Duration::from_millis(500);
@@ -394,7 +394,7 @@ impl Worker {
             }
         }
         if let Some(job) = job {
-            self.hand_to_log(job);
+            self.log.put(Task::Write(job));
         }
         for read in log_reads {
             // The learner thread ends only with the process.
@@ -408,10 +408,6 @@ impl Worker {
         for connection in dirty.drain(..) {
             connection.flush();
         }
-    }
-
-    fn hand_to_log(&self, job: LogJob) {
-        self.log.put(Task::Write(job));
     }
 
     /// The number of a connection of this worker, which no other worker uses.

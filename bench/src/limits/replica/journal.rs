@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use mio::Waker;
 
-use crate::limits::disk::Ring;
+use crate::machine::disk::Ring;
 
 /// Size of the file.
 const SIZE: u64 = 32 << 20;

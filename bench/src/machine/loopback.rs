@@ -32,6 +32,8 @@ pub fn measure(waits: Waits, time: Duration) -> io::Result<Latencies> {
         stream.set_nodelay(true)?;
         stream.set_nonblocking(waits == Waits::Busy)?;
     }
+    // An echo that hangs ends the measurement, too.
+    client.set_read_timeout(Some(Duration::from_secs(2)))?;
     let echo = std::thread::spawn(move || {
         let mut message = [0; 64];
         // The end of the connection is the end of the measurement.

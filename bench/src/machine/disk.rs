@@ -56,13 +56,21 @@ pub fn measure(dir: &Path, way: Way, time: Duration) -> io::Result<Option<Latenc
         })
         .map(Some);
     }
-    let mut ring = Ring::create(dir, SIZE)?;
     if let Way::Synced(_) = way {
-        ring.direct = None;
-    } else if ring.direct.is_none() {
+        return synced(dir, SIZE, &data, time).map(Some);
+    }
+    let mut ring = Ring::create(dir, SIZE)?;
+    if ring.direct.is_none() {
         return Ok(None);
     }
     repeat(time, || ring.write(&data)).map(Some)
+}
+
+/// Writes this over the zeros of a file of so many bytes, with fdatasync, for so long.
+pub fn synced(dir: &Path, size: u64, data: &[u8], time: Duration) -> io::Result<Latencies> {
+    let mut ring = Ring::create(dir, size)?;
+    ring.direct = None;
+    repeat(time, || ring.write(data))
 }
 
 /// A zero-filled file without a name that is written over from its beginning when its end is reached.
@@ -140,7 +148,7 @@ fn create(path: &Path) -> io::Result<File> {
 fn fresh_name(dir: &Path) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    dir.join(format!(".pelago-bench-limits-{}-{number}", std::process::id()))
+    dir.join(format!(".pelago-bench-disk-{}-{number}", std::process::id()))
 }
 
 fn open_direct(path: &Path) -> io::Result<Option<File>> {
