@@ -87,21 +87,27 @@ fn entry_hash(key: &[u8], value: &[u8], revision: u64, expiry: u64) -> [u64; 4] 
     head[..8].copy_from_slice(&(key.len() as u64).to_le_bytes());
     head[8..16].copy_from_slice(&revision.to_le_bytes());
     head[16..].copy_from_slice(&expiry.to_le_bytes());
+    let len = head.len() + key.len() + value.len();
+    // Short entries, which are most, are hashed in one go from the stack.
+    let mut buffer = [0; 240];
+    let short = buffer.get_mut(..len).map(|whole| {
+        let (start, rest) = whole.split_at_mut(head.len());
+        let (for_key, for_value) = rest.split_at_mut(key.len());
+        start.copy_from_slice(&head);
+        for_key.copy_from_slice(key);
+        for_value.copy_from_slice(value);
+        &*whole
+    });
     let half = |seed| {
-        // Short entries, which are most, are hashed in one go from the stack.
-        let mut buffer = [0; 240];
-        let len = head.len() + key.len() + value.len();
-        let hash = if len <= buffer.len() {
-            buffer[..24].copy_from_slice(&head);
-            buffer[24..24 + key.len()].copy_from_slice(key);
-            buffer[24 + key.len()..len].copy_from_slice(value);
-            xxhash_rust::xxh3::xxh3_128_with_seed(&buffer[..len], seed)
-        } else {
-            let mut hasher = Xxh3::with_seed(seed);
-            hasher.update(&head);
-            hasher.update(key);
-            hasher.update(value);
-            hasher.digest128()
+        let hash = match short {
+            Some(whole) => xxhash_rust::xxh3::xxh3_128_with_seed(whole, seed),
+            None => {
+                let mut hasher = Xxh3::with_seed(seed);
+                hasher.update(&head);
+                hasher.update(key);
+                hasher.update(value);
+                hasher.digest128()
+            }
         };
         [hash as u64, (hash >> 64) as u64]
     };

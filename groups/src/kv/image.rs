@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::changes::Changed;
 use super::key::Key;
 use super::state::{Item, State};
 use super::{StateHash, beside};
@@ -66,8 +67,8 @@ pub struct Fold {
     pub head: Head,
     /// What the state has beside its items there, as in [`Image`].
     pub sessions: Bytes,
-    /// Changed keys, ascending; `None` is gone.
-    pub items: Vec<(Key, Option<Item>)>,
+    /// Changed keys, in no order; `None` is gone.
+    pub items: Changed,
 }
 
 impl Image {

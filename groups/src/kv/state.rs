@@ -312,14 +312,7 @@ impl State {
     /// What has changed since `from`, the instance of the fold before; `None` when more has
     /// changed than was remembered.
     pub fn fold(&mut self, from: InstanceId, chain: u64) -> Option<Fold> {
-        let keys = self.changes.as_mut()?.take()?;
-        let items = keys
-            .into_iter()
-            .map(|key| {
-                let item = self.items.get(&key).cloned();
-                (key, item)
-            })
-            .collect();
+        let items = self.changes.as_mut()?.take()?;
         Some(Fold { from, head: self.head(chain), sessions: self.encoded_beside(), items })
     }
 
@@ -624,7 +617,7 @@ impl State {
             self.rescan.sum.add(key, &item.value, item.revision, expires);
         }
         if let Some(changes) = &mut self.changes {
-            changes.note(key);
+            changes.note(key, Some(item.clone()));
         }
         self.move_deadline(key, before, expires);
     }
@@ -644,9 +637,6 @@ impl State {
     fn set(&mut self, key: &[u8], value: Bytes, expires: u64) {
         self.revision += 1;
         let revision = self.revision;
-        if let Some(changes) = &mut self.changes {
-            changes.note(key);
-        }
         let value = if value.len() < COPY_BELOW { Bytes::copy_from_slice(&value) } else { value };
         self.history.note(revision, key, Some(value.clone()));
         let scanned = self.rescan.is_past(key);
@@ -656,6 +646,9 @@ impl State {
         }
         self.bytes += value.len() as u64;
         let item = Item { value, revision, expires };
+        if let Some(changes) = &mut self.changes {
+            changes.note(key, Some(item.clone()));
+        }
         let mut before = 0;
         match self.items.get_mut(key) {
             Some(held) => {
@@ -686,7 +679,7 @@ impl State {
             places.remove(key);
         }
         if let Some(changes) = &mut self.changes {
-            changes.note(key);
+            changes.note(key, None);
         }
         self.hash.remove(key, &item.value, item.revision, item.expires);
         if self.rescan.is_past(key) {
