@@ -390,10 +390,11 @@ impl Group {
             && !(self.replica.is_leader() && self.checks.is_waiting()))
     }
 
-    /// When a turn is due because the life of a key ends then, if none comes before.
+    /// When a turn is due because the life of a key ends then, or for what the replica puts off, if none
+    /// comes before.
     #[must_use]
     pub fn wakes(&self) -> Option<Time> {
-        self.clock.wakes(&self.state)
+        self.clock.wakes(&self.state).into_iter().chain(self.replica.wakes()).min()
     }
 
     /// What the mirror has, what of it is durable, and why the log is held back here.

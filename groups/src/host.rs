@@ -510,6 +510,14 @@ impl Host {
         self.members[index].group.read_stale(command, bound, now, &self.peers, ready)
     }
 
+    /// Somebody here waits, or waits no more, for what a group chooses next.
+    pub fn set_eager(&mut self, group: GroupId, eager: bool) {
+        if let Some(index) = self.seat(group) {
+            self.members[index].group.replica.set_eager(eager);
+            self.activate(index);
+        }
+    }
+
     /// Whether something here may not wait: otherwise time need pass only now and then.
     #[must_use]
     pub fn is_active(&self) -> bool {

@@ -86,6 +86,8 @@ fn a_majority_finds_a_leader_when_the_old_one_can_only_speak() {
 /// `more`, node 2 also holds a #3 of its own, so that it has not told its log about #2 yet.
 fn lead_beyond_a_gap(more: bool) -> World {
     let mut setup = Setup::new(3);
+    // What is chosen is not told to the log before it has to be.
+    setup.tuning.rest = Duration::from_secs(60);
     setup.prefer = vec![2, 1, 3];
     let mut world = World::new(setup);
     world.run(Duration::from_millis(600));
@@ -161,7 +163,7 @@ fn a_leader_does_not_wait_for_ever_for_what_everybody_forgot() {
     let mut world = lead_beyond_a_gap(true);
     world.crash(2);
     world.start(2);
-    assert_eq!(world.replica(2).mark().instance.0, 1);
+    assert!(world.replica(2).mark().instance.0 < 2, "it knows no more that #2 is chosen");
     world.run(Duration::from_secs(20));
     let ends: Vec<u64> = [1, 2, 3].iter().map(|id| world.replica(*id).mark().instance.0).collect();
     assert!(ends.iter().all(|end| *end > 2), "after twenty seconds the prefixes end at {ends:?}");

@@ -501,7 +501,10 @@ impl Replica {
         let asked = leadership.barriers.back().map_or(0, |b| b.number);
         let again = leadership.barriers.front().is_some_and(|b| now.since(b.sent) >= self.tuning.retry);
         let announce = self.tuning.retry / 8;
-        let mut tell = Vec::new();
+        // The next value will tell those that only have to hear what became of their votes, unless
+        // somebody waits for it.
+        let hurried = changing || leadership.handover.is_some() || peers.is_leaving(self.me);
+        let (mut tell, mut later) = (Vec::new(), None);
         for follower in &mut leadership.followers {
             // A new disk is spoken to until it is a member.
             busy |= follower.voter.is_some_and(|voter| !self.members.counts(follower.node, voter));
@@ -510,8 +513,15 @@ impl Replica {
             if !peers.alive(follower.node, group, now) {
                 continue;
             }
-            busy |= behind;
-            if again || (behind && now.since(follower.told) >= announce * (1 << follower.vain)) {
+            let patient = follower.confirmed && follower.vain == 0 && !hurried;
+            busy |= behind && !patient;
+            let wait = if patient { self.tuning.quiet } else { announce * (1 << follower.vain) };
+            if behind && patient && now.since(follower.told) < wait {
+                let due = follower.told + wait;
+                later = Some(later.map_or(due, |at: Time| at.min(due)));
+            }
+            if again || (behind && now.since(follower.told) >= wait) {
+                busy |= behind;
                 follower.told = now;
                 follower.vain = (follower.vain + 1).min(MAX_VAIN);
                 tell.push(follower.node);
@@ -540,6 +550,9 @@ impl Replica {
         }
 
         let ballot = leadership.ballot;
+        if let Some(due) = later {
+            self.wake(due);
+        }
         let mark = self.mark();
         self.counters.resent += resend.len() as u64;
         for (node, instance, value) in resend {
@@ -623,13 +636,20 @@ impl Replica {
             })
             .copied();
         let Some(to) = better else { return false };
+        let window = self.tuning.window as u64;
         let near = leadership
             .followers
-            .iter()
-            .any(|f| f.node == to && f.confirmed && f.chosen.0 + self.tuning.window as u64 >= chosen.0);
-        if near {
-            leadership.handover = Some(Handover { to, begun: now, sent: false });
+            .iter_mut()
+            .find(|f| f.node == to && f.confirmed && f.chosen.0 + window >= chosen.0);
+        let Some(follower) = near else { return leaving };
+        leadership.handover = Some(Handover { to, begun: now, sent: false });
+        if follower.chosen < chosen {
+            // It is to have everything, and the group pauses until it says so.
+            (follower.told, follower.vain) = (now, 1);
+            let (ballot, mark) = (leadership.ballot, self.mark());
+            let word = Advance { ballot, mark, barrier: 0, asked: Time::ZERO, life: Boot(0) };
+            self.send(to, Message::Advance(word), ready);
         }
-        near || leaving
+        true
     }
 }

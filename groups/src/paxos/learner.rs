@@ -391,14 +391,20 @@ impl Replica {
         self.recent.from(from, usize::MAX)
     }
 
-    /// Tells the log what is chosen once things are quiet. Returns whether it should be asked
-    /// again.
-    pub(super) fn tick_mark(&mut self, ready: &mut Ready) -> bool {
-        let dirty = self.marked < self.chosen;
-        if dirty && self.open.is_empty() {
-            self.write_mark(ready);
-            return false;
+    /// Tells the log what is chosen once things are quiet: with a record for each instance, a group that gets
+    /// a value now and then would write twice as much.
+    pub(super) fn tick_mark(&mut self, now: Time, ready: &mut Ready) {
+        if self.marked == self.chosen {
+            return;
         }
-        dirty
+        if self.resting.0 != self.chosen {
+            self.resting = (self.chosen, now);
+        }
+        let due = self.resting.1 + self.tuning.rest;
+        if now >= due {
+            self.write_mark(ready);
+        } else {
+            self.wake(due);
+        }
     }
 }

@@ -30,6 +30,11 @@ pub struct Tuning {
     pub election_timeout: Duration,
     /// After this long without an answer something is said again.
     pub retry: Duration,
+    /// A follower that has confirmed this leadership is told what is chosen after so long without a word to
+    /// it: the next value would have told it.
+    pub quiet: Duration,
+    /// The log is told what is chosen once nothing more is for so long: a restart learns the rest again.
+    pub rest: Duration,
     /// The most instances in flight.
     pub window: usize,
     /// The most value bytes in flight; one value may always go.
@@ -71,6 +76,8 @@ impl Default for Tuning {
         Tuning {
             election_timeout: Duration::from_millis(400),
             retry: Duration::from_millis(150),
+            quiet: Duration::from_millis(250),
+            rest: Duration::from_secs(1),
             window: 256,
             window_bytes: 8 << 20,
             ahead: 2048,
@@ -323,6 +330,12 @@ pub struct Replica {
     pub(super) chain: u64,
     /// `marked <= chosen`: what the log says is chosen.
     pub(super) marked: InstanceId,
+    /// What was chosen when a tick last looked at it, and since when: the log is told once that rests.
+    pub(super) resting: (InstanceId, Time),
+    /// When a tick is due for what can wait, if none comes before.
+    pub(super) wakes: Option<Time>,
+    /// Somebody here waits for what is chosen next: this follower asks for it.
+    pub(super) eager: bool,
     pub(super) recent: Recent,
     /// Chosen values that the state machine has not taken yet.
     pub(super) delivery: VecDeque<Chosen>,
@@ -418,6 +431,9 @@ impl Replica {
             chosen: recovered.chosen,
             chain: recovered.chain,
             marked: recovered.chosen,
+            resting: (recovered.chosen, now),
+            wakes: None,
+            eager: false,
             recent: Recent::new(recovered.chosen, &tuning),
             credit: tuning.first_credit(),
             tuning,
@@ -726,6 +742,7 @@ impl Replica {
     /// Lets time pass. Returns whether this replica wants to be ticked again: an idle group
     /// with a confirmed leader does not.
     pub fn tick(&mut self, now: Time, peers: &Peers, random: &mut Random, ready: &mut Ready) -> bool {
+        self.wakes.take_if(|at| *at <= now);
         if self.parted {
             return false;
         }
@@ -738,8 +755,37 @@ impl Replica {
         };
         let learning = self.tick_learning(now, peers, ready);
         let teaching = self.tick_teaching(now, ready);
-        let marking = self.tick_mark(ready);
-        busy || learning || teaching || marking
+        let asking = self.tick_eager(now, ready);
+        self.tick_mark(now, ready);
+        busy || learning || teaching || asking
+    }
+
+    /// When a tick is due for what can wait, if none comes before.
+    #[must_use]
+    pub fn wakes(&self) -> Option<Time> {
+        self.wakes
+    }
+
+    /// Asks for a tick at `due`. One that is due sooner stands, and looks again: so a time that every value puts
+    /// off is noted once.
+    pub(super) fn wake(&mut self, due: Time) {
+        if self.wakes.is_none_or(|at| due < at) {
+            self.wakes = Some(due);
+        }
+    }
+
+    /// Whether somebody here waits for what is chosen next, as those do that watch its keys.
+    pub fn set_eager(&mut self, eager: bool) {
+        self.eager = eager;
+    }
+
+    /// An eager follower that has voted asks what came of it. Returns whether it does not know yet.
+    fn tick_eager(&mut self, now: Time, ready: &mut Ready) -> bool {
+        let asks = self.eager && !self.open.is_empty() && !self.is_leader();
+        if asks {
+            self.ask_fresh(now, ready);
+        }
+        asks
     }
 
     /// A leader that has halted says again and again that it looks for another: its node's

@@ -381,7 +381,7 @@ impl Shard {
 
     /// A question of a watch of this node.
     pub fn pull(&mut self, pull: Pull, now: Time) {
-        if let Some(request) = self.watches.pull(pull, &self.host, now) {
+        if let Some(request) = self.watches.pull(pull, &mut self.host, now) {
             self.submit(request, now);
         }
     }
@@ -453,7 +453,7 @@ impl Shard {
             self.host.set_lag(lag, now);
         }
         self.host.tick(now);
-        for request in self.watches.tick(&self.host, now) {
+        for request in self.watches.tick(&mut self.host, now) {
             self.submit(request, now);
         }
         let (host, roster) = (&self.host, &self.roster);

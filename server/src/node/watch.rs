@@ -9,7 +9,7 @@
 //! is asked again and again. Where a group stands *now* only its leader knows: a watch that begins
 //! there is not told of what was acknowledged before.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use groups::host::Host;
@@ -88,6 +88,8 @@ struct Away {
 pub struct Watches {
     here: BTreeMap<GroupId, Here>,
     away: BTreeMap<u64, Away>,
+    /// Groups that were told that somebody waits: at least those of `here`.
+    eager: BTreeSet<GroupId>,
     /// How many of both.
     count: usize,
     /// Numbers the questions to leaders.
@@ -104,7 +106,7 @@ impl Watches {
     }
 
     /// Takes a question. Returns what is to be asked of the group's leader, if need be.
-    pub fn pull(&mut self, pull: Pull, host: &Host, now: Time) -> Option<Request> {
+    pub fn pull(&mut self, pull: Pull, host: &mut Host, now: Time) -> Option<Request> {
         if self.count >= MAX_PULLS {
             let Pull { token, group, .. } = pull;
             self.done.push(Pulled { token, group, result: Err(Refusal::Busy) });
@@ -176,11 +178,14 @@ impl Watches {
     }
 
     /// Lets time pass. Returns what is to be asked of leaders.
-    pub fn tick(&mut self, host: &Host, now: Time) -> Vec<Request> {
-        if now < self.next_look || self.count == 0 {
+    pub fn tick(&mut self, host: &mut Host, now: Time) -> Vec<Request> {
+        if now < self.next_look || (self.count == 0 && self.eager.is_empty()) {
             return Vec::new();
         }
         self.next_look = now + LOOK;
+        self.eager
+            .extract_if(.., |group| !self.here.contains_key(group))
+            .for_each(|group| host.set_eager(group, false));
         let mut homeless = Vec::new();
         let mut seats = std::mem::take(&mut self.here);
         for (group, here) in &mut seats {
@@ -215,7 +220,7 @@ impl Watches {
         std::mem::take(&mut self.done)
     }
 
-    fn ask(&mut self, parked: Parked, host: &Host) -> Option<Request> {
+    fn ask(&mut self, parked: Parked, host: &mut Host) -> Option<Request> {
         let group = parked.pull.group;
         let Some(state) = seat(host, group).filter(|_| parked.pull.since.after.is_some()) else {
             self.number += 1;
@@ -237,6 +242,9 @@ impl Watches {
             let here = self.here.entry(group).or_insert_with(|| Here { seen, parked: Vec::new() });
             here.seen = here.seen.min(seen);
             here.parked.push(parked);
+            if self.eager.insert(group) {
+                host.set_eager(group, true);
+            }
         }
         None
     }
