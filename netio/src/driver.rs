@@ -1,4 +1,4 @@
-//! The poll loop: one thread, all connections.
+//! The poll loop: one thread at a time, all connections.
 //!
 //! A turn: wait for events; take notes from outside; accept; write what is queued; read what
 //! has arrived; look at the timers when one is due. Each connection has a budget per turn and
@@ -17,6 +17,7 @@ mod slots;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -40,6 +41,9 @@ use slots::Slots;
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
 const BACKLOG: i32 = 256;
+
+/// Events taken in one turn.
+const MAX_EVENTS: usize = 256;
 
 /// What an event is about. Serial numbers never come back, so that an event for a connection
 /// that was closed earlier in the turn finds nobody.
@@ -105,6 +109,7 @@ impl Socket {
             stop: AtomicBool::new(false),
             counters: Counters::default(),
             asleep: AtomicBool::new(false),
+            wanted: AtomicBool::new(false),
             waker,
         });
         Ok(Socket { config, local_addr, shared, poll, listener })
@@ -124,12 +129,12 @@ fn listen(address: SocketAddr) -> io::Result<(TcpListener, SocketAddr)> {
     Ok((listener, local))
 }
 
-pub(crate) struct Driver<D> {
+pub(crate) struct Driver {
     config: Config,
     shared: Arc<Shared>,
     poll: Poll,
     listener: TcpListener,
-    demux: D,
+    demux: Box<dyn Demux>,
     outbounds: Slots,
     /// Dials so far.
     dials: usize,
@@ -140,6 +145,7 @@ pub(crate) struct Driver<D> {
     greetings: VecDeque<usize>,
     serial: usize,
     frames: Vec<Frame>,
+    events: Events,
     accepting: bool,
     accept_again: Option<Instant>,
     /// Made when the first name has to be looked up.
@@ -153,8 +159,14 @@ pub(crate) struct Driver<D> {
     stopping: bool,
 }
 
-impl<D: Demux> Driver<D> {
-    pub(crate) fn new(socket: Socket, demux: D) -> Driver<D> {
+impl AsRawFd for Driver {
+    fn as_raw_fd(&self) -> RawFd {
+        self.poll.as_raw_fd()
+    }
+}
+
+impl Driver {
+    pub(crate) fn new(socket: Socket, demux: Box<dyn Demux>) -> Driver {
         let Socket { config, shared, poll, listener, .. } = socket;
         let now = Instant::now();
         let mut outbounds = Slots::default();
@@ -178,6 +190,7 @@ impl<D: Demux> Driver<D> {
             greetings: VecDeque::new(),
             serial: 0,
             frames: Vec::new(),
+            events: Events::with_capacity(MAX_EVENTS),
             // Peers may have knocked between bind and start.
             accepting: true,
             accept_again: None,
@@ -189,41 +202,58 @@ impl<D: Demux> Driver<D> {
         }
     }
 
-    pub(crate) fn run(mut self) {
-        let mut events = Events::with_capacity(256);
-        while !(self.stopping && self.outbounds.iter().all(|link| link.conn.is_none())) {
+    /// Runs until it has been stopped, and returns `true`, or until somebody wants to borrow the loop.
+    pub(crate) fn run(&mut self) -> bool {
+        while !self.has_ended() {
+            if self.shared.wanted.load(Ordering::SeqCst) {
+                return false;
+            }
             let timeout = self.announce_sleep();
-            match self.poll.poll(&mut events, Some(timeout)) {
-                Ok(()) => (),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-                Err(error) => panic!("the poll of the network thread failed: {error}"),
-            }
-            self.shared.asleep.store(false, Ordering::SeqCst);
-            self.shared.counters.polls.add(1);
-            self.now = Instant::now();
-
-            for event in &events {
-                self.on_event(event);
-            }
-            if self.shared.has_notes.swap(false, Ordering::SeqCst) {
-                self.on_notes();
-            }
-            if !self.stopping && self.shared.stop.load(Ordering::SeqCst) {
-                self.stop();
-            }
-            if self.accepting {
-                self.accept();
-            }
-            self.write_all();
-            self.read_all();
-            if self.now >= self.timer {
-                self.on_timer();
-            }
+            self.turn(timeout);
         }
+        true
+    }
+
+    fn has_ended(&self) -> bool {
+        self.stopping && self.outbounds.iter().all(|link| link.conn.is_none())
+    }
+
+    /// One turn; waits for something to do at most so long. Returns whether there may be more events than it took.
+    pub(crate) fn turn(&mut self, timeout: Duration) -> bool {
+        let mut events = std::mem::replace(&mut self.events, Events::with_capacity(0));
+        match self.poll.poll(&mut events, Some(timeout)) {
+            Ok(()) => (),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(error) => panic!("the poll of the network loop failed: {error}"),
+        }
+        self.shared.asleep.store(false, Ordering::SeqCst);
+        self.shared.counters.polls.add(1);
+        self.now = Instant::now();
+
+        for event in &events {
+            self.on_event(event);
+        }
+        let full = events.iter().count() == MAX_EVENTS;
+        self.events = events;
+        if self.shared.has_notes.swap(false, Ordering::SeqCst) {
+            self.on_notes();
+        }
+        if !self.stopping && self.shared.stop.load(Ordering::SeqCst) {
+            self.stop();
+        }
+        if self.accepting {
+            self.accept();
+        }
+        self.write_all();
+        self.read_all();
+        if self.now >= self.timer {
+            self.on_timer();
+        }
+        full
     }
 
     /// How long the poll may last. Unless that is zero, senders know that they must wake it.
-    fn announce_sleep(&self) -> Duration {
+    pub(crate) fn announce_sleep(&self) -> Duration {
         let unfinished = self.accepting
             || self.readable.iter().any(|list| !list.is_empty())
             || self.outbounds.iter().any(|link| link.more && link.wants_turn());
@@ -232,6 +262,7 @@ impl<D: Demux> Driver<D> {
         }
         self.shared.asleep.store(true, Ordering::SeqCst);
         let news = self.shared.has_notes.load(Ordering::SeqCst)
+            || self.shared.wanted.load(Ordering::SeqCst)
             || (!self.stopping && self.shared.stop.load(Ordering::SeqCst))
             || self.outbounds.iter().any(Outbound::wants_turn);
         if news {

@@ -60,6 +60,7 @@ pub mod frame;
 pub mod fuzz;
 pub mod handshake;
 mod link;
+mod loan;
 mod metrics;
 mod peers;
 mod queue;
@@ -78,6 +79,7 @@ use thiserror::Error;
 pub use config::{BadConfig, BindError, Config, Identity};
 pub use frame::{Decoder, Frame, FrameBatch, NO_GROUP};
 pub use handshake::RefusalCode;
+pub use loan::Loan;
 pub use metrics::{LinkStats, Stats};
 
 use metrics::Counters;
@@ -152,7 +154,7 @@ pub struct Rejection {
     pub reason: String,
 }
 
-/// Takes what arrives. Called on the netio thread: every call must return at once.
+/// Takes what arrives. Called on the thread that runs the loop: every call must return at once.
 pub trait Demux: Send + 'static {
     /// All frames decoded in one readiness of one connection, in order. Whatever is left in
     /// `frames` is dropped.
@@ -224,6 +226,8 @@ pub(crate) struct Shared {
     pub(crate) counters: Counters,
     /// The loop is going to sleep, or sleeps: whoever has something for it wakes it.
     pub(crate) asleep: AtomicBool,
+    /// Another thread waits to borrow the loop.
+    pub(crate) wanted: AtomicBool,
     pub(crate) waker: Waker,
 }
 
@@ -288,12 +292,13 @@ impl Bound {
     /// The system has no thread left.
     pub fn start<D: Demux>(self, demux: D) -> Result<(NetHandle, NetThread), BindError> {
         let handle = self.handle();
-        let driver = driver::Driver::new(self.socket, demux);
+        let driver = driver::Driver::new(self.socket, Box::new(demux));
+        let (home, lender) = loan::exchange(handle.shared.clone());
         let thread = std::thread::Builder::new()
             .name("netio".to_owned())
-            .spawn(move || driver.run())
+            .spawn(move || home.keep(driver))
             .map_err(BindError::System)?;
-        Ok((handle, NetThread { thread }))
+        Ok((handle, NetThread { thread, lender }))
     }
 }
 
@@ -301,9 +306,17 @@ impl Bound {
 #[derive(Debug)]
 pub struct NetThread {
     thread: JoinHandle<()>,
+    lender: loan::Lender,
 }
 
 impl NetThread {
+    /// Borrows the loop for a thread that has an event loop of its own; the network thread sleeps until it
+    /// comes back. Waits while it is lent already. `None` when the thread has ended.
+    #[must_use]
+    pub fn lend(&self) -> Option<Loan> {
+        self.lender.lend()
+    }
+
     /// Waits for the end of the thread.
     ///
     /// # Errors

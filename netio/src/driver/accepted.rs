@@ -12,7 +12,7 @@ use super::{Driver, close, inbound_token};
 use crate::complaints::Who;
 use crate::handshake::{Hello, Malformed, Message, Part, Refusal, RefusalCode, judge, unknown};
 use crate::link::{Down, Greeting, Inbound, Phase, Progress, Receiving, tune};
-use crate::{Demux, Lane, Side};
+use crate::{Lane, Side};
 
 /// Connections accepted before the links have their turn again.
 const ACCEPT_BUDGET: usize = 64;
@@ -21,7 +21,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Unread bytes of a replaced connection that are still delivered, in read budgets.
 const LAST_READS: usize = 16;
 
-impl<D: Demux> Driver<D> {
+impl Driver {
     pub(super) fn accept(&mut self) {
         for _ in 0..ACCEPT_BUDGET {
             match self.listener.accept() {

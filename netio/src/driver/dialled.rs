@@ -10,13 +10,13 @@ use mio::event::Event;
 use mio::net::TcpStream;
 
 use super::{Driver, close, keep_alive_interval, outbound_token};
+use crate::Side;
 use crate::complaints::Who;
 use crate::dial::{Resolver, numeric};
 use crate::handshake::{Hello, Message, Part, Refusal, RefusalCode, judge};
 use crate::link::{Dialled, Down, Inbound, Progress, Stage, tune};
-use crate::{Demux, Side};
 
-impl<D: Demux> Driver<D> {
+impl Driver {
     /// That node has just dialled this one, so it is there: no need to wait any longer.
     pub(super) fn dial_now(&mut self, node: NodeId) {
         let now = self.now;

@@ -10,9 +10,9 @@ use super::{Driver, Outbound};
 use crate::handshake::{Refusal, RefusalCode, unknown};
 use crate::link::{Down, Phase};
 use crate::peers::{Listed, find};
-use crate::{Demux, Lane, Side};
+use crate::{Lane, Side};
 
-impl<D: Demux> Driver<D> {
+impl Driver {
     pub(super) fn on_peers(&mut self) {
         let list = self.shared.peers.list();
         tracing::debug!(peers = list.len(), "another list of peers");
@@ -110,14 +110,14 @@ mod tests {
 
     struct Nobody;
 
-    impl Demux for Nobody {
+    impl crate::Demux for Nobody {
         fn frames(&mut self, _: &Peer, _: &mut Vec<Frame>) {}
         fn link_up(&mut self, _: &Peer) {}
         fn link_down(&mut self, _: &Peer, _: &str) {}
     }
 
     /// A loop that only turns when the test says so.
-    fn driver() -> (Driver<Nobody>, NetHandle, SocketAddr) {
+    fn driver() -> (Driver, NetHandle, SocketAddr) {
         let identity = Identity {
             cluster_name: "test".to_owned(),
             cluster: ClusterId(1),
@@ -130,7 +130,7 @@ mod tests {
         let anywhere = "127.0.0.1:0".parse().expect("an address");
         let socket = Socket::bind(Config::new(anywhere, Vec::new(), identity)).expect("a free port");
         let (handle, address) = (NetHandle { shared: socket.shared.clone() }, socket.local_addr);
-        (Driver::new(socket, Nobody), handle, address)
+        (Driver::new(socket, Box::new(Nobody)), handle, address)
     }
 
     fn named(node: u32) -> Vec<(NodeId, String)> {

@@ -82,6 +82,10 @@ impl Node {
         Node { id: handle.identity().node, address, handle, seen, thread: Some(thread) }
     }
 
+    pub fn lend(&self) -> netio::Loan {
+        self.thread.as_ref().and_then(NetThread::lend).expect("a running thread has a loop")
+    }
+
     pub fn stop(mut self) {
         self.end();
     }

@@ -429,6 +429,8 @@ fn live(
             wake,
             clock,
             net: net.clone(),
+            // Where several workers share it, none of them may hold it up.
+            loan: if shards == 1 { net_thread.lend() } else { None },
             log: Arc::clone(&log_tasks),
             learner: lesson_sender.clone(),
             mirror: mirror_handle.clone(),

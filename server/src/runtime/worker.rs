@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use groups::host::MirrorWord;
@@ -19,7 +19,9 @@ use groups::mirrored::Demand;
 use groups::paxos::{LogFound, LogRead};
 use groups::peers::Standing;
 use groups::time::Time;
-use netio::{Frame, NetHandle, SendError};
+use netio::{Frame, Loan, NetHandle, SendError};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::Clock;
@@ -554,6 +556,46 @@ impl Worker {
     }
 }
 
+/// Runs the network's loop between the turns of the only worker: what peers send is in its mailbox without a thread
+/// being woken for it.
+async fn network(loan: Loan) {
+    // SAFETY: the descriptor is that of the loop's poll. The loan has the loop until it is dropped, so it names that
+    // one descriptor, and it is open, for as long as the registration has the loan.
+    let registered = unsafe { AsyncFd::register_with_interest(loan, Interest::READABLE) };
+    let mut loan = match registered {
+        Ok(loan) => loan,
+        Err(e) => {
+            // It has gone home to the network thread, which goes on with it.
+            tracing::error!("the network's loop cannot run on the worker's thread: {e}");
+            return;
+        }
+    };
+    let timer = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(timer);
+    loop {
+        let due = loan.get_mut().turn();
+        if due <= Instant::now() {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        if timer.deadline().into_std() != due {
+            timer.as_mut().reset(due.into());
+        }
+        tokio::select! {
+            biased;
+            ready = loan.readable() => match ready {
+                // Before the turn: what becomes readable behind this is told anew.
+                Ok(mut ready) => ready.clear_ready(),
+                Err(e) => {
+                    tracing::error!("the network's loop goes back to its thread: {e}");
+                    return;
+                }
+            },
+            () = &mut timer => {}
+        }
+    }
+}
+
 /// What a worker thread is made of.
 pub struct WorkerParts {
     /// Its shard.
@@ -566,6 +608,8 @@ pub struct WorkerParts {
     pub clock: Clock,
     /// The network.
     pub net: NetHandle,
+    /// Its loop, where this worker is to run that as well.
+    pub loan: Option<Loan>,
     /// The log thread.
     pub log: Arc<Tray<Task>>,
     /// The learner thread.
@@ -583,7 +627,7 @@ pub struct WorkerParts {
 /// # Errors
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
-    let WorkerParts { shard, posts, wake, clock, net, log, learner, mirror, memory, shared } = parts;
+    let WorkerParts { shard, posts, wake, clock, net, loan, log, learner, mirror, memory, shared } = parts;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
@@ -603,6 +647,10 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         memory,
         shared,
     });
-    tokio::task::LocalSet::new().block_on(&runtime, worker.run());
+    let tasks = tokio::task::LocalSet::new();
+    if let Some(loan) = loan {
+        tasks.spawn_local(network(loan));
+    }
+    tasks.block_on(&runtime, worker.run());
     Ok(())
 }
