@@ -21,13 +21,12 @@ fn fed(name: &str, words: &[&str], input: &[u8]) -> Option<String> {
         let mut child = pipes.spawn()?;
         let mut stdin = child.stdin.take().expect("a pipe");
         // Beside the reading, so that neither waits for the other.
-        let writing = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let writing = scope.spawn(move || stdin.write_all(input));
             let output = child.wait_with_output();
             let _ = writing.join().expect("no panic");
             output
-        });
-        writing
+        })
     };
     let output = match run() {
         Ok(output) => output,
