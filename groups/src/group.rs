@@ -122,6 +122,31 @@ const MAX_DEFERRAL: Duration = Duration::from_secs(4);
 /// What only walks need is given up when none has come for so long.
 const WALK_REST: Duration = Duration::from_secs(60);
 
+/// The most writes of one group that are traced at a time.
+const MAX_TRACED: usize = 16;
+
+/// A write that somebody traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// The node that took it from a client.
+    pub node: NodeId,
+    /// That node's life.
+    pub boot: Boot,
+    /// Its number in the session of that life.
+    pub number: u64,
+    packed: bool,
+    /// Where it was proposed.
+    pub instance: Option<InstanceId>,
+    /// How many commands that instance has.
+    pub commands: u32,
+}
+
+impl Traced {
+    fn is(&self, ticket: Ticket) -> bool {
+        (self.node, self.boot, self.number) == (ticket.node, ticket.boot, ticket.number)
+    }
+}
+
 /// One group on one node.
 #[derive(Debug)]
 pub struct Group {
@@ -158,6 +183,8 @@ pub struct Group {
     rescans: u64,
     /// When a walk last came.
     walked: Option<Time>,
+    /// Writes that somebody traces: where they were proposed, once they are.
+    traced: Vec<Traced>,
     me: NodeId,
     boot: Boot,
 }
@@ -218,6 +245,7 @@ impl Group {
             outside: false,
             rescans: 0,
             walked: None,
+            traced: Vec::new(),
             replica,
             state,
             mirrored,
@@ -285,6 +313,19 @@ impl Group {
             self.queue_bytes += command.len() + COMMAND_HEAD;
             self.queue.push_back((ticket, command));
         }
+    }
+
+    /// Remembers where a write is proposed, for whoever traces it. Beyond a few the oldest is forgotten.
+    pub fn trace(&mut self, node: NodeId, boot: Boot, number: u64) {
+        if self.traced.len() >= MAX_TRACED {
+            self.traced.remove(0);
+        }
+        self.traced.push(Traced { node, boot, number, packed: false, instance: None, commands: 0 });
+    }
+
+    /// The traced writes that have been proposed since the last call.
+    pub fn take_traced(&mut self) -> Vec<Traced> {
+        self.traced.extract_if(.., |traced| traced.instance.is_some()).collect()
     }
 
     /// Ends a turn: counts votes, applies what is chosen, proposes what is queued, answers reads
@@ -721,6 +762,7 @@ impl Group {
                 return;
             }
             let clock = self.clock.now(&self.state, self.me, now);
+            let mut commands = 0;
             let mut batch = Batch::stamped(clock, self.queue_bytes.min(self.limits.max_batch_bytes));
             while let Some((ticket, command)) = self.queue.pop_front_if(|(_, command)| {
                 batch.is_empty()
@@ -728,8 +770,16 @@ impl Group {
             }) {
                 self.queue_bytes -= command.len() + COMMAND_HEAD;
                 batch.push(ticket, &command);
+                commands += 1;
+                self.traced
+                    .iter_mut()
+                    .filter(|traced| traced.is(ticket))
+                    .for_each(|traced| traced.packed = true);
             }
-            self.replica.propose(batch.finish(), now, ready);
+            let instance = self.replica.propose(batch.finish(), now, ready);
+            for traced in self.traced.iter_mut().filter(|t| t.packed && t.instance.is_none()) {
+                (traced.instance, traced.commands) = (Some(instance), commands);
+            }
         }
     }
 
@@ -836,6 +886,7 @@ impl Group {
     /// The leadership is gone, or nothing may be served: nothing that waits here was proposed.
     fn bounce(&mut self, reply: &Reply, answers: &mut Vec<Answer>) {
         self.queue_bytes = 0;
+        self.traced.clear();
         self.waiting_count = 0;
         let writes = std::mem::take(&mut self.queue).into_iter().map(|(ticket, _)| (ticket, false));
         let reads = std::mem::take(&mut self.reads)

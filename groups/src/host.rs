@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::group::{Answer, Group, Limits, Reply, Seat, Submission};
+use crate::group::{Answer, Group, Limits, Reply, Seat, Submission, Traced};
 use crate::ids::{Boot, GroupId, InstanceId, Member as Voter, NodeId};
 use crate::kv::{Command, Outcome, Scanned, State};
 use crate::mirrored::{Demand, MirrorOrder};
@@ -494,6 +494,18 @@ impl Host {
                 });
             }
         }
+    }
+
+    /// Remembers where a write of that node's life is proposed, for whoever traces it.
+    pub fn trace(&mut self, group: GroupId, node: NodeId, boot: Boot, number: u64) {
+        if let Some(group) = self.group_mut(group) {
+            group.trace(node, boot, number);
+        }
+    }
+
+    /// The traced writes of a group that have been proposed since the last call.
+    pub fn take_traced(&mut self, group: GroupId) -> Vec<Traced> {
+        self.group_mut(group).map(Group::take_traced).unwrap_or_default()
     }
 
     /// Answers a read from the state here, if that is proven to be no further behind than `bound`.

@@ -6,11 +6,11 @@ mod support;
 
 use bytes::Bytes;
 use groups::fuzz;
-use groups::ids::{Ballot, Boot, InstanceId, NodeId, StorageId};
+use groups::ids::{Ballot, Boot, InstanceId, NodeId, Slot, StorageId};
 use groups::kv::value::{Batch, check, lead, noop};
 use groups::kv::{
-    Change, Command, Condition, Failure, Guard, Outcome, Page, Point, Range, Since, StateHash, Sum, Ticket,
-    Transaction, Verdict, Walk, Want,
+    Change, Command, Condition, Failure, Guard, InSlot, Outcome, Page, Point, Range, Since, StateHash, Sum,
+    Ticket, Transaction, Verdict, Walk, Want,
 };
 use groups::paxos::message::{
     Accept, Accepted, Advance, AdvanceReply, Learn, Mark, Message, Prepare, Probe, ProbeReply, Promise,
@@ -122,6 +122,7 @@ fn commands() -> Vec<Command> {
         Command::Count,
         Command::Length { key: key() },
         Command::Scan(Range { from: key(), to: Some("l".into()), limit: 5, max_bytes: 99, values: true }),
+        Command::InSlot(InSlot { slot: Slot(7), from: key(), limit: 5 }),
         Command::Walk(Walk { from: 7, limit: 5, max_bytes: 99 }),
         Command::Changes(Since { after: Some(7), prefix: key(), max_bytes: 99 }),
         put(Condition::None, Want::Done),
@@ -193,6 +194,7 @@ fn write_seeds() {
             large: true,
         }),
         Outcome::Walked { keys: vec!["key".into(), Bytes::new()], next: Some(7) },
+        Outcome::InSlot { count: 9, keys: vec!["key".into(), Bytes::new()], next: Some("l".into()) },
         Outcome::Changes {
             changes: vec![
                 Change { revision: 7, key: "key".into(), value: Some("value".into()) },

@@ -4,13 +4,14 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use groups::ids::{Boot, InstanceId, NodeId};
+use groups::ids::{Boot, InstanceId, NodeId, Slot};
+use groups::kv::slot::SLOTS;
 use groups::kv::transaction::MAX_PARTS;
 use groups::kv::value::{Batch, COMMAND_HEAD, Value, check, expire, lead, noop};
 use groups::kv::walk::PLACES;
 use groups::kv::{
-    Change, Command, Condition, Failure, Guard, Life, Outcome, Page, Point, Range, Renewal, Req, Since,
-    StateHash, Sum, Ticket, Transaction, Verdict, Walk, Want, When,
+    Change, Command, Condition, Failure, Guard, InSlot, Life, Outcome, Page, Point, Range, Renewal, Req,
+    Since, StateHash, Sum, Ticket, Transaction, Verdict, Walk, Want, When,
 };
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
@@ -54,6 +55,10 @@ fn the_bytes_of_every_command_stay_as_they_are() {
         (
             Command::Scan(Range { from: b(""), to: Some(b("z")), limit: 3, max_bytes: 258, values: false }),
             "0a 02 03000000 02010000 00000000 01000000 7a",
+        ),
+        (
+            Command::InSlot(InSlot { slot: Slot(258), from: b("a"), limit: 3 }),
+            "07 02010000 03000000 01000000 61",
         ),
         (Command::Walk(Walk { from: 258, limit: 3, max_bytes: 4 }), "0b 0201000000000000 03000000 04000000"),
         (
@@ -222,6 +227,11 @@ fn the_bytes_of_every_outcome_stay_as_they_are() {
             "1b 03 01000000 63 02000000 01000000 61 01 01000000 76 01000000 62 00",
         ),
         (Outcome::Page(Page::default()), "1b 00 00000000"),
+        (
+            Outcome::InSlot { count: 258, keys: vec![b("a")], next: Some(b("k")) },
+            "1f 0201000000000000 01000000 01000000 61 01 01000000 6b",
+        ),
+        (Outcome::InSlot { count: 3, keys: vec![], next: None }, "1f 0300000000000000 00000000 00"),
         (Outcome::Walked { keys: vec![b("a")], next: Some(258) }, "1c 0201000000000000 01000000 01000000 61"),
         (Outcome::Walked { keys: vec![], next: None }, "1c ffffffffffffffff 00000000"),
         (
@@ -441,6 +451,11 @@ fn alone() -> impl Strategy<Value = Command> {
                 Command::Scan(Range { from, to, limit, max_bytes, values })
             }
         ),
+        (0..SLOTS, key(), any::<u32>()).prop_map(|(slot, from, limit)| Command::InSlot(InSlot {
+            slot: Slot(slot),
+            from,
+            limit
+        })),
         (any::<u64>(), any::<u32>(), any::<u32>()).prop_map(|(from, limit, max_bytes)| Command::Walk(Walk {
             from,
             limit,
@@ -526,6 +541,8 @@ fn single_outcome() -> impl Strategy<Value = Outcome> {
             any::<bool>()
         )
             .prop_map(|(items, next, large)| Outcome::Page(Page { items, next, large })),
+        (any::<u64>(), proptest::collection::vec(key(), 0..5), proptest::option::of(key()))
+            .prop_map(|(count, keys, next)| Outcome::InSlot { count, keys, next }),
         (proptest::collection::vec(key(), 0..5), proptest::option::of(0..PLACES))
             .prop_map(|(keys, next)| Outcome::Walked { keys, next }),
         (proptest::collection::vec((any::<u64>(), key(), proptest::option::of(key())), 0..5), any::<u64>())

@@ -73,7 +73,9 @@ impl Model {
             }
             Command::Count => Outcome::Integer(self.items.len() as i64),
             Command::Length { key } => Outcome::Integer(self.value(key).map_or(0, <[u8]>::len) as i64),
-            Command::Scan(_) | Command::Walk(_) | Command::Changes(_) => panic!("see kv_reads.rs"),
+            Command::Scan(_) | Command::Walk(_) | Command::InSlot(_) | Command::Changes(_) => {
+                panic!("see kv_reads.rs")
+            }
             Command::Put { key, value, condition, want } => {
                 let before = self.pair(key);
                 let met = self.met(key, condition);

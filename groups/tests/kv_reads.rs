@@ -4,11 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use groups::ids::{Boot, NodeId};
+use groups::ids::{Boot, NodeId, Slot};
+use groups::kv::in_slot::SLICE;
 use groups::kv::scan::ITEM_COST;
+use groups::kv::slot::slot_of;
 use groups::kv::value::Batch;
 use groups::kv::walk::place;
-use groups::kv::{Change, Command, Condition, Image, Outcome, Page, Range, Since, State, Ticket, Walk, Want};
+use groups::kv::{
+    Change, Command, Condition, Image, InSlot, Outcome, Page, Range, Since, State, Ticket, Walk, Want,
+};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -159,6 +163,48 @@ fn a_walk_over_more_keys_than_a_slice_meets_them_all_while_others_come_and_go() 
     }
     store.state.forget_places();
     assert_eq!(store.walk(7, 10), (Vec::new(), Some(7)), "begins anew where it was asked");
+}
+
+#[test]
+fn the_keys_of_a_slot_are_counted_and_named_a_stretch_at_a_time() {
+    let mut store = Store::new();
+    let of = |n: usize| format!("{{{}}}:{n:05}", n % 7);
+    for n in 0..3 * SLICE {
+        store.put(&of(n), "v");
+    }
+    let ask = |store: &Store, slot, limit| {
+        let (mut counted, mut named, mut from, mut questions) = (0, Vec::new(), Bytes::new(), 0);
+        loop {
+            questions += 1;
+            let question = Command::InSlot(InSlot { slot, from: from.clone(), limit });
+            match store.state.read(&question) {
+                Outcome::InSlot { count, keys, next } => {
+                    assert!(keys.len() as u64 == if limit > 0 { count } else { 0 }, "{count} keys, {keys:?}");
+                    counted += count;
+                    named.extend(keys);
+                    match next {
+                        Some(next) => {
+                            assert!(next > from, "a question that stands still");
+                            from = next;
+                        }
+                        None => return (counted, named, questions),
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    for tag in 0..7 {
+        let slot = slot_of(of(tag).as_bytes());
+        let expected: Vec<Bytes> =
+            (0..3 * SLICE).filter(|n| n % 7 == tag).map(|n| Bytes::from(of(n))).collect();
+        let (counted, named, questions) = ask(&store, slot, 0);
+        assert_eq!((counted, named.len()), (expected.len() as u64, 0));
+        assert!((3..=4).contains(&questions), "a question goes through {SLICE} keys: {questions}");
+        assert_eq!(ask(&store, slot, 100).1, expected, "in the order of the keys");
+    }
+    let empty = (0..).map(Slot).find(|slot| (0..7).all(|tag| slot_of(of(tag).as_bytes()) != *slot));
+    assert_eq!(ask(&store, empty.expect("a slot without keys"), 0).0, 0);
 }
 
 #[test]

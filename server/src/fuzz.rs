@@ -17,6 +17,7 @@ use crate::node::birth::{Birth, Word};
 use crate::node::layout::Layout;
 use crate::node::manifest::{Founders, Manifest, Stage};
 use crate::node::roster::{Roster, RosterNode};
+use crate::node::trace;
 use crate::node::wire;
 use crate::protocol::{Args, Request, RequestLimits, RequestParser, fuzz_request};
 
@@ -60,13 +61,15 @@ fn quoted(data: &[u8]) {
 /// If a body that was taken changes on its way, or liveness is upset by a heartbeat.
 pub fn wire(data: &[u8]) {
     let mut input = Input(data);
-    let kind = input.u8() % 4;
+    let kind = input.u8() % 6;
     let body = Bytes::copy_from_slice(input.rest());
     match kind {
         0 => heartbeat(body),
         1 => submissions(&body),
         2 => answers(&body),
-        _ => stamped(body),
+        3 => stamped(body),
+        4 => traced(&body),
+        _ => seen(body),
     }
 }
 
@@ -123,6 +126,23 @@ fn stamped(body: Bytes) {
     wire::put_stamp(stamp, &mut written);
     written.extend_from_slice(&rest);
     assert_eq!(written, body, "a stamp has other bytes");
+}
+
+fn traced(body: &Bytes) {
+    let mut rest = body.clone();
+    let Some(name) = trace::take_name(NodeId(2), GroupId(4), &mut rest) else { return };
+    let Some(steps) = trace::take_steps(rest) else { return };
+    let mut written = Vec::new();
+    trace::put_name(name, &mut written);
+    trace::put_steps(&steps, &mut written);
+    assert_eq!(written, *body, "an account has other bytes");
+}
+
+fn seen(body: Bytes) {
+    let Some(seen) = trace::take_seen(body.clone()) else { return };
+    let mut written = Vec::new();
+    trace::put_seen(seen, &mut written);
+    assert_eq!(written, body, "what a member has seen has other bytes");
 }
 
 /// Any bytes as a word of the birth, then a whole birth that hears words made of the input.

@@ -142,3 +142,32 @@ fn ioredis_pipelines_and_transactions_run_through_three_nodes() {
         Err(why) => println!("SKIPPED: no Node.js with the library \"ioredis\": {why}"),
     }
 }
+
+/// What compiling the library's crates may take.
+const BUILD: Duration = Duration::from_secs(150);
+
+/// The program that uses `redis-rs`, which is a package of its own: its crates are compiled here and nowhere
+/// else.
+fn redis_rs() -> Result<PathBuf, String> {
+    let (package, target) = (script("redis_rs"), place("redis-rs"));
+    let mut cargo =
+        Command::new(std::env::var_os("CARGO").map_or_else(|| PathBuf::from("cargo"), PathBuf::from));
+    cargo.args(["build", "--locked", "--quiet", "--manifest-path"]).arg(package.join("Cargo.toml"));
+    // Flags that are meant for the workspace, as for its fuzz targets, are not for it.
+    cargo.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS").arg("--target-dir").arg(&target);
+    run(&mut cargo, BUILD)?;
+    Ok(target.join("debug/redis_rs"))
+}
+
+#[test]
+fn redis_rs_pipelines_and_transactions_run_through_three_nodes() {
+    // The story: the same in Rust, with the client that knows where keys are, and with the one that does not.
+    let _turn = turn();
+    match redis_rs() {
+        Ok(program) => converse(Command::new(program)),
+        Err(why) if why.contains("error[E") || why.contains("error: could not compile `redis_rs`") => {
+            panic!("{why}")
+        }
+        Err(why) => println!("SKIPPED: the crate \"redis\" cannot be had: {why}"),
+    }
+}

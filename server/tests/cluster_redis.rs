@@ -2,14 +2,33 @@
 
 mod cluster;
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use cluster::{Cluster, Recipe, turn};
+use cluster::{Cluster, Recipe, encode, turn};
 
 /// Runs a tool and returns what it printed, or `None` when the machine does not have it.
 fn tool(name: &str, words: &[&str]) -> Option<String> {
-    let output = match Command::new(name).args(words).output() {
+    fed(name, words, b"")
+}
+
+/// The same with this on its standard input.
+fn fed(name: &str, words: &[&str], input: &[u8]) -> Option<String> {
+    let run = || {
+        let mut command = Command::new(name);
+        let pipes = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn()?;
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // Beside the reading, so that neither waits for the other.
+        std::thread::scope(|scope| {
+            let writing = scope.spawn(move || stdin.write_all(input));
+            let output = child.wait_with_output();
+            let _ = writing.join().expect("no panic");
+            output
+        })
+    };
+    let output = match run() {
         Ok(output) => output,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             println!("SKIPPED: {name} is not installed (apt-get install redis-tools)");
@@ -49,6 +68,20 @@ fn redis_benchmark_runs_through_every_node() {
             println!("node {node}, pipeline {pipeline}: {:?}", begun.elapsed());
         }
     }
+    let port = cluster.ports().client(1).port().to_string();
+    let words =
+        ["-p", &port, "--cluster", "-t", "set,get", "-n", "20000", "-r", "100000", "-c", "64", "-P", "4"];
+    // `--csv` does not tell whom it talks to.
+    let out = tool("redis-benchmark", &words).expect("it was there above");
+    assert!(out.contains("Cluster has 3 master nodes"), "{out}");
+    for node in cluster.nodes() {
+        let address = cluster.ports().client(node).to_string();
+        assert!(out.contains(&address), "it knows of {address}: {out}");
+    }
+    let rates = out
+        .lines()
+        .filter(|line| line.contains("throughput summary:") || line.contains("requests per second"));
+    rates.for_each(|line| println!("--cluster: {}", line.trim()));
     cluster.wait_same(std::time::Duration::from_secs(5));
 }
 
@@ -89,6 +122,73 @@ fn redis_cli_speaks_both_protocols() {
             assert_eq!(run(&["DEL", &key]).as_deref(), Some("1"));
             assert!(run(&["INFO"]).is_some_and(|info| info.contains("pelago_version")));
             assert!(run(&["WHERE", &key]).is_some_and(|place| place.contains("leader")));
+            // `HELP` itself is answered by redis-cli, from what `COMMAND DOCS` told it.
+            assert!(run(&["CLIENT", "HELP"]).is_some_and(|text| text.contains("CLIENT REDIRECT ON | OFF")));
         }
+        commands_from_a_pipe(&port);
+        a_million_at_a_time(&port);
     }
+    for node in cluster.nodes() {
+        a_person_at_a_terminal(&cluster.ports().client(node).port().to_string());
+    }
+    redirects_are_followed(&cluster);
+}
+
+fn commands_from_a_pipe(port: &str) {
+    let lines =
+        b"SET piped \"a \\x00 b\"\nSTRLEN piped\nGETRANGE piped 0 0\nMULTI\nDEL piped\nTYPE piped\nEXEC\n";
+    let out = fed("redis-cli", &["-p", port], lines).expect("it was there above");
+    assert_eq!(out, "OK\n5\na\nOK\nQUEUED\nQUEUED\n1\nnone\n");
+}
+
+/// As `--pipe` is meant: requests as bytes, as many as there are.
+fn a_million_at_a_time(port: &str) {
+    const KEYS: usize = 5_000;
+    let requests: Vec<u8> =
+        (0..KEYS).flat_map(|n| encode(&["SET".to_owned(), format!("mass:{n}"), n.to_string()])).collect();
+    let out = fed("redis-cli", &["-p", port, "--pipe"], &requests).expect("it was there above");
+    assert!(out.contains(&format!("errors: 0, replies: {KEYS}")), "{out}");
+    let scanned = tool("redis-cli", &["-p", port, "--scan", "--pattern", "mass:*"]).expect("scanned");
+    let mut keys: Vec<&str> = scanned.lines().collect();
+    keys.sort_unstable();
+    keys.dedup();
+    assert_eq!(keys.len(), KEYS);
+    let big = tool("redis-cli", &["-p", port, "--bigkeys"]).expect("sampled");
+    let all = tool("redis-cli", &["-p", port, "DBSIZE"]).expect("counted");
+    let sampled = format!("Sampled {} keys", all.trim());
+    assert!(big.contains(&sampled) && big.contains("Biggest string found"), "{sampled}: {big}");
+    let deletes: Vec<u8> = (0..KEYS).flat_map(|n| encode(&["DEL".to_owned(), format!("mass:{n}")])).collect();
+    let out = fed("redis-cli", &["-p", port, "--pipe"], &deletes).expect("it was there above");
+    assert!(out.contains("errors: 0"), "{out}");
+}
+
+fn a_person_at_a_terminal(port: &str) {
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/redis_cli.py");
+    match Command::new("python3").arg(script).arg(port).output() {
+        Ok(output) => {
+            let said = format!("{output:?}");
+            assert!(output.status.success() && output.stdout.ends_with(b"all well\n"), "{said}");
+        }
+        Err(e) => println!("SKIPPED: no python3 to hold a terminal: {e}"),
+    }
+}
+
+/// `redis-cli -c` goes where a redirect says; without one it is served where it is.
+fn redirects_are_followed(cluster: &Cluster) {
+    let port = cluster.ports().client(1).port().to_string();
+    let key = (0..).map(|n| format!("follow:{n}")).find(|key| cluster.leader_of(key) != 1).expect("a key");
+    let place = cluster.ports().client(cluster.leader_of(&key));
+    let plain = fed("redis-cli", &["-c", "-p", &port], format!("SET {key} 1\n").as_bytes()).expect("there");
+    assert_eq!(plain, "OK\n");
+    // A leader that this node did not know a moment ago is not told at once.
+    cluster::within(std::time::Duration::from_secs(10), "a redirect", || {
+        let lines = format!("CLIENT REDIRECT ON\nGET {key}\nGET {key}\nPING\n");
+        let out = fed("redis-cli", &["-c", "-p", &port], lines.as_bytes()).expect("there");
+        if out.contains(&format!("located at {place}")) || out == "OK\n1\n1\nPONG\n" {
+            // Piped, it does not say where it went; whoever answers has the value.
+            Ok(())
+        } else {
+            Err(out)
+        }
+    });
 }

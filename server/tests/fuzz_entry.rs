@@ -7,12 +7,13 @@ mod support;
 use std::fs;
 
 use groups::group::{Answer, Reply, Submission};
-use groups::ids::{Boot, ClusterId, CommitId, GroupId, NodeId, StorageId};
+use groups::ids::{Boot, ClusterId, CommitId, GroupId, InstanceId, NodeId, StorageId};
 use groups::kv::{Command, Outcome, Ticket};
 use groups::peers::{Heartbeat, Memory};
 use groups::time::Time;
 use server::node::birth::Word;
 use server::node::manifest::{Manifest, Stage};
+use server::node::trace::{self, Name, Seen, Step, StepKind};
 use server::node::wire::{self, Stamp};
 use server::{config, fuzz, protocol};
 use support::Entry;
@@ -118,7 +119,15 @@ fn wire_seeds() {
     }
     let mut stamped = vec![3; 1 + wire::STAMP + 4];
     wire::put_stamp(stamp, &mut stamped[1..]);
-    WIRE.write_seeds(&[beat, submissions, answers, stamped]);
+    let mut traced = vec![4];
+    let name = Name { asker: NodeId(2), boot: Boot(3), group: GroupId(4), read: false, number: 5 };
+    trace::put_name(name, &mut traced);
+    let took = std::time::Duration::from_micros(350);
+    let step = |kind, amount| Step { node: NodeId(2), kind, peer: NodeId(3), took, amount };
+    trace::put_steps(&[step(StepKind::Batch, 812), step(StepKind::Vote, 0)], &mut traced);
+    let mut seen = vec![5];
+    trace::put_seen(Seen { instance: InstanceId(812), taken: took, disk: took }, &mut seen);
+    WIRE.write_seeds(&[beat, submissions, answers, stamped, traced, seen]);
 }
 
 fn stages() -> [Stage; 3] {

@@ -80,7 +80,35 @@ async function counters(clients) {
   assert.strictEqual(await clients[0].get(key), String(each * clients.length));
 }
 
+// A client that computes slots and goes to their leaders; with redirects and without.
+async function cluster(redirect, tag) {
+  const r = new Redis.Cluster([{ host: "127.0.0.1", port: ports[0] }], {
+    redisOptions: { commandTimeout: 10_000 },
+    slotsRefreshTimeout: 5_000,
+  });
+  r.on("error", (error) => console.error(`cluster: ${error}`));
+  r.on("+node", (node) => {
+    if (redirect) node.once("ready", () => node.call("CLIENT", "REDIRECT", "ON").catch(() => {}));
+  });
+  await new Promise((resolve) => r.once("ready", resolve));
+  const found = r.nodes("all").map((node) => node.options.port).sort();
+  assert.deepStrictEqual(found, [...ports].sort());
+  const keys = Array.from({ length: 300 }, (_, n) => `${tag}:${n}`);
+  assert.deepStrictEqual(await Promise.all(keys.map((key, n) => r.set(key, n))), keys.map(() => "OK"));
+  assert.deepStrictEqual(await Promise.all(keys.map((key) => r.get(key))), keys.map((_, n) => String(n)));
+  const tagged = (name) => `{${tag}}${name}`;
+  const pipe = r.pipeline().set(tagged("a"), "1").incr(tagged("a")).mget(tagged("a"), tagged("none"));
+  assert.deepStrictEqual(results(await pipe.exec()), ["OK", 2, ["2", null]]);
+  const multi = r.multi().incr(tagged("a")).get(tagged("a"));
+  assert.deepStrictEqual(results(await multi.exec()), [3, "3"]);
+  assert.strictEqual(await r.del(tagged("a")), 1);
+  await Promise.all(keys.map((key) => r.del(key)));
+  await r.quit();
+}
+
 async function main() {
+  await cluster(false, "jc1");
+  await cluster(true, "jc2");
   const clients = ports.map(client);
   for (const [index, r] of clients.entries()) {
     await conversation(r, clients[(index + 1) % clients.length], `js${index}`);

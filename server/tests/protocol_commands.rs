@@ -8,10 +8,10 @@ use groups::kv::When;
 use proptest::prelude::*;
 use server::protocol::table::{COMMANDS, find};
 use server::protocol::{
-    Args, Combine, Command, Condition, Cursor, DataCommand, Guard, KeyOperation, ManyKeys, NodeCommand,
-    Operation, Ordered, PageQuery, PageToken, Position, Put, PutAnswer, Renew, Reply, ScanQuery, ServerInfo,
-    Session, SizeLimits, Transaction, TransactionCommand, TransactionForm, Until, Version, WatchCommand,
-    WatchFrom, nearest,
+    Args, Combine, Command, Condition, Cursor, DataCommand, Guard, KeyOperation, KillFilter, ManyKeys,
+    NodeCommand, Operation, Ordered, PageQuery, PageToken, Position, Put, PutAnswer, Renew, Reply, ScanQuery,
+    ServerInfo, Session, SizeLimits, Transaction, TransactionCommand, TransactionForm, Until, Version,
+    WatchCommand, WatchFrom, nearest,
 };
 
 const SIZES: SizeLimits = SizeLimits { max_key: 16, max_value: 64 };
@@ -131,6 +131,10 @@ fn data_commands() {
         ("DECRBY k 5", one("k", Operation::Add(-5))),
         ("DECRBY k 9223372036854775807", one("k", Operation::Add(-i64::MAX))),
         ("APPEND k v", one("k", Operation::Append("v".into()))),
+        ("TYPE k", one("k", Operation::Kind)),
+        ("GETRANGE k 0 -1", one("k", Operation::Part { start: 0, end: -1 })),
+        ("substr k -3 7", one("k", Operation::Part { start: -3, end: 7 })),
+        ("TOUCH a b", DataCommand::Many(ManyKeys::Exists(keys(&["a", "b"])))),
         ("STRLEN k", one("k", Operation::Length)),
         ("CAS k a b", one("k", Operation::CompareAndSwap { old: "a".into(), new: "b".into() })),
         ("DBSIZE", DataCommand::Size),
@@ -661,7 +665,17 @@ fn every_refusal_has_its_words() {
             "CLIENT REPLY OFF",
             "ERR syntax error: 'OFF' is not expected here; nothing was applied; usage: CLIENT REPLY ON",
         ),
-        ("CLIENT KILL x", "ERR unknown subcommand 'KILL'. Try HELP CLIENT."),
+        (
+            "CLIENT TRACKING ON",
+            "ERR unknown subcommand 'TRACKING': replies are not cached for clients; SUBSCRIBEKV tells changes of keys; \
+             nothing was applied. Try HELP CLIENT.",
+        ),
+        ("CLIENT KILL ID 0", "ERR client-id should be greater than 0"),
+        (
+            "CLIENT KILL ID 1 FOO",
+            "ERR syntax error: a filter needs a value; nothing was applied; usage: CLIENT KILL address | [ID id] [ADDR \
+             address] [LADDR address] [SKIPME yes | no]",
+        ),
         ("CLIENT GETNAMES", "ERR unknown subcommand 'GETNAMES'. Did you mean CLIENT GETNAME?"),
         (
             "CONFIG SET a b",
@@ -671,7 +685,18 @@ fn every_refusal_has_its_words() {
             "STATUS XML",
             "ERR syntax error: 'XML' is not expected here; nothing was applied; usage: STATUS [JSON]",
         ),
+        (
+            "CLIENT REDIRECT MAYBE",
+            "ERR syntax error: 'MAYBE' is not expected here; nothing was applied; usage: CLIENT REDIRECT ON | OFF",
+        ),
         ("CLUSTER COUNTKEYSINSLOT 16384", "ERR Invalid slot"),
+        ("CLUSTER GETKEYSINSLOT 1 -1", "ERR Invalid slot or number of keys"),
+        ("GETRANGE k 0 x", "ERR value is not an integer or out of range"),
+        (
+            "flushall",
+            "ERR unknown command 'flushall': deleting everything at once is not supported; nothing was applied; \
+             HELP lists all commands",
+        ),
         ("COMMAND GETKEYS FOO a", "ERR Invalid command specified"),
         ("COMMAND GETKEYS PING a", "ERR The command has no key arguments"),
         ("COMMAND GETKEYS GETSET a", "ERR Invalid number of arguments specified for command"),
@@ -682,7 +707,8 @@ fn every_refusal_has_its_words() {
         ),
         (
             "subscribe c",
-            "ERR unknown command 'subscribe': there are no channels; nothing was applied; HELP lists all commands",
+            "ERR unknown command 'subscribe': there are no channels; SUBSCRIBEKV tells changes of keys; nothing was applied; HELP \
+             lists all commands",
         ),
         ("HELP GTE", "ERR unknown command 'GTE', with args beginning with: ; did you mean 'get'?"),
     ] {
@@ -702,6 +728,10 @@ fn an_unknown_command_with_much_behind_it_gets_a_short_answer() {
     assert!(error.len() < 800, "{} bytes", error.len());
 }
 
+fn filter() -> KillFilter {
+    KillFilter { id: None, peer: None, local: None, skip_me: true, plain: false }
+}
+
 #[test]
 fn node_commands() {
     for (line, expected) in [
@@ -719,6 +749,26 @@ fn node_commands() {
         ("CLUSTER INFO", NodeCommand::ClusterInfo),
         ("CLUSTER MYID", NodeCommand::ClusterMyId),
         ("CLUSTER COUNTKEYSINSLOT 16383", NodeCommand::ClusterCountKeysInSlot(Slot(16383))),
+        ("CLUSTER GETKEYSINSLOT 7 99999", NodeCommand::ClusterGetKeysInSlot(Slot(7), 10_000)),
+        (
+            "CLIENT KILL 127.0.0.1:5",
+            NodeCommand::ClientKill(KillFilter {
+                peer: Some("127.0.0.1:5".into()),
+                skip_me: false,
+                plain: true,
+                ..filter()
+            }),
+        ),
+        ("CLIENT KILL ID 7", NodeCommand::ClientKill(KillFilter { id: Some(7), ..filter() })),
+        (
+            "CLIENT KILL ADDR a:1 LADDR b:2 SKIPME no",
+            NodeCommand::ClientKill(KillFilter {
+                peer: Some("a:1".into()),
+                local: Some("b:2".into()),
+                skip_me: false,
+                ..filter()
+            }),
+        ),
     ] {
         assert_eq!(parse(line), Ok(Command::Node(expected)), "{line}");
     }
@@ -778,6 +828,8 @@ fn a_conversation() {
         ("CLIENT SETINFO lib-name redis-py", "+OK\r\n"),
         ("CLIENT SETINFO LIB-VER 8.0", "+OK\r\n"),
         ("CLIENT NO-EVICT ON", "+OK\r\n"),
+        ("CLIENT REDIRECT ON", "+OK\r\n"),
+        ("ASKING", "+OK\r\n"),
         ("CLIENT REPLY ON", "+OK\r\n"),
         ("CONFIG GET save appendonly", "*4\r\n$4\r\nsave\r\n$0\r\n\r\n$10\r\nappendonly\r\n$3\r\nyes\r\n"),
         ("CONFIG GET PAXOS.*", "*2\r\n$12\r\npaxos.window\r\n$3\r\n256\r\n"),
@@ -801,7 +853,7 @@ fn a_conversation() {
     ] {
         assert_eq!(client.ask(line), expected, "{line}");
     }
-    let line = "id=7 addr=127.0.0.1:5000 laddr=127.0.0.1:7001 name=ann age=42 db=0 resp=2 user=default lib-name=redis-py lib-ver=8.0";
+    let line = "id=7 addr=127.0.0.1:5000 laddr=127.0.0.1:7001 name=ann age=42 db=0 resp=2 user=default lib-name=redis-py lib-ver=8.0 redirect=on";
     assert!(client.ask("CLIENT INFO").contains(line));
     let hello = client.ask("HELLO 3 SETNAME bob");
     assert!(
@@ -813,6 +865,7 @@ fn a_conversation() {
     assert_eq!(client.ask("CLIENT GETNAME"), "$3\r\nbob\r\n");
     assert_eq!(client.ask("RESET"), "+RESET\r\n");
     assert_eq!(client.ask("CLIENT GETNAME"), "$-1\r\n");
+    assert!(!client.session.redirects(), "a connection that is used again begins anew");
     assert!(!client.session.is_closing());
     assert_eq!(client.ask("QUIT"), "+OK\r\n");
     assert!(client.session.is_closing());
@@ -881,6 +934,21 @@ fn help_is_text_that_people_can_read() {
     let Reply::Text(text) = client.session.local(&help, &server) else { panic!("a text") };
     let text = String::from_utf8(text.to_vec()).expect("UTF-8");
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+
+    let chapter = client.ask("HELP @transactions");
+    assert!(
+        chapter.contains("MULTI ") && chapter.contains("WATCH key") && !chapter.contains("GETSET"),
+        "{chapter}"
+    );
+    let compat = client.ask("help compat");
+    for line in
+        ["  GETSET                   same", "CLUSTER SHARDS", "absent: every value is a string", " LPUSH "]
+    {
+        assert!(compat.contains(line), "{line}: {compat}");
+    }
+    for parent in ["CLIENT", "CLUSTER", "COMMAND", "CONFIG"] {
+        assert_eq!(client.ask(&format!("{parent} HELP")), client.ask(&format!("HELP {parent}")));
+    }
 }
 
 proptest! {

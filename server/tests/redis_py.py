@@ -112,7 +112,54 @@ def counters(clients):
     assert int(clients[0].get(key)) == each * len(clients), clients[0].get(key)
 
 
+def cluster(ports, protocol, redirect, tag):
+    """A client that computes slots and goes to their leaders; with redirects and without."""
+
+    def ask_for_redirects(connection):
+        connection.send_command("CLIENT", "REDIRECT", "ON" if redirect else "OFF")
+        assert connection.read_response() in (b"OK", "OK")
+
+    r = redis.RedisCluster(
+        startup_nodes=[redis.cluster.ClusterNode("127.0.0.1", port) for port in ports[:1]],
+        protocol=protocol,
+        socket_timeout=10,
+        redis_connect_func=ask_for_redirects,
+    )
+    found = sorted(node.port for node in r.get_primaries())
+    assert found == sorted(ports), f"the nodes are those of CLUSTER SLOTS: {found}"
+    keys = [f"{tag}:{n}" for n in range(300)]
+    for n, key in enumerate(keys):
+        assert r.set(key, n) is True
+    for n, key in enumerate(keys):
+        assert r.get(key) == str(n).encode()
+    assert r.mget_nonatomic(*keys) == [str(n).encode() for n in range(300)]
+    assert r.mset_nonatomic({key: "x" for key in keys}), "MSET by slots"
+    pipe = r.pipeline()
+    for key in keys:
+        pipe.append(key, "y").strlen(key)
+    assert pipe.execute() == [2] * 600
+    assert r.incr("{%s}n" % tag) == 1
+    slot = r.cluster_keyslot("{%s}n" % tag)
+    assert r.keyslot("{%s}n" % tag) == slot, "both compute the same"
+    assert r.cluster_countkeysinslot(slot) == 1
+    assert r.cluster_get_keys_in_slot(slot, 10) == [("{%s}n" % tag).encode()] or r.cluster_get_keys_in_slot(
+        slot, 10
+    ) == ["{%s}n" % tag]
+    info = r.cluster_info(target_nodes=redis.RedisCluster.RANDOM)
+    assert info["cluster_state"] == "ok" and info["cluster_slots_assigned"] == "16384", info
+    assert len(r.cluster_nodes(target_nodes=redis.RedisCluster.RANDOM)) == len(ports)
+    # Any node tells of the whole key space.
+    scanned = {key.decode() for key in r.scan_iter(match=f"{tag}:*", count=1000, target_nodes=r.get_primaries()[0])}
+    assert scanned == set(keys), len(scanned)
+    assert sum(r.delete(key) for key in keys) == len(keys)
+    r.delete("{%s}n" % tag)
+    r.close()
+
+
 for protocol in [2, 3]:
+    for redirect in [False, True]:
+        cluster(PORTS, protocol, redirect, f"pc{protocol}{redirect}")
+    print(f"redis-py {redis.__version__}, RedisCluster, RESP{protocol}: {len(PORTS)} nodes")
     clients = [client(port, protocol) for port in PORTS]
     for index, r in enumerate(clients):
         conversation(r, clients[(index + 1) % len(clients)], f"py{protocol}{index}")

@@ -4,6 +4,7 @@
 use bytes::{Buf, BufMut, Bytes};
 
 use super::history::Since;
+use super::in_slot::InSlot;
 use super::life::{Life, Renewal};
 use super::once::Req;
 use super::roll::MAX_ROLL;
@@ -86,6 +87,8 @@ pub enum Command {
     Scan(Range),
     /// The next keys of a walk through all of them.
     Walk(Walk),
+    /// The next keys of a slot.
+    InSlot(InSlot),
     /// The changes behind a revision, as far as the replica that answers remembers them.
     Changes(Since),
     /// Sets a key.
@@ -205,6 +208,7 @@ const REST: u8 = 8;
 pub(super) const SCAN: u8 = 10;
 pub(super) const WALK: u8 = 11;
 pub(super) const CHANGES: u8 = 14;
+pub(super) const IN_SLOT: u8 = 7;
 const ROLL: u8 = 9;
 const PUT: u8 = 16;
 const PUT_MANY: u8 = 17;
@@ -239,6 +243,7 @@ impl Command {
             | Command::Epoch
             | Command::Scan(_)
             | Command::Walk(_)
+            | Command::InSlot(_)
             | Command::Roll
             | Command::Changes(_) => true,
             Command::Transaction(transaction) => transaction.is_read(),
@@ -295,6 +300,10 @@ impl Command {
             Command::Walk(walk) => {
                 out.put_u8(WALK);
                 walk.encode(out);
+            }
+            Command::InSlot(question) => {
+                out.put_u8(IN_SLOT);
+                question.encode(out);
             }
             Command::Changes(since) => {
                 out.put_u8(CHANGES);
@@ -399,6 +408,7 @@ impl Command {
             REST => Command::Rest { key: r.bytes()? },
             SCAN => Command::Scan(Range::decode(&mut r)?),
             WALK => Command::Walk(Walk::decode(&mut r)?),
+            IN_SLOT => Command::InSlot(InSlot::decode(&mut r)?),
             CHANGES => Command::Changes(Since::decode(&mut r)?),
             PUT => {
                 let (condition, want) = r.terms()?;

@@ -5,6 +5,7 @@ use bytes::{Buf, BufMut, Bytes};
 
 use super::command::{BadCommand, MAX_KEYS, Reader, put_sized};
 use super::history::{self, Change};
+use super::in_slot;
 use super::scan::Page;
 use super::transaction::MAX_PARTS;
 use super::walk;
@@ -66,6 +67,15 @@ pub enum Outcome {
         keys: Vec<Bytes>,
         /// The place from which it goes on; `None` at the end.
         next: Option<u64>,
+    },
+    /// Keys of a slot, among those that were gone through.
+    InSlot {
+        /// How many.
+        count: u64,
+        /// Their names, if they were wanted.
+        keys: Vec<Bytes>,
+        /// The first key that was not gone through; `None` at the end.
+        next: Option<Bytes>,
     },
     /// What has changed.
     Changes {
@@ -172,6 +182,10 @@ impl Outcome {
                 out.put_u8(28);
                 walk::encode_walked(keys, *next, out);
             }
+            Outcome::InSlot { count, keys, next } => {
+                out.put_u8(31);
+                in_slot::encode_found(*count, keys, next.as_ref(), out);
+            }
             Outcome::Changes { changes, through } => {
                 out.put_u8(29);
                 out.put_u64_le(*through);
@@ -195,7 +209,9 @@ impl Outcome {
                 outcomes.iter().map(|o| o.size() + 4).sum::<usize>() + 16
             }
             Outcome::Page(page) => page.size(),
-            Outcome::Walked { keys, .. } => keys.iter().map(|k| k.len() + 4).sum::<usize>() + 16,
+            Outcome::Walked { keys, .. } | Outcome::InSlot { keys, .. } => {
+                keys.iter().map(|k| k.len() + 4).sum::<usize>() + 16
+            }
             Outcome::Changes { changes, .. } => history::size(changes) + 16,
             _ => 16,
         }
@@ -252,7 +268,7 @@ impl Outcome {
             22 => Outcome::Failed(Failure::Reused),
             40 => Outcome::Failed(Failure::Fenced(bytes.try_get_u64_le().ok()?)),
             41 => Outcome::Failed(Failure::FencesFull),
-            kind @ 27..=30 => {
+            kind @ 27..=31 => {
                 let mut r = Reader(bytes);
                 let outcome = Outcome::decode_rest(kind, &mut r).ok()?;
                 return r.0.is_empty().then_some(outcome);
@@ -274,7 +290,8 @@ impl Outcome {
                 let through = r.u64()?;
                 Outcome::Changes { changes: history::decode_changes(r)?, through }
             }
-            _ => Outcome::Compacted { min: r.u64()? },
+            30 => Outcome::Compacted { min: r.u64()? },
+            _ => in_slot::decode_found(r)?,
         })
     }
 }

@@ -383,6 +383,7 @@ impl State {
             Command::Epoch => Outcome::Integer(i64::try_from(self.epoch).unwrap_or(i64::MAX)),
             Command::Scan(range) => Outcome::Page(range.read(self)),
             Command::Walk(walk) => walk.read(self),
+            Command::InSlot(question) => question.read(self),
             Command::Changes(since) => self.history.since(since),
             _ => panic!("a write is not a read"),
         }
@@ -471,7 +472,7 @@ impl State {
             | Command::Epoch
             | Command::Scan(_) => self.read(&command),
             // What replicas remember differs, and how long a walk takes is not bounded here.
-            Command::Walk(_) | Command::Changes(_) => Outcome::Unmet,
+            Command::Walk(_) | Command::InSlot(_) | Command::Changes(_) => Outcome::Unmet,
         }
     }
 

@@ -23,7 +23,8 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes};
 
 use super::command::{
-    BadCommand, CHANGES, Command, Condition, ONCE, READ_TRANSACTION, Reader, SCAN, TRANSACTION, WALK, Want,
+    BadCommand, CHANGES, Command, Condition, IN_SLOT, ONCE, READ_TRANSACTION, Reader, SCAN, TRANSACTION,
+    WALK, Want,
 };
 use super::command::{put_bytes, put_condition, put_sized};
 use super::outcome::{Failure, Outcome};
@@ -105,7 +106,7 @@ impl Transaction {
                 // Before it is decoded: what comes from outside does not decide about the stack.
                 if matches!(
                     bytes.first(),
-                    Some(&(TRANSACTION | READ_TRANSACTION | ONCE | SCAN | WALK | CHANGES))
+                    Some(&(TRANSACTION | READ_TRANSACTION | ONCE | SCAN | WALK | IN_SLOT | CHANGES))
                 ) {
                     return Err(BadCommand("what is no command on single keys in a transaction"));
                 }
@@ -255,6 +256,7 @@ impl<'a> Longest<'a> {
             | Command::Rest { .. }
             | Command::Scan(_)
             | Command::Walk(_)
+            | Command::InSlot(_)
             | Command::Changes(_)
             | Command::Renew { .. }
             | Command::Roll

@@ -7,10 +7,13 @@
 //! share a group: writes are numbered by the node's session, a read names the write that it
 //! follows, and a write waits for earlier reads of its group.
 
+mod info;
 pub mod node_commands;
 mod ordered;
 pub mod plan;
 mod roster;
+mod slots;
+mod trace;
 pub mod transaction;
 mod wall;
 mod watch;
@@ -36,8 +39,8 @@ use crate::config::Config;
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
-    Command, DataCommand, ErrorReply, LocalCommand, Reply, ReplyBuffer, Request as Parsed, RequestParser,
-    ServerInfo, Session, Shortage, Version,
+    Command, DataCommand, ErrorReply, KillFilter, LocalCommand, NodeCommand, Reply, ReplyBuffer,
+    Request as Parsed, RequestParser, ServerInfo, Session, Shortage, Version,
 };
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
@@ -211,6 +214,14 @@ pub struct Connection {
     max_request: usize,
 }
 
+/// A command that waits for what its connection has sent before.
+enum Held {
+    /// For earlier reads of its group.
+    Data(DataCommand),
+    /// For everything: it reads data, and on another way.
+    Node(NodeCommand),
+}
+
 enum Flow {
     NeedMore,
     /// There is more to do after the others.
@@ -268,12 +279,31 @@ impl Connection {
         self.state.borrow().session.describe(now)
     }
 
+    /// Closes the connection if all that is asked of it is so. `by` is the one that wants it closed: it gets
+    /// its answers first. Whether it is closed.
+    pub fn kill(&self, filter: &KillFilter, by: u64) -> bool {
+        let mut state = self.state.borrow_mut();
+        let (peer, local) = state.session.addresses();
+        let is = |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted == found);
+        let this = filter.id.is_none_or(|id| id == self.id)
+            && is(&filter.peer, peer)
+            && is(&filter.local, local)
+            && !(filter.skip_me && by == self.id);
+        if this && by == self.id {
+            state.session.close();
+        } else if this {
+            self.broken.set(true);
+            self.moved.notify_one();
+        }
+        this
+    }
+
     /// Serves the client until it leaves.
     pub async fn serve(self: &Rc<Self>, mut reader: OwnedReadHalf, worker: &Rc<Worker>) {
         let shared = Arc::clone(worker.shared());
         let mut parser = RequestParser::new(shared.config.request_limits());
         let mut input = BytesMut::with_capacity(READ_BYTES);
-        let mut waiting: Option<DataCommand> = None;
+        let mut waiting: Option<Held> = None;
         let mut eof = false;
         loop {
             let flow = self.process(&mut input, &mut parser, &mut waiting, worker, &shared);
@@ -343,14 +373,19 @@ impl Connection {
         self: &Rc<Self>,
         input: &mut BytesMut,
         parser: &mut RequestParser,
-        waiting: &mut Option<DataCommand>,
+        waiting: &mut Option<Held>,
         worker: &Rc<Worker>,
         shared: &Arc<Shared>,
     ) -> Flow {
-        if let Some(command) = waiting.take()
-            && let Err(command) = self.data(command, worker, shared)
-        {
-            *waiting = Some(*command);
+        let again = match waiting.take() {
+            Some(Held::Data(command)) => {
+                self.data(command, worker, shared).map_err(|command| Held::Data(*command))
+            }
+            Some(Held::Node(command)) => self.node(command, worker).map_err(Held::Node),
+            None => Ok(()),
+        };
+        if let Err(held) = again {
+            *waiting = Some(held);
             return Flow::Wait;
         }
         let sizes = shared.config.sizes();
@@ -406,7 +441,7 @@ impl Connection {
                 }
                 Ok(Command::Transaction(command)) => {
                     if let Err(command) = self.transaction(command, worker, shared) {
-                        *waiting = Some(*command);
+                        *waiting = Some(Held::Data(*command));
                         return Flow::Wait;
                     }
                 }
@@ -423,19 +458,14 @@ impl Connection {
                     self.push(Slot::Ready(reply));
                 }
                 Ok(Command::Node(command)) => {
-                    let number = self.push(Slot::Later);
-                    // One at a time: each is small to ask and may be large to answer.
-                    self.state.borrow_mut().asking = true;
-                    let (connection, worker) = (Rc::clone(self), Rc::clone(worker));
-                    tokio::task::spawn_local(async move {
-                        let reply = node_commands::answer(command, &worker).await;
-                        connection.fill(number, reply);
-                        connection.flush();
-                    });
+                    if let Err(command) = self.node(command, worker) {
+                        *waiting = Some(Held::Node(command));
+                        return Flow::Wait;
+                    }
                 }
                 Ok(Command::Data(command)) => {
                     if let Err(command) = self.data(command, worker, shared) {
-                        *waiting = Some(*command);
+                        *waiting = Some(Held::Data(*command));
                         return Flow::Wait;
                     }
                 }
@@ -444,22 +474,28 @@ impl Connection {
         Flow::Again
     }
 
+    /// Begins to answer a node command, or hands it back when it has to wait.
+    fn node(self: &Rc<Self>, command: NodeCommand, worker: &Rc<Worker>) -> Result<(), NodeCommand> {
+        if command.reads_data() && self.state.borrow().pieces > 0 {
+            return Err(command);
+        }
+        let number = self.push(Slot::Later);
+        // One at a time: each is small to ask and may be large to answer.
+        self.state.borrow_mut().asking = true;
+        let (connection, worker) = (Rc::clone(self), Rc::clone(worker));
+        tokio::task::spawn_local(async move {
+            let reply = node_commands::answer(command, connection.id, &worker).await;
+            connection.fill(number, reply);
+            connection.flush();
+        });
+        Ok(())
+    }
+
     /// Hands a data command to its groups, or back when it has to wait for earlier reads.
     fn data(&self, command: DataCommand, worker: &Worker, shared: &Shared) -> Result<(), Box<DataCommand>> {
         let write = command.is_write();
-        if shared.roster.is_off() {
-            self.push(Slot::Ready(ErrorReply::taken_off(shared.node).into()));
-            return Ok(());
-        }
-        if worker.is_full() {
-            self.push(Slot::Ready(plan::busy().into()));
-            return Ok(());
-        }
-        if write
-            && !command.frees()
-            && let Some(shortage) = shared.shortage()
-        {
-            self.push(Slot::Ready(ErrorReply::read_only(shortage).into()));
+        if let Some(refusal) = refused(&command, worker, shared) {
+            self.push(Slot::Ready(refusal.into()));
             return Ok(());
         }
         if write
@@ -471,6 +507,7 @@ impl Connection {
         let max_value = u32::try_from(self.max_value).unwrap_or(u32::MAX);
         let stale = command.stale();
         let locals = self.locals(&command, shared);
+        let moves = self.moves(&command);
         let (pieces, mut join) = match plan(command, &shared.layout, max_value) {
             Ok(planned) => planned,
             Err(error) => {
@@ -479,6 +516,8 @@ impl Connection {
             }
         };
         join.set_locals(locals);
+        let moves = moves.filter(|_| pieces.len() == 1);
+        join.set_slot(moves);
         if pieces.is_empty() {
             self.push(Slot::Ready(join.reply(self.max_value)));
             return Ok(());
@@ -486,16 +525,30 @@ impl Connection {
         let request = self.push(Slot::Waiting(Box::new(join)));
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);
-            worker.submit(Request {
+            let request = Request {
                 token: Token { connection: self.id, request },
                 group,
                 read: !write,
                 ordered,
                 stale,
                 command: command.to_bytes(),
-            });
+            };
+            match moves {
+                Some(_) => worker.submit_or_move(request),
+                None => worker.submit(request),
+            }
         }
         Ok(())
+    }
+
+    /// The slot of a command that is to be answered with `MOVED` where another node leads its group: what a
+    /// cluster client sends to one node, all keys in one slot. A transaction is forwarded in any case: its
+    /// client has been told `QUEUED` here.
+    fn moves(&self, command: &DataCommand) -> Option<groups::ids::Slot> {
+        if !self.state.borrow().session.redirects() || command.is_transaction() {
+            return None;
+        }
+        command.keys().next().map(|key| crate::protocol::slot_of(key))
     }
 
     fn follows_a_read(&self, command: &DataCommand, shared: &Shared) -> bool {
@@ -538,7 +591,7 @@ impl Connection {
     }
 
     /// Takes the end of one piece. Returns whether there may be something to write.
-    pub fn complete(&self, completion: Completion) -> bool {
+    pub fn complete(&self, completion: Completion, shared: &Shared) -> bool {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let index = completion.token.request.wrapping_sub(state.first) as usize;
@@ -562,7 +615,8 @@ impl Connection {
                 state.asking = false;
             }
             let Slot::Waiting(join) = std::mem::replace(&mut pending.slot, Slot::Later) else { return false };
-            pending.slot = Slot::Ready(join.reply(self.max_value));
+            let moved = join.moved().and_then(|(slot, node)| node_commands::moved(shared, slot, node));
+            pending.slot = Slot::Ready(moved.unwrap_or_else(|| join.reply(self.max_value)));
         }
         true
     }
@@ -598,6 +652,18 @@ impl Connection {
             }
         }
     }
+}
+
+/// Why a data command is refused before anything is made of it.
+fn refused(command: &DataCommand, worker: &Worker, shared: &Shared) -> Option<ErrorReply> {
+    if shared.roster.is_off() {
+        return Some(ErrorReply::taken_off(shared.node));
+    }
+    if worker.is_full() {
+        return Some(plan::busy());
+    }
+    let takes = command.is_write() && !command.frees();
+    shared.shortage().filter(|_| takes).map(ErrorReply::read_only)
 }
 
 /// Bytes that are read at one time, at least.

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use groups::ids::{GroupId, NodeId, Slot};
 use groups::paxos::Session;
 
-use super::{Shared, roster};
+use super::{Shared, info, roster, slots, trace};
 use crate::config::{Address, Durability};
 use crate::node::compaction::Held;
 use crate::node::roster::RosterNode;
@@ -22,8 +22,8 @@ use crate::status::{
     Begun, FollowerLine, GroupLine, HeldLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
 };
 
-/// Answers a node command.
-pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
+/// Answers a node command of a connection.
+pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) -> Reply {
     let shared = worker.shared();
     match command {
         NodeCommand::Status { json } => {
@@ -46,22 +46,24 @@ pub async fn answer(command: NodeCommand, worker: &Rc<Worker>) -> Reply {
             let here = reports.iter().flat_map(|r| &r.groups).find(|g| g.group == group);
             place(shared, slot, group, leader, here.map(|g| g.epoch))
         }
-        NodeCommand::Info(sections) => Reply::text(info(shared, &worker.report().await, &sections)),
+        NodeCommand::Info(sections) => Reply::text(info::info(shared, &worker.report().await, &sections)),
         NodeCommand::ClientList => {
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-            let lines: Vec<String> = worker.connections().iter().map(|c| c.describe(now) + "\n").collect();
-            Reply::text(lines.concat())
+            Reply::text(worker.clients(now).await)
         }
+        NodeCommand::ClientKill(filter) => match worker.kill(&filter, connection).await {
+            0 if filter.plain => ErrorReply::err("No such client").into(),
+            _ if filter.plain => Reply::ok(),
+            killed => Reply::unsigned(killed),
+        },
         NodeCommand::ClusterMyId => Reply::bulk(node_name(shared, shared.node)),
         NodeCommand::ClusterInfo => Reply::text(cluster_info(shared, &worker.report().await)),
         NodeCommand::ClusterNodes => Reply::text(cluster_nodes(shared, &worker.report().await)),
         NodeCommand::ClusterSlots => cluster_slots(shared, &all_leaders(shared, &worker.report().await)),
         NodeCommand::ClusterShards => cluster_shards(shared, &all_leaders(shared, &worker.report().await)),
-        NodeCommand::ClusterCountKeysInSlot(_) => ErrorReply::err(
-            "CLUSTER COUNTKEYSINSLOT is not supported yet: keys are counted by group; nothing was applied; see DBSIZE \
-             and STATUS",
-        )
-        .into(),
+        NodeCommand::ClusterCountKeysInSlot(slot) => slots::count(slot, worker).await,
+        NodeCommand::Trace { words, command } => trace::answer(&words, *command, worker).await,
+        NodeCommand::ClusterGetKeysInSlot(slot, limit) => slots::keys(slot, limit, worker).await,
     }
 }
 
@@ -428,68 +430,8 @@ fn place(shared: &Shared, slot: Slot, group: GroupId, leader: Option<NodeId>, ep
     ])
 }
 
-fn info(shared: &Shared, reports: &[ShardReport], sections: &[String]) -> String {
-    let wanted = |name: &str| {
-        sections.is_empty()
-            || sections.iter().any(|s| matches!(s.as_str(), "all" | "default" | "everything") || s == name)
-    };
-    let mut text = String::new();
-    let mut section = |name: &str, lines: &[(&str, String)]| {
-        if wanted(&name.to_lowercase()) {
-            if !text.is_empty() {
-                text.push_str("\r\n");
-            }
-            let _ = write!(text, "# {name}\r\n");
-            for (key, value) in lines {
-                let _ = write!(text, "{key}:{value}\r\n");
-            }
-        }
-    };
-    let port = shared.config.node(shared.node).map_or(0, |n| n.client_addr.port());
-    let uptime = shared.started.elapsed().as_secs();
-    let keys: usize = reports.iter().flat_map(|r| &r.groups).map(|g| g.keys).sum();
-    let mortal: usize = reports.iter().flat_map(|r| &r.groups).map(|g| g.mortal).sum();
-    let bytes: u64 = reports.iter().map(|r| r.state_bytes).sum();
-    section(
-        "Server",
-        &[
-            ("redis_version", "7.0.0".to_owned()),
-            ("pelago_version", env!("CARGO_PKG_VERSION").to_owned()),
-            ("redis_mode", "standalone".to_owned()),
-            ("process_id", std::process::id().to_string()),
-            ("run_id", node_name(shared, shared.node)),
-            ("tcp_port", port.to_string()),
-            ("uptime_in_seconds", uptime.to_string()),
-            ("uptime_in_days", (uptime / 86_400).to_string()),
-        ],
-    );
-    section("Clients", &[("connected_clients", shared.connections.load(Ordering::Relaxed).to_string())]);
-    section("Memory", &[("pelago_state_bytes", bytes.to_string())]);
-    section(
-        "Persistence",
-        &[
-            ("loading", "0".to_owned()),
-            ("aof_enabled", u8::from(shared.config.storage.durability == Durability::Fsync).to_string()),
-        ],
-    );
-    section(
-        "Stats",
-        &[
-            ("total_connections_received", shared.accepted.load(Ordering::Relaxed).to_string()),
-            ("total_commands_processed", shared.commands.load(Ordering::Relaxed).to_string()),
-        ],
-    );
-    section("Replication", &[("role", "master".to_owned()), ("connected_slaves", "0".to_owned())]);
-    section(
-        "Cluster",
-        &[("cluster_enabled", "0".to_owned()), ("pelago_cluster_id", shared.cluster.to_string())],
-    );
-    section("Keyspace", &[("db0", format!("keys={keys},expires={mortal},avg_ttl=0"))]);
-    text
-}
-
 /// Redis names nodes by 40 hex digits; these follow from cluster and node.
-fn node_name(shared: &Shared, node: NodeId) -> String {
+pub(super) fn node_name(shared: &Shared, node: NodeId) -> String {
     format!("{}{:08x}", shared.cluster, node.0)
 }
 
@@ -547,6 +489,12 @@ fn cluster_nodes(shared: &Shared, reports: &[ShardReport]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// `MOVED` to a node, if its address is known.
+pub fn moved(shared: &Shared, slot: Slot, node: NodeId) -> Option<Reply> {
+    let client = endpoints(shared).into_iter().find(|n| n.id == node)?.client;
+    Some(ErrorReply::moved(slot, format_args!("{}:{}", client.host(), client.port())).into())
 }
 
 /// Where a node is reached.

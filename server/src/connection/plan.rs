@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use groups::ids::GroupId;
+use groups::ids::{GroupId, NodeId, Slot};
 use groups::kv::{self, Failure, Life, Outcome, Renewal, Req, Want};
 
 use super::ordered::{self, Gather};
@@ -33,6 +33,8 @@ pub(super) enum Shape {
     Put(PutAnswer),
     List,
     Rest { seconds: bool, at: bool },
+    Kind,
+    Part { start: i64, end: i64 },
 }
 
 /// A command under way: what has come of its pieces so far.
@@ -48,6 +50,8 @@ pub struct Join {
     req: Option<Req>,
     lost: Option<(GroupId, Lost)>,
     kind: Kind,
+    /// The slot of its keys, if the client is to be told where they are instead of being forwarded.
+    slot: Option<Slot>,
 }
 
 /// Why nobody knows the outcome of a numbered command.
@@ -135,7 +139,20 @@ pub fn plan(command: DataCommand, layout: &Layout, max_value: u32) -> Result<(Ve
         }
     }
     let missing = pieces.len();
-    Ok((pieces, Join { missing, write, applied: false, refused: None, failed: None, req, lost: None, kind }))
+    Ok((
+        pieces,
+        Join {
+            missing,
+            write,
+            applied: false,
+            refused: None,
+            failed: None,
+            req,
+            lost: None,
+            kind,
+            slot: None,
+        },
+    ))
 }
 
 /// A fence that refuses the part of one group would leave that of another one applied.
@@ -155,6 +172,8 @@ pub(super) fn single(one: KeyOperation, max_value: u32) -> (kv::Command, Shape) 
         Operation::Get { revision, .. } => (kv::Command::Get { key }, Shape::Value { revision }),
         Operation::Length => (kv::Command::Length { key }, Shape::Number),
         Operation::Exists => (kv::Command::Exists { keys: vec![key] }, Shape::Number),
+        Operation::Kind => (kv::Command::Exists { keys: vec![key] }, Shape::Kind),
+        Operation::Part { start, end } => (kv::Command::Get { key }, Shape::Part { start, end }),
         Operation::Put(put) => {
             let condition = condition(put.condition);
             let want = match put.answer {
@@ -255,6 +274,20 @@ impl Join {
         }
     }
 
+    /// The client is to be told where the keys of this slot are.
+    pub fn set_slot(&mut self, slot: Option<Slot>) {
+        self.slot = slot;
+    }
+
+    /// Who leads the slot's group, when this node does not and the client is to be told.
+    #[must_use]
+    pub fn moved(&self) -> Option<(Slot, NodeId)> {
+        match (self.slot, self.refused) {
+            (Some(slot), Some((_, Refusal::Moved(node)))) => Some((slot, node)),
+            _ => None,
+        }
+    }
+
     /// Whether it is a `WATCH`: the connection takes no other command before it is answered.
     #[must_use]
     pub fn is_watch(&self) -> bool {
@@ -349,6 +382,10 @@ pub(super) fn shaped(shape: Shape, outcome: Outcome) -> Reply {
         (Shape::Value { revision: true }, Outcome::Value(Some((value, revision)))) => {
             Reply::Array(vec![Reply::Bulk(value), Reply::unsigned(revision)])
         }
+        (Shape::Part { start, end }, Outcome::Value(value)) => {
+            Reply::Bulk(value.map(|(value, _)| part(&value, start, end)).unwrap_or_default())
+        }
+        (Shape::Kind, Outcome::Integer(n)) => Reply::Simple(if n > 0 { "string" } else { "none" }.into()),
         (Shape::Value { .. } | Shape::Put(PutAnswer::Previous), Outcome::Value(value)) => {
             Reply::bulk_or_nil(value.map(|(value, _)| value))
         }
@@ -366,6 +403,18 @@ pub(super) fn shaped(shape: Shape, outcome: Outcome) -> Reply {
         (_, Outcome::Integer(n)) => Reply::Integer(n),
         (shape, _) => not_understood(&shape),
     }
+}
+
+/// The bytes between two places, as `GETRANGE` counts them.
+fn part(value: &Bytes, start: i64, end: i64) -> Bytes {
+    let length = i64::try_from(value.len()).unwrap_or(i64::MAX);
+    let place = |at: i64| if at < 0 { at.saturating_add(length).max(0) } else { at };
+    // Two places before the beginning in the wrong order are nothing, not the first byte.
+    if start < 0 && end < 0 && start > end {
+        return Bytes::new();
+    }
+    let (first, last) = (place(start), place(end).min(length - 1));
+    if first > last { Bytes::new() } else { value.slice(first as usize..=last as usize) }
 }
 
 /// A leader of another version answered something else: the write may be applied.
@@ -467,6 +516,11 @@ pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numb
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
         Refusal::Busy => busy(),
+        // The connection that asked to be told answers it with the address.
+        Refusal::Moved(node) => ErrorReply::try_again(
+            group,
+            format_args!("is led by node {node}, whose address is not known here"),
+        ),
         Refusal::Halted => ErrorReply::corrupt(group, "has halted at its leader"),
     }
 }
@@ -575,6 +629,32 @@ mod tests {
             panic!("no number")
         };
         assert!((at - unix_millis() as i64 - 60_000).abs() < 10_000, "{at}");
+    }
+
+    #[test]
+    fn parts_of_values_are_counted_as_redis_counts_them() {
+        let value = || Outcome::Value(Some((Bytes::from_static(b"This is a string"), 7)));
+        for (start, end, part) in [
+            (0, 3, "This"),
+            (-3, -1, "ing"),
+            (0, -1, "This is a string"),
+            (10, 100, "string"),
+            (-100, 3, "This"),
+            (-100, -100, "T"),
+            (-99, -100, ""),
+            (5, 3, ""),
+            (16, 20, ""),
+            (i64::MIN, i64::MAX, "This is a string"),
+            (i64::MAX, i64::MIN, ""),
+        ] {
+            let found = replied(&format!("GETRANGE k {start} {end}"), value());
+            assert_eq!(found, Reply::bulk(part), "{start} {end}");
+        }
+        assert_eq!(replied("GETRANGE k 0 -1", Outcome::Value(None)), Reply::bulk(""));
+        let empty = || Outcome::Value(Some((Bytes::new(), 7)));
+        assert_eq!(replied("GETRANGE k 0 0", empty()), Reply::bulk(""));
+        assert_eq!(replied("TYPE k", Outcome::Integer(1)), Reply::Simple("string".into()));
+        assert_eq!(replied("TYPE k", Outcome::Integer(0)), Reply::Simple("none".into()));
     }
 
     #[test]

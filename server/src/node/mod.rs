@@ -13,5 +13,6 @@ pub mod open;
 pub mod requests;
 pub mod roster;
 pub mod shard;
+pub mod trace;
 pub mod watch;
 pub mod wire;

@@ -59,6 +59,8 @@ pub enum Refusal {
     Busy,
     /// The group has halted at its leader; not applied.
     Halted,
+    /// This node leads the group, and the client asked to be told so; not applied.
+    Moved(NodeId),
 }
 
 /// The end of a request.
@@ -295,8 +297,8 @@ impl Requests {
         }
     }
 
-    /// Takes a request, or says at once that it is too much.
-    pub fn submit(&mut self, request: Request, now: Time, completions: &mut Vec<Completion>) {
+    /// Takes a request and numbers it, or says at once that it is too much.
+    pub fn submit(&mut self, request: Request, now: Time, completions: &mut Vec<Completion>) -> Option<u64> {
         let Request { token, group, read, ordered, command, .. } = request;
         let index = self.index(group);
         let cost = cost(&command);
@@ -305,7 +307,8 @@ impl Requests {
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
             || !self.admission.admit(cost, now)
         {
-            return completions.push(Completion { token, group, result: Err(Refusal::Busy) });
+            completions.push(Completion { token, group, result: Err(Refusal::Busy) });
+            return None;
         }
         let mut after = 0;
         if read && ordered {
@@ -324,8 +327,10 @@ impl Requests {
             queue.line(read).moved = now;
         }
         let pending = Pending { token, command, after, begun: now, exposed: 0 };
+        let number = queue.line(read).end();
         queue.line(read).pending.push_back(Some(pending));
         self.mark(index);
+        Some(number)
     }
 
     /// Hands out what can be sent now: `send` gets the target and the submission, in order.

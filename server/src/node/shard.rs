@@ -21,8 +21,9 @@ use groups::time::Time;
 use netio::{Frame, FrameBatch, Lane, NO_GROUP};
 
 use super::layout::Founding;
-use super::requests::{Completion, Patience, Request, Requests, View};
+use super::requests::{Completion, Patience, Refusal, Request, Requests, Token, View};
 use super::roster::{KEEPER, Roster};
+use super::trace::{self, Name, Step, Traces};
 use super::watch::{Pull, Pulled, Watches};
 use super::wire;
 
@@ -149,6 +150,9 @@ pub struct Shard {
     requests: Requests,
     completions: Vec<Completion>,
     watches: Watches,
+    /// For clients that are told who leads: who last did, and since when that is known here.
+    leaders: BTreeMap<GroupId, (NodeId, Time)>,
+    traces: Traces,
     outbox: Outbox,
     /// Submissions refused in this turn.
     refused: Vec<Answer>,
@@ -191,6 +195,8 @@ impl Shard {
             host: Host::new(host, seats, now),
             completions: Vec::new(),
             watches: Watches::default(),
+            leaders: BTreeMap::new(),
+            traces: Traces::default(),
             outbox: Outbox::default(),
             refused: Vec::new(),
             unsynced: VecDeque::new(),
@@ -290,12 +296,16 @@ impl Shard {
             wire::ROSTER => wire::decode_roster(body).map(|roster| self.hear_roster(roster)),
             // A life that may carry the number of an earlier one has asked nothing yet, and must not speak for it.
             wire::SUBMIT | wire::ANSWER if self.host.peers().standing() != Standing::Proven => Some(()),
+            wire::TRACE..=wire::TRACED => self.on_trace(from, group, kind, body, now),
             wire::SUBMIT => self.on_submissions(from, group, body, now),
             wire::ANSWER => self.on_answers(from, group, body, now),
             // What a disk that is behind could not take is not even looked at; it is sent again.
             codec::ACCEPT | codec::VALUES if self.is_clogged() => Some(()),
             codec::FIRST_KIND..=codec::LAST_KIND => match codec::decode(kind, body) {
                 Ok(message) => {
+                    if !self.traces.is_idle() {
+                        self.traces.hear(from, group, &message, now);
+                    }
                     self.host.on_message(from, group, message, now);
                     // Whatever it was, it may have brought a leader.
                     self.requests.leader_changed(group);
@@ -318,6 +328,48 @@ impl Shard {
         }
     }
 
+    /// A word about a request that somebody traces.
+    fn on_trace(&mut self, from: NodeId, group: GroupId, kind: u8, mut body: Bytes, now: Time) -> Option<()> {
+        match kind {
+            wire::TRACE => {
+                let name = trace::take_name(from, group, &mut body).filter(|_| body.is_empty())?;
+                self.lead_traced(name, now);
+            }
+            wire::WATCH => self.traces.watch(from, group, trace::take_instance(body)?, now),
+            wire::SEEN => self.traces.seen(from, group, trace::take_seen(body)?),
+            _ => {
+                let name = trace::take_name(self.me, group, &mut body)?;
+                self.traces.told(name, trace::take_steps(body)?);
+            }
+        }
+        Some(())
+    }
+
+    fn lead_traced(&mut self, name: Name, now: Time) {
+        self.traces.lead(name, now);
+        if !name.read {
+            self.host.trace(name.group, name.asker, name.boot, name.number);
+        }
+    }
+
+    fn name(&self, group: GroupId, read: bool, number: u64) -> Name {
+        Name { asker: self.me, boot: self.boot, group, read, number }
+    }
+
+    /// A request of a client of this node whose way is to be told: see [`Shard::account`].
+    pub fn submit_traced(&mut self, request: Request, now: Time) {
+        let Request { token, group, read, .. } = request;
+        if let Some(number) = self.requests.submit(request, now, &mut self.completions) {
+            self.traces.ask(self.name(group, read, number), token, now);
+        }
+    }
+
+    /// The way of a traced request, once all of it is known; with `end` what is known of it now. `None` too
+    /// for one that was refused before it was numbered.
+    pub fn account(&mut self, token: Token, end: bool) -> Option<Vec<Step>> {
+        self.traces.account(token, self.me, end)
+    }
+
     fn on_submissions(&mut self, from: NodeId, group: GroupId, mut body: Bytes, now: Time) -> Option<()> {
         let stamp = wire::take_stamp(&mut body)?;
         let submissions = wire::decode_submissions(from, stamp.from_boot, body)?;
@@ -334,6 +386,7 @@ impl Shard {
         let answers = wire::decode_answers(self.me, self.boot, group, body)?;
         if self.is_fresh(from, stamp)? {
             for answer in answers {
+                self.note_answer(&answer, from, now);
                 self.requests.answer(from, answer, now, &mut self.completions);
             }
         }
@@ -379,6 +432,29 @@ impl Shard {
         self.requests.submit(request, now, &mut self.completions);
     }
 
+    /// A request of a client that rather asks the leader itself: it is told who leads, if another node does
+    /// and has for a while. A leader that has just changed is not told: two nodes that learn of it one after the
+    /// other would send a client to and fro.
+    pub fn submit_or_move(&mut self, request: Request, now: Time) {
+        let Request { token, group, .. } = request;
+        let leader = view(&self.host, &self.roster, group, 0, now).leader;
+        if let Some(leader) = leader {
+            let known = self.leaders.entry(group).or_insert((leader, now));
+            if known.0 != leader {
+                *known = (leader, now);
+            }
+            let settled = now.since(known.1) >= SETTLED && self.host.peers().alive(leader, group, now);
+            if leader != self.me && settled {
+                return self.completions.push(Completion {
+                    token,
+                    group,
+                    result: Err(Refusal::Moved(leader)),
+                });
+            }
+        }
+        self.submit(request, now);
+    }
+
     /// A question of a watch of this node.
     pub fn pull(&mut self, pull: Pull, now: Time) {
         if let Some(request) = self.watches.pull(pull, &mut self.host, now) {
@@ -399,6 +475,13 @@ impl Shard {
         }
         while let Some((_, read)) = self.held_reads.pop_front_if(|(b, _)| *b <= batch) {
             self.due_reads.push(read);
+        }
+        if !self.traces.is_idle() {
+            for (leader, group, seen) in self.traces.synced(batch, now) {
+                let mut body = Vec::with_capacity(24);
+                trace::put_seen(seen, &mut body);
+                self.outbox.push(leader, Lane::Consensus, group, wire::SEEN, &body);
+            }
         }
         self.host.on_synced(batch, now);
     }
@@ -442,7 +525,10 @@ impl Shard {
     /// Whether something here waits for time to pass: a group, a request, a watch.
     #[must_use]
     pub fn is_active(&self) -> bool {
-        self.host.is_active() || self.requests.open() > 0 || !self.watches.is_empty()
+        self.host.is_active()
+            || self.requests.open() > 0
+            || !self.watches.is_empty()
+            || !self.traces.is_idle()
     }
 
     /// Lets time pass; every few milliseconds while the shard is active, and several times per
@@ -471,6 +557,9 @@ impl Shard {
         for _ in 0..2 {
             self.flush_requests(now);
             let output = self.host.turn(now);
+            if !self.traces.is_idle() {
+                self.follow_traces(now);
+            }
             for envelope in &output.ready.send_now {
                 self.outbox.message(envelope);
             }
@@ -493,6 +582,10 @@ impl Shard {
             if !self.requests.is_dirty() {
                 break;
             }
+        }
+        if !self.traces.is_idle() {
+            batch.iter().for_each(|batch| self.traces.handed(*batch, now));
+            self.tell_traces(now);
         }
         if let Some(batch) = batch {
             let bytes = records.iter().map(Record::encoded_len).sum();
@@ -536,11 +629,20 @@ impl Shard {
         }
         let mut own: Vec<(GroupId, Submission)> = Vec::new();
         let mut frames: BTreeMap<(NodeId, GroupId), Vec<Vec<u8>>> = BTreeMap::new();
-        let (host, roster, me) = (&self.host, &self.roster, self.me);
+        let mut traced: Vec<(NodeId, Name)> = Vec::new();
+        let (host, roster, me, boot) = (&self.host, &self.roster, self.me, self.boot);
+        let traces = &mut self.traces;
         self.requests.flush(
             now,
             |group, guess| view(host, roster, group, guess, now),
             |to, group, submission| {
+                if !traces.is_idle() {
+                    let Submission { ref ticket, read, .. } = submission;
+                    let name = Name { asker: me, boot, group, read, number: ticket.number };
+                    if traces.sends(name, to, now) {
+                        traced.push((to, name));
+                    }
+                }
                 if to == me {
                     own.push((group, submission));
                 } else {
@@ -549,6 +651,16 @@ impl Shard {
                 }
             },
         );
+        for (to, name) in traced {
+            if to == me {
+                self.lead_traced(name, now);
+                continue;
+            }
+            // Before the request itself.
+            let mut body = Vec::with_capacity(17);
+            trace::put_name(name, &mut body);
+            self.outbox.push(to, Lane::Consensus, name.group, wire::TRACE, &body);
+        }
         for ((to, group), bodies) in frames {
             let to_boot = self.host.peers().boot_of(to);
             for mut body in bodies {
@@ -576,10 +688,40 @@ impl Shard {
         self.unsynced_bytes >= MAX_UNSYNCED
     }
 
+    /// For whoever traces it.
+    fn note_answer(&mut self, answer: &Answer, from: NodeId, now: Time) {
+        let Answer { group, to, boot, read, number, .. } = *answer;
+        // Who does not lead says so, and the request goes on to somebody else.
+        if !self.traces.is_idle() && matches!(answer.reply, Reply::Outcome(_)) {
+            self.traces.answered(Name { asker: to, boot, group, read, number }, from, self.me, now);
+        }
+    }
+
+    /// Looks where the traced requests are, and tells whoever is to hear of it.
+    fn follow_traces(&mut self, now: Time) {
+        for (node, group, instance) in self.traces.look(&mut self.host, self.me, now) {
+            self.outbox.push(node, Lane::Consensus, group, wire::WATCH, &instance.0.to_le_bytes());
+        }
+    }
+
+    fn tell_traces(&mut self, now: Time) {
+        for (name, steps) in self.traces.finish(self.me, now) {
+            if name.asker == self.me {
+                self.traces.told(name, steps);
+                continue;
+            }
+            let mut body = Vec::with_capacity(256);
+            trace::put_name(name, &mut body);
+            trace::put_steps(&steps, &mut body);
+            self.outbox.push(name.asker, Lane::Consensus, name.group, wire::TRACED, &body);
+        }
+    }
+
     /// Answers of own groups: to own requests, and to peers in one frame per group.
     fn deliver(&mut self, answers: Vec<Answer>, now: Time) {
         let mut frames: BTreeMap<(NodeId, GroupId, Boot), Vec<Vec<u8>>> = BTreeMap::new();
         for answer in answers {
+            self.note_answer(&answer, self.me, now);
             if answer.to == self.me {
                 self.requests.answer(self.me, answer, now, &mut self.completions);
             } else {
@@ -638,6 +780,9 @@ impl Lag {
 /// No cluster changes its nodes so often while one of them is away: a number further on is damage, and
 /// would silence every change that follows.
 const MAX_STEP: u64 = 1 << 32;
+
+/// Clients are told of a leader that has been one for so long.
+const SETTLED: Duration = Duration::from_millis(50);
 
 /// A peer is told of a newer roster no more often than this.
 const TELL_AGAIN: Duration = Duration::from_millis(500);

@@ -10,6 +10,11 @@
 //!         stamp       from_boot:u64 to_boot:u64 shard:u32 sequence:u64
 //! kind 4  birth       see `birth`
 //! kind 5  roster      version:u64 roster, see `roster`
+//! kind 8 to 11        checkpoints, see `checkpoint::mirror`
+//! kind 12 trace       boot:u64 number:u64 read:u8, see `trace`
+//! kind 13 watch       instance:u64
+//! kind 14 seen        instance:u64 taken:u64 (ns) disk:u64 (ns)
+//! kind 15 traced      boot:u64 number:u64 read:u8 { node:u32 kind:u8 peer:u32 took:u64 (ns) amount:u64 }*
 //! kind 16 and up      Paxos messages, see `groups::paxos::codec`
 //! ```
 //! All numbers little-endian. The sender's node is the link's, never the frame's.
@@ -36,6 +41,14 @@ pub const ANSWER: u8 = 3;
 pub const BIRTH: u8 = 4;
 /// The newest list of nodes and their groups, for a node that has an older one.
 pub const ROSTER: u8 = 5;
+/// A request that is about to come is traced.
+pub const TRACE: u8 = 12;
+/// The Accept of an instance that is about to come is traced.
+pub const WATCH: u8 = 13;
+/// How long a member took for such an instance.
+pub const SEEN: u8 = 14;
+/// The leader's account of a traced request.
+pub const TRACED: u8 = 15;
 
 /// Bytes of a submission or answer before its command or outcome, at most.
 const ITEM_HEAD: usize = 25;

@@ -72,8 +72,10 @@ pub enum LocalCommand {
     Table(TableQuery),
     /// `CONFIG GET` with its patterns.
     ConfigGet(Vec<Bytes>),
-    /// `HELP`, of one command if named.
-    Help(Option<&'static CommandSpec>),
+    /// `HELP`.
+    Help(HelpTopic),
+    /// `CLIENT REDIRECT`.
+    Redirect(bool),
     /// `TIME`.
     Time,
     /// `RESET`.
@@ -110,6 +112,35 @@ impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Credentials(…)")
     }
+}
+
+/// What help is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HelpTopic {
+    /// All commands.
+    All,
+    /// One, with its subcommands.
+    Command(&'static CommandSpec),
+    /// Those of a chapter.
+    Chapter(&'static str),
+    /// What of Redis is here.
+    Compat,
+}
+
+/// Which connections of a node are to be closed: those to which all of it applies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KillFilter {
+    /// By number.
+    pub id: Option<u64>,
+    /// By the client's address.
+    pub peer: Option<String>,
+    /// By the node's address.
+    pub local: Option<String>,
+    /// The connection that asks stays.
+    pub skip_me: bool,
+    /// Written with an address only: it is an error if there is no such connection, and the answer is no
+    /// number.
+    pub plain: bool,
 }
 
 /// What is asked of the table of commands.
@@ -157,6 +188,8 @@ pub enum NodeCommand {
     Where(Bytes),
     /// `CLIENT LIST`.
     ClientList,
+    /// `CLIENT KILL`.
+    ClientKill(KillFilter),
     /// `CLUSTER INFO`.
     ClusterInfo,
     /// `CLUSTER MYID`.
@@ -169,6 +202,28 @@ pub enum NodeCommand {
     ClusterShards,
     /// `CLUSTER COUNTKEYSINSLOT`.
     ClusterCountKeysInSlot(Slot),
+    /// `TRACE`: a command on keys whose way is to be told.
+    Trace {
+        /// Its words.
+        words: Args,
+        /// What they say.
+        command: Box<DataCommand>,
+    },
+    /// `CLUSTER GETKEYSINSLOT`, and how many at most.
+    ClusterGetKeysInSlot(Slot, u32),
+}
+
+impl NodeCommand {
+    /// Whether it reads data, and so sees what its connection has written before.
+    #[must_use]
+    pub fn reads_data(&self) -> bool {
+        matches!(
+            self,
+            NodeCommand::ClusterCountKeysInSlot(_)
+                | NodeCommand::ClusterGetKeysInSlot(..)
+                | NodeCommand::Trace { .. }
+        )
+    }
 }
 
 impl Command {
@@ -236,6 +291,23 @@ fn admits_with_options(args: &Args, spec: &CommandSpec) -> bool {
 }
 
 impl Words<'_> {
+    /// `TRACE` and the command behind it.
+    fn trace(self) -> Result<Command, ErrorReply> {
+        let words = Args::from_words((self.next..self.end).filter_map(|at| self.args.get(at)));
+        // Before it is understood, so that nothing from outside decides about the stack.
+        let traced = words.get(0).and_then(table::find).filter(|spec| spec.verb != Verb::Trace);
+        match traced.map(|_| Command::parse(&words, self.limits)) {
+            Some(Ok(Command::Data(command))) => {
+                Ok(Command::Node(NodeCommand::Trace { words, command: Box::new(command) }))
+            }
+            Some(Err(error)) => Err(error),
+            None if words.get(0).is_some_and(|name| table::find(name).is_none()) => {
+                Err(unknown(words.get(0).unwrap_or_default(), &words))
+            }
+            Some(Ok(_)) | None => Err(self.syntax_error("TRACE follows commands on keys")),
+        }
+    }
+
     fn command(mut self) -> Result<Command, ErrorReply> {
         let command = match self.spec.verb {
             Verb::Get => return self.get(),
@@ -256,6 +328,11 @@ impl Words<'_> {
             Verb::ExpireTime => return self.rest_of_life(EXAT),
             Verb::PExpireTime => return self.rest_of_life(PXAT),
             Verb::Strlen => return self.one(|_| Ok(Operation::Length)),
+            Verb::Type => return self.one(|_| Ok(Operation::Kind)),
+            Verb::GetRange => {
+                return self
+                    .one(|words| Ok(Operation::Part { start: words.integer()?, end: words.integer()? }));
+            }
             Verb::Epoch => return self.one(|_| Ok(Operation::Epoch)),
             Verb::Incr => return self.one(|_| Ok(Operation::Add(1))),
             Verb::Decr => return self.one(|_| Ok(Operation::Add(-1))),
@@ -299,12 +376,17 @@ impl Words<'_> {
             Verb::AdminVerify => Command::Node(NodeCommand::Admin { verify: true, group: self.group()? }),
             Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),
             Verb::ClientList => Command::Node(NodeCommand::ClientList),
+            Verb::Trace => return self.trace(),
+            Verb::ClientKill => Command::Node(NodeCommand::ClientKill(self.kill_filter()?)),
             Verb::ClusterInfo => Command::Node(NodeCommand::ClusterInfo),
             Verb::ClusterMyId => Command::Node(NodeCommand::ClusterMyId),
             Verb::ClusterNodes => Command::Node(NodeCommand::ClusterNodes),
             Verb::ClusterSlots => Command::Node(NodeCommand::ClusterSlots),
             Verb::ClusterShards => Command::Node(NodeCommand::ClusterShards),
             Verb::ClusterCountKeys => Command::Node(NodeCommand::ClusterCountKeysInSlot(self.slot()?)),
+            Verb::ClusterGetKeys => {
+                Command::Node(NodeCommand::ClusterGetKeysInSlot(self.slot()?, self.key_count()?))
+            }
             _ => Command::Local(self.local()?),
         };
         Ok(command)

@@ -90,6 +90,16 @@ pub enum Operation {
     Length,
     /// 1 or 0.
     Exists,
+    /// `string`, or `none` if there is no key, as a status.
+    Kind,
+    /// The bytes of the value from one place to another, both included; negative places count from the
+    /// end. Empty where there are none.
+    Part {
+        /// The first place.
+        start: i64,
+        /// The last one.
+        end: i64,
+    },
     /// Sets the key if `condition` holds. This is `SET`, `PUT`, `GETSET`, `SETNX`, and each pair
     /// of an `MSET`.
     Put(Put),
@@ -205,6 +215,18 @@ impl DataCommand {
         }
     }
 
+    /// Whether it is about a transaction: one itself, or `WATCH`.
+    #[must_use]
+    pub fn is_transaction(&self) -> bool {
+        match self {
+            DataCommand::Transaction(_) | DataCommand::Revisions(_) => true,
+            DataCommand::Once { command, .. } | DataCommand::Fenced { command, .. } => {
+                command.is_transaction()
+            }
+            _ => false,
+        }
+    }
+
     /// Whether it can only free space, and so is let through where writes are refused.
     #[must_use]
     pub fn frees(&self) -> bool {
@@ -296,6 +318,8 @@ impl Operation {
             Operation::Get { .. }
             | Operation::Length
             | Operation::Exists
+            | Operation::Kind
+            | Operation::Part { .. }
             | Operation::Rest { .. }
             | Operation::Epoch => false,
             Operation::Put(_)

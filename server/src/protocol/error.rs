@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use groups::ids::{GroupId, NodeId};
+use groups::ids::{GroupId, NodeId, Slot};
 
 /// The first word of an error reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,8 @@ pub enum ErrorClass {
     Fenced,
     /// Keys of different groups in one transaction.
     CrossSlot,
+    /// Another node leads the key's group, and the client has asked to be told instead of forwarded.
+    Moved,
     /// This replica's group is quarantined.
     Corrupt,
     /// The connection must authenticate first.
@@ -59,6 +61,7 @@ impl ErrorClass {
             ErrorClass::Compacted => "COMPACTED",
             ErrorClass::Fenced => "FENCED",
             ErrorClass::CrossSlot => "CROSSSLOT",
+            ErrorClass::Moved => "MOVED",
             ErrorClass::Corrupt => "CORRUPT",
             ErrorClass::NoAuth => "NOAUTH",
             ErrorClass::NoPerm => "NOPERM",
@@ -71,7 +74,7 @@ impl ErrorClass {
     /// The class that a reply's first word names, for clients.
     #[must_use]
     pub fn from_word(word: &str) -> Option<ErrorClass> {
-        const ALL: [ErrorClass; 16] = [
+        const ALL: [ErrorClass; 17] = [
             ErrorClass::Err,
             ErrorClass::TryAgain,
             ErrorClass::ClusterDown,
@@ -82,6 +85,7 @@ impl ErrorClass {
             ErrorClass::Compacted,
             ErrorClass::Fenced,
             ErrorClass::CrossSlot,
+            ErrorClass::Moved,
             ErrorClass::Corrupt,
             ErrorClass::NoAuth,
             ErrorClass::NoPerm,
@@ -257,6 +261,13 @@ impl ErrorReply {
                 shown(other)
             ),
         )
+    }
+
+    /// `-MOVED`: the node that leads the key's group; nothing was applied here. Cluster clients read slot and
+    /// address, so nothing follows them.
+    #[must_use]
+    pub fn moved(slot: Slot, address: impl fmt::Display) -> ErrorReply {
+        ErrorReply::new(ErrorClass::Moved, format!("{slot} {address}"))
     }
 
     /// `-CORRUPT`: this replica does not trust its own data of `group`.

@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::command::TableQuery;
+use super::command::{HelpTopic, TableQuery};
+use super::compat;
 use super::glob;
 use super::refusal::usage;
 use super::reply::Reply;
@@ -53,10 +54,45 @@ fn docs(parent: Option<&CommandSpec>, spec: &CommandSpec) -> Reply {
         (Reply::bulk("group"), Reply::bulk(redis_group(spec))),
         (Reply::bulk("usage"), Reply::bulk(usage(parent, spec))),
     ];
+    let arguments: Vec<Reply> = arguments(spec.syntax).map(argument).collect();
+    if !arguments.is_empty() {
+        fields.push((Reply::bulk("arguments"), Reply::Array(arguments)));
+    }
     if !spec.subcommands.is_empty() {
         let subcommands = spec.subcommands.iter();
         let docs = subcommands.map(|sub| (Reply::bulk(full_name(Some(spec), sub)), docs(Some(spec), sub)));
         fields.push((Reply::bulk("subcommands"), Reply::Map(docs.collect())));
+    }
+    Reply::Map(fields)
+}
+
+/// The arguments of a syntax, each as it is written: words, and whole brackets.
+fn arguments(syntax: &str) -> impl Iterator<Item = &str> {
+    let mut rest = syntax;
+    std::iter::from_fn(move || {
+        rest = rest.trim_start();
+        let mut depth = 0i32;
+        let end = rest.find(|c: char| {
+            depth += i32::from(c == '[') - i32::from(c == ']');
+            depth == 0 && c == ' '
+        });
+        let (argument, behind) = rest.split_at(end.unwrap_or(rest.len()));
+        rest = behind;
+        (!argument.is_empty()).then_some(argument)
+    })
+}
+
+/// An argument as `COMMAND DOCS` tells of it, which `redis-cli` shows while people type.
+fn argument(written: &str) -> Reply {
+    let inner = written.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let kind = if written == "key" { "key" } else { "string" };
+    let mut fields = vec![
+        (Reply::bulk("name"), Reply::bulk(inner.unwrap_or(written))),
+        (Reply::bulk("display_text"), Reply::bulk(inner.unwrap_or(written))),
+        (Reply::bulk("type"), Reply::bulk(kind)),
+    ];
+    if inner.is_some() {
+        fields.push((Reply::bulk("flags"), Reply::Set(vec![Reply::Simple("optional".into())])));
     }
     Reply::Map(fields)
 }
@@ -97,11 +133,17 @@ fn redis_group(spec: &CommandSpec) -> &'static str {
 }
 
 /// `HELP` for people.
-pub(super) fn help(topic: Option<&CommandSpec>) -> Reply {
+pub(super) fn help(topic: HelpTopic) -> Reply {
     let mut text = String::new();
     match topic {
-        None => overview(&mut text),
-        Some(spec) => {
+        HelpTopic::All => overview(&mut text),
+        HelpTopic::Compat => text = compat::help(),
+        HelpTopic::Chapter(chapter) => {
+            for spec in COMMANDS.iter().filter(|spec| spec.group == chapter) {
+                line(&mut text, &usage(None, spec), spec.summary);
+            }
+        }
+        HelpTopic::Command(spec) => {
             line(&mut text, &usage(None, spec), spec.summary);
             for subcommand in spec.subcommands {
                 line(&mut text, &usage(Some(spec), subcommand), subcommand.summary);
@@ -123,7 +165,8 @@ fn overview(text: &mut String) {
         *text += "  ";
         line(text, &spec.name.to_uppercase(), spec.summary);
     }
-    *text += "\nHELP command shows what stands behind its name.\n";
+    *text += "\nHELP command shows what stands behind its name, HELP chapter does so for all of a chapter,\n\
+              and HELP COMPAT says what of Redis is here.\n";
 }
 
 fn line(text: &mut String, left: &str, right: &str) {
@@ -140,4 +183,20 @@ fn matching<'a>(
         .iter()
         .map(|spec| spec.name)
         .filter(move |name| pattern.is_none_or(|pattern| glob::matches(pattern, name.as_bytes(), true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_syntax_is_cut_into_its_arguments() {
+        let cut = |syntax| arguments(syntax).collect::<Vec<_>>();
+        assert_eq!(cut(""), [""; 0]);
+        assert_eq!(cut("key start end"), ["key", "start", "end"]);
+        assert_eq!(cut("key [NX | XX [a b]] [GET]"), ["key", "[NX | XX [a b]]", "[GET]"]);
+        for spec in COMMANDS {
+            assert_eq!(cut(spec.syntax).join(" "), spec.syntax, "{}", spec.name);
+        }
+    }
 }

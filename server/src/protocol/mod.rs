@@ -17,6 +17,7 @@
 
 mod args;
 mod command;
+pub mod compat;
 mod data;
 mod decode;
 mod error;
@@ -37,7 +38,6 @@ mod reply;
 mod req;
 mod resp;
 mod session;
-mod slot;
 pub mod table;
 mod token;
 mod transaction;
@@ -45,13 +45,16 @@ mod watching;
 mod words;
 
 pub use args::Args;
-pub use command::{Command, Credentials, Hello, LocalCommand, NodeCommand, SizeLimits, TableQuery};
+pub use command::{
+    Command, Credentials, Hello, HelpTopic, KillFilter, LocalCommand, NodeCommand, SizeLimits, TableQuery,
+};
 pub use data::{Combine, Condition, DataCommand, KeyOperation, ManyKeys, Operation, Put, PutAnswer, Renew};
 pub use decode::{DecodeError, ReplyDecoder, ReplyLimits};
 pub(crate) use error::quoted;
 pub use error::{ErrorClass, ErrorReply, Shortage};
 pub use expiry::Until;
 pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
+pub use groups::kv::slot::{SLOTS, crc16, pinned_slot, slot_of};
 pub use nearest::nearest;
 pub use ordered::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Ordered, PageQuery, ScanQuery, behind_prefix};
 pub use parse_roster::{NewNode, RosterAction};
@@ -60,7 +63,7 @@ pub use resp::{
     Excess, MAX_ANNOUNCED, MAX_LINE, Oversized, ProtocolError, Request, RequestLimits, RequestParser,
 };
 pub use session::{ServerInfo, Session};
-pub use slot::{SLOTS, crc16, pinned_slot, slot_of};
+
 pub use token::{PageToken, Position};
 pub use transaction::{Guard, Queue, Transaction, TransactionCommand, TransactionForm};
 pub use watching::{WatchCommand, WatchFrom};

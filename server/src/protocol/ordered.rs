@@ -9,9 +9,9 @@ use super::data::DataCommand;
 use super::error::ErrorReply;
 use super::number;
 use super::refusal::not_an_integer;
-use super::slot::pinned_slot;
 use super::token::PageToken;
 use super::words::Words;
+use groups::kv::slot::pinned_slot;
 
 /// A read of many keys.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,14 +2,14 @@
 
 use bytes::Bytes;
 use groups::ids::{GroupId, Slot};
+use groups::kv::slot::{SLOTS, slot_of};
 
 use super::args::Args;
-use super::command::{Credentials, Hello, LocalCommand, TableQuery};
+use super::command::{Credentials, Hello, HelpTopic, KillFilter, LocalCommand, TableQuery};
 use super::error::{ErrorReply, quoted};
 use super::number;
 use super::refusal::unknown;
 use super::reply::Version;
-use super::slot::{SLOTS, slot_of};
 use super::table::{self, COMMANDS, Verb};
 use super::words::{Words, lower};
 
@@ -31,6 +31,14 @@ impl Words<'_> {
             Verb::ClientInfo => LocalCommand::ClientInfo,
             Verb::ClientReply => self.one_of(&["ON"])?,
             Verb::ClientSwitch => self.one_of(&["ON", "OFF"])?,
+            Verb::ClientRedirect => {
+                let on = self.args.get(self.next).is_some_and(|word| word.eq_ignore_ascii_case(b"ON"));
+                self.one_of(&["ON", "OFF"])?;
+                LocalCommand::Redirect(on)
+            }
+            Verb::SubcommandHelp => {
+                LocalCommand::Help(self.parent.map_or(HelpTopic::All, HelpTopic::Command))
+            }
             Verb::Select => self.select()?,
             Verb::Command => LocalCommand::Table(TableQuery::All),
             Verb::CommandCount => LocalCommand::Table(TableQuery::Count),
@@ -200,13 +208,59 @@ impl Words<'_> {
     }
 
     pub(super) fn help(&mut self) -> Result<LocalCommand, ErrorReply> {
-        let Some(name) = self.bytes() else { return Ok(LocalCommand::Help(None)) };
-        match table::find(&name) {
-            Some(spec) => Ok(LocalCommand::Help(Some(spec))),
-            None => Err(unknown(&name, &Args::default())),
+        let Some(name) = self.bytes() else { return Ok(LocalCommand::Help(HelpTopic::All)) };
+        // `HELP @chapter` as redis-cli writes it, and `HELP client setname` as people do.
+        let bare = name.strip_prefix(b"@").unwrap_or(&name);
+        let chapter = || {
+            COMMANDS.iter().map(|spec| spec.group).find(|group| bare.eq_ignore_ascii_case(group.as_bytes()))
+        };
+        let topic = if let Some(spec) = table::find(&name) {
+            HelpTopic::Command(spec)
+        } else if let Some(chapter) = chapter() {
+            HelpTopic::Chapter(chapter)
+        } else if name.eq_ignore_ascii_case(b"COMPAT") {
+            HelpTopic::Compat
+        } else {
+            return Err(unknown(&name, &Args::default()));
+        };
+        Ok(LocalCommand::Help(topic))
+    }
+
+    pub(super) fn kill_filter(&mut self) -> Result<KillFilter, ErrorReply> {
+        let mut filter = KillFilter { id: None, peer: None, local: None, skip_me: true, plain: false };
+        if self.left() == 1 {
+            let peer = Some(lower(&self.required()?));
+            return Ok(KillFilter { peer, skip_me: false, plain: true, ..filter });
         }
+        while let Some(option) = self.bytes() {
+            let value = self.bytes().ok_or_else(|| self.syntax_error("a filter needs a value"))?;
+            match lower(&option).as_str() {
+                "id" => {
+                    let id = number::unsigned(&value).filter(|id| *id > 0);
+                    filter.id =
+                        Some(id.ok_or_else(|| ErrorReply::err("client-id should be greater than 0"))?);
+                }
+                "addr" => filter.peer = Some(lower(&value)),
+                "laddr" => filter.local = Some(lower(&value)),
+                "skipme" if value.eq_ignore_ascii_case(b"YES") => filter.skip_me = true,
+                "skipme" if value.eq_ignore_ascii_case(b"NO") => filter.skip_me = false,
+                _ => return Err(self.unexpected(&option)),
+            }
+        }
+        Ok(filter)
+    }
+
+    /// How many keys are wanted; more are not given at one time.
+    pub(super) fn key_count(&mut self) -> Result<u32, ErrorReply> {
+        let count = self.integer()?;
+        u32::try_from(count)
+            .map(|count| count.min(MAX_KEYS_IN_SLOT))
+            .map_err(|_| ErrorReply::err("Invalid slot or number of keys"))
     }
 }
+
+/// The most keys that `CLUSTER GETKEYSINSLOT` names.
+const MAX_KEYS_IN_SLOT: u32 = 10_000;
 
 /// A name without blanks or special characters, of at most 256 bytes.
 fn printable(name: &[u8]) -> Option<String> {

@@ -2,9 +2,10 @@
 
 use super::args::Args;
 use super::command::SizeLimits;
+use super::compat;
 use super::error::{ErrorReply, quoted};
 use super::nearest::nearest;
-use super::table::{self, COMMANDS, CommandSpec};
+use super::table::{COMMANDS, CommandSpec};
 
 /// How a command is written, its name in capitals.
 pub(super) fn usage(parent: Option<&CommandSpec>, spec: &CommandSpec) -> String {
@@ -24,7 +25,7 @@ pub(super) fn wrong_arity(parent: Option<&CommandSpec>, spec: &CommandSpec) -> E
 
 pub(super) fn unknown(name: &[u8], args: &Args) -> ErrorReply {
     let shown = quoted(name);
-    if let Some(why) = table::absent(name) {
+    if let Some(why) = compat::absence(name) {
         return ErrorReply::err(format!(
             "unknown command '{shown}': {why}; nothing was applied; HELP lists all commands"
         ));
@@ -47,6 +48,11 @@ pub(super) fn unknown_subcommand(spec: &CommandSpec, word: &[u8]) -> ErrorReply 
     let shown = quoted(word);
     let names = || spec.subcommands.iter().map(|subcommand| subcommand.name);
     let parent = spec.name.to_uppercase();
+    if let Some(why) = compat::absence(format!("{}|{shown}", spec.name).as_bytes()) {
+        return ErrorReply::err(format!(
+            "unknown subcommand '{shown}': {why}; nothing was applied. Try HELP {parent}."
+        ));
+    }
     ErrorReply::err(match nearest(&shown, names()) {
         Some(known) => {
             format!("unknown subcommand '{shown}'. Did you mean {parent} {}?", known.to_uppercase())

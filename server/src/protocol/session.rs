@@ -38,6 +38,7 @@ pub struct Session {
     library_version: String,
     authenticated: bool,
     closing: bool,
+    redirects: bool,
     transaction: Queue,
 }
 
@@ -57,6 +58,7 @@ impl Session {
             library_version: String::new(),
             authenticated: server.password.is_none(),
             closing: false,
+            redirects: false,
             transaction: Queue::default(),
         }
     }
@@ -84,6 +86,23 @@ impl Session {
     #[must_use]
     pub fn is_closing(&self) -> bool {
         self.closing
+    }
+
+    /// Whether keys of other nodes are answered with `MOVED` instead of being forwarded.
+    #[must_use]
+    pub fn redirects(&self) -> bool {
+        self.redirects
+    }
+
+    /// Has the connection closed once everything is answered.
+    pub fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// The client's address and the node's.
+    #[must_use]
+    pub fn addresses(&self) -> (&str, &str) {
+        (&self.peer, &self.local)
     }
 
     /// What is watched and queued.
@@ -132,6 +151,10 @@ impl Session {
             }
             LocalCommand::ClientInfo => Reply::text(self.describe(server.now) + "\n"),
             LocalCommand::Nothing => Reply::ok(),
+            LocalCommand::Redirect(on) => {
+                self.redirects = *on;
+                Reply::ok()
+            }
             LocalCommand::Table(query) => introspect::answer(query),
             LocalCommand::ConfigGet(patterns) => settings(patterns, server.settings),
             LocalCommand::Help(topic) => introspect::help(*topic),
@@ -152,7 +175,7 @@ impl Session {
     #[must_use]
     pub fn describe(&self, now: Duration) -> String {
         format!(
-            "id={} addr={} laddr={} name={} age={} db=0 resp={} user=default lib-name={} lib-ver={}",
+            "id={} addr={} laddr={} name={} age={} db=0 resp={} user=default lib-name={} lib-ver={} redirect={}",
             self.id,
             self.peer,
             self.local,
@@ -161,6 +184,7 @@ impl Session {
             self.version.number(),
             self.library_name,
             self.library_version,
+            if self.redirects { "on" } else { "off" },
         )
     }
 
@@ -216,6 +240,7 @@ impl Session {
     fn reset(&mut self, server: &ServerInfo<'_>) {
         self.version = Version::Resp2;
         self.name.clear();
+        self.redirects = false;
         self.transaction.clear();
         self.authenticated = server.password.is_none();
     }

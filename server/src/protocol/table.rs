@@ -79,6 +79,8 @@ pub(super) enum Verb {
     DecrBy,
     Append,
     Strlen,
+    GetRange,
+    Type,
     Epoch,
     Cas,
     SetEx,
@@ -119,6 +121,8 @@ pub(super) enum Verb {
     ClientList,
     ClientReply,
     ClientSwitch,
+    ClientRedirect,
+    ClientKill,
     Select,
     Command,
     CommandCount,
@@ -150,6 +154,9 @@ pub(super) enum Verb {
     ClusterSlots,
     ClusterShards,
     ClusterCountKeys,
+    ClusterGetKeys,
+    SubcommandHelp,
+    Trace,
 }
 
 use flag::{DENYOOM, FAST, NO_AUTH, READONLY, WRITE};
@@ -201,6 +208,8 @@ commands! {
                 "Deletes keys; answers how many there were.";
             "unlink" Del -2, WRITE | FAST, ALL, "key [key ...] [FENCE token] [REQ client:seq]", "The same as DEL.";
             "exists" Exists -2, READONLY | FAST, ALL, "key [key ...]", "How many of the keys exist.";
+            "touch" Exists -2, READONLY | FAST, ALL, "key [key ...]", "The same as EXISTS.";
+            "type" Type 2, READONLY | FAST, ONE, "key", "The type of a value: string, or none.";
             "mget" MGet -2, READONLY | FAST, ALL, "key [key ...]",
                 "The values of many keys; not one moment in time across groups.";
             "mset" MSet -3, WRITE | DENYOOM, PAIRS, "key value [key value ...] [FENCE token] [REQ client:seq]",
@@ -214,6 +223,9 @@ commands! {
             "append" Append 3, WRITE | DENYOOM | FAST, ONE, "key value [FENCE token] [REQ client:seq]",
                 "Appends to a value; answers its length.";
             "strlen" Strlen 2, READONLY | FAST, ONE, "key", "The length of a value.";
+            "getrange" GetRange 4, READONLY, ONE, "key start end",
+                "A part of a value, both ends included; negative places count from its end.";
+            "substr" GetRange 4, READONLY, ONE, "key start end", "The same as GETRANGE.";
             "getset" GetSet 3, WRITE | DENYOOM | FAST, ONE, "key value [FENCE token] [REQ client:seq]",
                 "Sets a key; answers the old value.";
             "getdel" GetDel 2, WRITE | FAST, ONE, "key [FENCE token] [REQ client:seq]", "Deletes a key; answers the old value.";
@@ -287,17 +299,21 @@ commands! {
             "command" Command -1, 0, NONE, "[subcommand ...]", "About the commands of this server.", COMMAND;
             "config" Config -2, 0, NONE, "subcommand ...", "About the configuration of this node.", CONFIG;
             "info" Info -1, 0, NONE, "[section ...]", "Facts and figures of this node, for Redis tools.";
-            "help" Help -1, FAST, NONE, "[command]", "All commands, or one in detail.";
+            "help" Help -1, FAST, NONE, "[command | chapter | COMPAT]",
+                "All commands, a chapter of them, one in detail, or what of Redis is here.";
             "time" Time 1, FAST, NONE, "", "The clock of this node: seconds and microseconds since 1970.";
         }
         cluster {
             "where" Where 2, 0, NONE, "key", "Slot, group, leader, members and epoch of a key.";
             "epoch" Epoch 2, READONLY | FAST, ONE, "key",
                 "How many leaders the key's group has had; PUT IFEPOCH and MULTIOP IF ask for it.";
+            "trace" Trace -3, 0, NONE, "command key ...",
+                "Executes a command; answers its reply, and the steps of its way through the nodes.";
             "status" Status -1, 0, NONE, "[JSON]", "The state of the cluster as this node sees it.";
             "admin" Admin -2, 0, NONE, "subcommand ...", "Work that an operator asks this node for.", ADMIN;
             "cluster" Cluster -2, 0, NONE, "subcommand ...", "The cluster, as Redis Cluster clients ask for it.",
                 CLUSTER;
+            "asking" ReadOnly 1, FAST, NONE, "", "For cluster clients. No slot is ever between two nodes.";
             "readonly" ReadOnly 1, FAST, NONE, "", "For cluster clients. Every node answers every key anyway.";
             "readwrite" ReadOnly 1, FAST, NONE, "", "For cluster clients. Every node answers every key anyway.";
         }
@@ -311,10 +327,15 @@ commands! {
             "setinfo" ClientSetInfo 4, FAST, NONE, "LIB-NAME name | LIB-VER version",
                 "Tells which client library this is.";
             "info" ClientInfo 2, FAST, NONE, "", "This connection in one line.";
-            "list" ClientList -2, 0, NONE, "", "All connections of this node, one line each.";
+            "list" ClientList 2, 0, NONE, "", "All connections of this node, one line each.";
+            "kill" ClientKill -3, 0, NONE, "address | [ID id] [ADDR address] [LADDR address] [SKIPME yes | no]",
+                "Closes connections of this node; answers how many.";
+            "redirect" ClientRedirect 3, FAST, NONE, "ON | OFF",
+                "Whether keys of other nodes are answered with MOVED, or forwarded.";
             "reply" ClientReply 3, FAST, NONE, "ON", "Replies are always sent.";
             "no-evict" ClientSwitch 3, FAST, NONE, "ON | OFF", "No connection is ever evicted.";
             "no-touch" ClientSwitch 3, FAST, NONE, "ON | OFF", "Reads leave no trace on keys.";
+            "help" SubcommandHelp 2, FAST, NONE, "", "What HELP CLIENT says.";
         }
     ];
 
@@ -325,6 +346,7 @@ commands! {
             "docs" CommandDocs -2, 0, NONE, "[name ...]", "What commands do.";
             "list" CommandList -2, 0, NONE, "[FILTERBY PATTERN pattern]", "The names of the commands.";
             "getkeys" CommandGetKeys -3, 0, NONE, "command [word ...]", "The keys of a request.";
+            "help" SubcommandHelp 2, FAST, NONE, "", "What HELP COMMAND says.";
         }
     ];
 
@@ -332,6 +354,7 @@ commands! {
         server {
             "get" ConfigGet -3, 0, NONE, "pattern [pattern ...]", "Settings whose names match.";
             "set" ConfigSet -4, 0, NONE, "name value", "Refused: settings live in config.toml.";
+            "help" SubcommandHelp 2, FAST, NONE, "", "What HELP CONFIG says.";
         }
     ];
 
@@ -357,20 +380,11 @@ commands! {
             "slots" ClusterSlots 2, 0, NONE, "", "Ranges of slots and who leads them.";
             "shards" ClusterShards 2, 0, NONE, "", "Groups of slots and their members.";
             "countkeysinslot" ClusterCountKeys 3, 0, NONE, "slot", "How many keys a slot holds.";
+            "getkeysinslot" ClusterGetKeys 4, 0, NONE, "slot count", "So many of the keys of a slot.";
+            "help" SubcommandHelp 2, FAST, NONE, "", "What HELP CLUSTER says.";
         }
     ];
 }
-
-/// Commands of Redis and of later versions of Pelago, and why they are not here.
-const ABSENT: &[(&str, &str)] = &[
-    ("subscribe", "there are no channels"),
-    ("publish", "there are no channels"),
-    ("trace", "tracing a request is not supported yet"),
-    ("flushall", "deleting everything at once is not supported"),
-    ("flushdb", "deleting everything at once is not supported"),
-    ("eval", "there are no scripts"),
-    ("type", "every value is a string"),
-];
 
 impl CommandSpec {
     /// Whether a request of so many words, all names included, is complete and not too long.
@@ -425,11 +439,6 @@ pub fn find(name: &[u8]) -> Option<&'static CommandSpec> {
     Some(BY_NAME[at].1).filter(|spec| spec.name.len() == name.len())
 }
 
-/// Why a command that people may expect is not here.
-pub(super) fn absent(name: &[u8]) -> Option<&'static str> {
-    ABSENT.iter().find(|(known, _)| known.as_bytes().eq_ignore_ascii_case(name)).map(|(_, why)| *why)
-}
-
 static BY_NAME: LazyLock<Vec<(u128, &'static CommandSpec)>> = LazyLock::new(|| {
     let mut names: Vec<_> =
         COMMANDS.iter().filter_map(|spec| Some((packed(spec.name.as_bytes())?, spec))).collect();
@@ -463,7 +472,6 @@ mod tests {
         for spec in COMMANDS {
             assert!(std::ptr::eq(find(spec.name.as_bytes()).expect("in the index"), spec));
             assert!(std::ptr::eq(find(spec.name.to_uppercase().as_bytes()).expect("in the index"), spec));
-            assert_eq!(absent(spec.name.as_bytes()), None);
         }
         for unknown in [&b""[..], b"ge", b"gett", b"\0get", b"averyveryverylongname"] {
             assert!(find(unknown).is_none());

@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 
-use super::slot::{SLOTS, crc16};
+use groups::kv::slot::{SLOTS, crc16};
 
 /// Where the next page of a range begins.
 #[derive(Clone, Debug, PartialEq, Eq)]

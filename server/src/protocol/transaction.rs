@@ -328,6 +328,7 @@ fn is_queueable(local: &LocalCommand) -> bool {
         | LocalCommand::ClientSetName(_)
         | LocalCommand::ClientLibraryName(_)
         | LocalCommand::ClientLibraryVersion(_)
+        | LocalCommand::Redirect(_)
         | LocalCommand::Reset
         | LocalCommand::Quit => false,
     }

@@ -34,7 +34,9 @@ use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
 use crate::node::shard::{Effects, GroupStatus, Shard};
+use crate::node::trace::Step;
 use crate::node::watch::{Pull, Pulled};
+use crate::protocol::KillFilter;
 
 /// What other threads tell a worker.
 pub enum Letter {
@@ -52,6 +54,12 @@ pub enum Letter {
     Request(Request),
     /// The ends of requests that this worker sent to another one.
     Completions(Vec<Completion>),
+    /// The same, of a client that rather asks the leader itself.
+    RequestOrMove(Request),
+    /// The same, whose way is to be told.
+    TracedRequest(Request),
+    /// The way of a request of another worker, or what is known of it.
+    Account(Token, bool, oneshot::Sender<Option<Vec<Step>>>),
     /// A question of a watch of another worker's connection.
     Pull(Pull),
     /// The answers to questions that this worker sent to another one.
@@ -60,6 +68,10 @@ pub enum Letter {
     Unwatch(u64, Option<u64>),
     /// A new client.
     Client(std::net::TcpStream),
+    /// The lines of `CLIENT LIST`, as at this time since 1970.
+    Clients(Duration, oneshot::Sender<String>),
+    /// Close connections, for this one; how many were.
+    Kill(KillFilter, u64, oneshot::Sender<u64>),
     /// Where the groups stand.
     Report(oneshot::Sender<ShardReport>),
     /// Verify the groups, or bring their mirrors up to date; the answer says where they stood
@@ -149,6 +161,10 @@ const SLICE: Duration = Duration::from_millis(5);
 const LONG: Duration = Duration::from_millis(150);
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
+/// How long a traced command waits behind its answer until every node has told its part: longer than a
+/// leader waits for its members.
+const ACCOUNT: Duration = Duration::from_millis(600);
+
 /// Bits of a connection's number that name its worker.
 const WORKER_SHIFT: u32 = 48;
 
@@ -187,6 +203,17 @@ impl Worker {
             self.wake.notify_one();
         } else {
             self.posts[owner as usize].mail.push(Letter::Request(request));
+        }
+    }
+
+    /// Takes a request of a client that is told where else its group is led, instead of being forwarded.
+    pub fn submit_or_move(&self, request: Request) {
+        let owner = request.group.0 % self.posts.len() as u32;
+        if owner == self.index {
+            self.shard.borrow_mut().submit_or_move(request, self.clock.now());
+            self.wake.notify_one();
+        } else {
+            self.posts[owner as usize].mail.push(Letter::RequestOrMove(request));
         }
     }
 
@@ -238,15 +265,64 @@ impl Worker {
     /// # Errors
     /// As for a client's.
     pub async fn write(&self, group: GroupId, command: &Command) -> Result<Outcome, Refusal> {
+        self.execute(group, command, false).await
+    }
+
+    /// Has a read of this node's own answered, as linearizable as a client's.
+    ///
+    /// # Errors
+    /// As for a client's.
+    pub async fn read(&self, group: GroupId, command: &Command) -> Result<Outcome, Refusal> {
+        self.execute(group, command, true).await
+    }
+
+    /// Has a command of this node's own executed, and follows its way.
+    pub async fn trace(
+        &self,
+        group: GroupId,
+        command: &Command,
+        read: bool,
+    ) -> (Result<Outcome, Refusal>, Vec<Step>) {
+        let (token, receiver) = self.own_token();
+        let command = command.to_bytes();
+        let request = Request { token, group, read, ordered: false, stale: None, command };
+        let owner = &self.posts[(group.0 % self.posts.len() as u32) as usize];
+        owner.mail.push(Letter::TracedRequest(request));
+        let result = receiver.await.unwrap_or(Err(if read { Refusal::TryAgain } else { Refusal::InDoubt }));
+        let mut steps = Vec::new();
+        let begun = tokio::time::Instant::now();
+        // Slower members tell of it later than the answer comes.
+        loop {
+            let end = result.is_err() || begun.elapsed() >= ACCOUNT;
+            let (sender, account) = oneshot::channel();
+            owner.mail.push(Letter::Account(token, end, sender));
+            if let Ok(Some(found)) = account.await {
+                steps = found;
+                break;
+            }
+            if end {
+                break;
+            }
+            tokio::time::sleep(TICK).await;
+        }
+        (result, steps)
+    }
+
+    /// Names a command of this node's own.
+    fn own_token(&self) -> (Token, oneshot::Receiver<Result<Outcome, Refusal>>) {
         let number = self.next_own.get();
         self.next_own.set(number + 1);
         let (sender, receiver) = oneshot::channel();
         self.own.borrow_mut().insert(number, sender);
-        let token = Token { connection: self.connection_id(OWN), request: number };
+        (Token { connection: self.connection_id(OWN), request: number }, receiver)
+    }
+
+    async fn execute(&self, group: GroupId, command: &Command, read: bool) -> Result<Outcome, Refusal> {
+        let (token, receiver) = self.own_token();
         let command = command.to_bytes();
-        self.submit(Request { token, group, read: false, ordered: false, stale: None, command });
+        self.submit(Request { token, group, read, ordered: false, stale: None, command });
         // Whoever ends without an answer may have had it executed.
-        receiver.await.unwrap_or(Err(Refusal::InDoubt))
+        receiver.await.unwrap_or(Err(if read { Refusal::TryAgain } else { Refusal::InDoubt }))
     }
 
     /// Asks every worker where its groups stand.
@@ -260,7 +336,17 @@ impl Worker {
         self.ask(|before| Letter::GoThrough { only, verify, before }).await
     }
 
-    async fn ask(&self, letter: impl Fn(oneshot::Sender<ShardReport>) -> Letter) -> Vec<ShardReport> {
+    /// The clients of all workers, a line each.
+    pub async fn clients(&self, now: Duration) -> String {
+        self.ask(|answer| Letter::Clients(now, answer)).await.concat()
+    }
+
+    /// Closes those connections of all workers; how many.
+    pub async fn kill(&self, filter: &KillFilter, by: u64) -> u64 {
+        self.ask(|answer| Letter::Kill(filter.clone(), by, answer)).await.into_iter().sum()
+    }
+
+    async fn ask<T>(&self, letter: impl Fn(oneshot::Sender<T>) -> Letter) -> Vec<T> {
         let mut answers = Vec::new();
         for post in &self.posts {
             let (sender, receiver) = oneshot::channel();
@@ -338,7 +424,7 @@ impl Worker {
                     let _ = sender.send(completion.result);
                 }
             } else if let Some(connection) = connections.get(&completion.token.connection)
-                && connection.complete(completion)
+                && connection.complete(completion, &self.shared)
             {
                 dirty.push(Rc::clone(connection));
             }
@@ -501,6 +587,11 @@ impl Worker {
                     Letter::Mirror(group, word) => self.shard.borrow_mut().on_mirror(group, word, now),
                     Letter::Compact(group, demand) => self.shard.borrow_mut().compact(group, demand),
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
+                    Letter::RequestOrMove(request) => self.shard.borrow_mut().submit_or_move(request, now),
+                    Letter::TracedRequest(request) => self.shard.borrow_mut().submit_traced(request, now),
+                    Letter::Account(token, end, sender) => {
+                        let _ = sender.send(self.shard.borrow_mut().account(token, end));
+                    }
                     Letter::Completions(completions) => self.complete(completions, &mut dirty),
                     Letter::Pull(pull) => self.shard.borrow_mut().pull(pull, now),
                     Letter::Pulled(pulled) => self.deliver(pulled, &mut dirty),
@@ -508,6 +599,14 @@ impl Worker {
                         self.shard.borrow_mut().unwatch(connection, watch);
                     }
                     Letter::Client(stream) => self.admit(stream),
+                    Letter::Clients(now, sender) => {
+                        let lines = self.connections().iter().map(|c| c.describe(now) + "\n").collect();
+                        let _ = sender.send(lines);
+                    }
+                    Letter::Kill(filter, by, sender) => {
+                        let killed = self.connections().iter().filter(|c| c.kill(&filter, by)).count();
+                        let _ = sender.send(killed as u64);
+                    }
                     Letter::Report(sender) => reports.push(sender),
                     Letter::GoThrough { only, verify, before } => {
                         let report = self.own_report(now);

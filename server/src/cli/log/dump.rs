@@ -220,6 +220,7 @@ fn shown_command(command: &Command) -> String {
         Command::Epoch => "epoch".to_owned(),
         Command::Fenced { token, command } => format!("fenced {token} {}", shown_command(command)),
         Command::Scan(range) => format!("scan from {}", preview(&range.from)),
+        Command::InSlot(question) => format!("keys of slot {}", question.slot),
         Command::Walk(walk) => format!("walk from place {}", walk.from),
         Command::Changes(since) => format!("changes of {}", preview(&since.prefix)),
         Command::Put { key, value, condition, .. } => {

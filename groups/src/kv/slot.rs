@@ -1,7 +1,7 @@
 //! Which of the 16 384 slots a key belongs to, exactly as in Redis Cluster, so that
 //! cluster-aware clients compute the same answer on their side.
 
-use groups::ids::Slot;
+use crate::ids::Slot;
 
 /// How many slots the key space is cut into.
 pub const SLOTS: u16 = 16_384;
