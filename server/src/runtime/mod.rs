@@ -22,6 +22,7 @@ pub mod mirror_store;
 mod peers;
 pub mod roster;
 pub mod scrub;
+pub mod tally;
 mod unborn;
 pub mod worker;
 
@@ -324,9 +325,11 @@ fn live(
         scrub: Arc::clone(&scrub_gauge),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+        turned_ms: (0..shards).map(|_| AtomicU64::new(started.elapsed().as_millis() as u64)).collect(),
         no_memory: AtomicBool::new(false),
         commands: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
+        turned_away: AtomicU64::new(0),
         verdict: OnceLock::new(),
         notes,
         config: config.clone(),
@@ -649,6 +652,7 @@ fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &A
         match listener.accept() {
             Ok((stream, _)) => {
                 if shared.connections.load(Ordering::Relaxed) >= max {
+                    shared.turned_away.fetch_add(1, Ordering::Relaxed);
                     unborn::turn_away(stream, "-ERR max number of clients reached\r\n");
                     continue;
                 }
