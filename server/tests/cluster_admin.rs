@@ -154,6 +154,8 @@ fn check_paths_and_methods(cluster: &Cluster) {
         ] {
             assert_eq!(answer.header(name), Some(value), "{path}");
         }
+        let policies = answer.headers.iter().filter(|(name, _)| name == "content-security-policy").count();
+        assert_eq!(policies, 1, "{path}: a browser obeys each of them");
         let policy = answer.header("content-security-policy").expect("a policy");
         assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
         let head = request(address, &format!("HEAD {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))

@@ -142,7 +142,10 @@ pub(super) async fn answer(desk: &Desk, request: &Request<Incoming>) -> Response
     ] {
         headers.insert(name, HeaderValue::from_static(value));
     }
-    headers.extend(more);
+    // In the place of what all have: a browser obeys every policy that it is sent.
+    for (name, value) in more {
+        headers.insert(name, value);
+    }
     response
 }
 
