@@ -1,8 +1,9 @@
 //! Composes a node: configuration, client protocol, groups, log and network.
 //!
 //! [`node`] holds the deterministic parts, [`runtime`] the threads around them, [`connection`]
-//! the clients, [`protocol`] their language.
+//! the clients, [`protocol`] their language, [`admin`] HTTP for operators.
 
+pub mod admin;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -2,6 +2,8 @@
 //!
 //! Field names are stable; fields may be added.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One node's view of itself and of the groups that it has a seat in.
@@ -43,10 +45,41 @@ pub struct NodeStatus {
     pub connections: u64,
     /// Requests of clients that are not answered yet.
     pub open_requests: u64,
+    /// What clients have asked of this node since its start.
+    #[serde(default)]
+    pub traffic: TrafficStatus,
     /// Why writes are refused here: `"nospace"`, `"memory"`, or nothing.
     pub read_only: Option<String>,
     /// What an operator should look at, one sentence each.
     pub alarms: Vec<String>,
+}
+
+/// What clients have asked of a node since its start, and how long it took.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrafficStatus {
+    /// Commands that groups answer and that change nothing.
+    pub reads: u64,
+    /// Commands that groups answer and that may change data.
+    pub writes: u64,
+    /// All others.
+    pub other: u64,
+    /// Error replies by their first word.
+    pub errors: BTreeMap<String, u64>,
+    /// Reads, from being taken until their replies are written.
+    pub read_took: HistogramLine,
+    /// Writes, likewise.
+    pub write_took: HistogramLine,
+}
+
+/// How often something took how long.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HistogramLine {
+    /// Upper bounds of the buckets, microseconds, ascending.
+    pub bounds_us: Vec<u64>,
+    /// How many lie in each bucket; one more bucket than bounds, for what is above all of them.
+    pub counts: Vec<u64>,
+    /// The sum of all, microseconds.
+    pub sum_us: u64,
 }
 
 /// Another node as this one sees it.

@@ -53,7 +53,9 @@ fn a_port_in_use_is_named() {
     // The story: somebody else listens on the port, or the node was started twice from two
     // directories.
     let mut cluster = Cluster::prepare(one_node());
-    for (address, key) in [(cluster.ports().client(1), "client_addr"), (cluster.ports().peer(1), "peer_addr")]
+    let ports = cluster.ports();
+    for (address, key) in
+        [(ports.client(1), "client_addr"), (ports.peer(1), "peer_addr"), (ports.admin(1), "admin_addr")]
     {
         let taken = TcpListener::bind(address).expect("the port is free");
         let ended = cluster.try_start(1, &[]);

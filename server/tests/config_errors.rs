@@ -161,6 +161,11 @@ fn one_mistake_each() {
             "config.toml:12:13: `peer_addr` db.example:1 can be reached",
         ),
         (
+            "[[nodes]]\nid = 2\npeer_addr = \"[::1]:1\"\nclient_addr = \"[::1]:2\"\nadmin_addr = \"10.0.0.1:3\"",
+            "config.toml:14:14: `admin_addr` 10.0.0.1:3 can be reached from other machines and nothing protects it; use a \
+             loopback address, or set `password` in [security]",
+        ),
+        (
             "[[nodes]]\nid = 0",
             "config.toml:11:6: `id` must be a whole number of at least 1, not the number 0",
         ),

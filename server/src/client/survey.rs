@@ -85,16 +85,29 @@ pub fn leading<'a>(lines: &[(u32, &'a GroupLine)]) -> Option<(u32, &'a GroupLine
 /// # Errors
 /// When nobody answers with a status.
 pub fn survey(addresses: &[String], options: &Options, patience: Duration) -> Result<Survey, SurveyError> {
-    let start = first_answer(addresses, options, patience)?;
+    Ok(around(first_answer(addresses, options, patience)?, options, patience))
+}
+
+/// More nodes than these are not asked at the same time.
+const AT_ONCE: usize = 32;
+
+/// Asks all nodes that the one with this status knows of, each for at most `patience`.
+#[must_use]
+pub fn around(start: NodeStatus, options: &Options, patience: Duration) -> Survey {
     let others: Vec<PeerStatus> =
         start.nodes.iter().filter(|peer| peer.node != start.node).take(MAX_NODES).cloned().collect();
     let mut survey = Survey { nodes: vec![start], unreachable: Vec::new() };
     let cluster = survey.nodes[0].cluster.clone();
-    let answers: Vec<_> = thread::scope(|scope| {
-        let asked: Vec<_> =
-            others.iter().map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience))).collect();
-        asked.into_iter().map(|thread| thread.join().ok()).collect()
-    });
+    let mut answers = Vec::with_capacity(others.len());
+    for some in others.chunks(AT_ONCE) {
+        thread::scope(|scope| {
+            let asked: Vec<_> = some
+                .iter()
+                .map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience)))
+                .collect();
+            answers.extend(asked.into_iter().map(|thread| thread.join().ok()));
+        });
+    }
     for (peer, answer) in others.into_iter().zip(answers) {
         let why = match answer {
             Some(Ok(status)) if status.cluster == cluster && status.node == peer.node => {
@@ -119,7 +132,7 @@ pub fn survey(addresses: &[String], options: &Options, patience: Duration) -> Re
     }
     survey.nodes.sort_by_key(|node| node.node);
     survey.unreachable.sort_by_key(|node| node.node);
-    Ok(survey)
+    survey
 }
 
 fn first_answer(

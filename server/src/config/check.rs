@@ -105,11 +105,7 @@ fn reachable(reading: &mut Reading<'_>) {
                     "`peer_addr` {address} is where the other nodes connect to; name an address of this machine"
                 );
                 found.push((place.clone(), message));
-            } else if understood
-                && !insecure
-                && !address.is_loopback()
-                && (key == "peer_addr" || (key == "client_addr" && !password))
-            {
+            } else if understood && !insecure && !address.is_loopback() && (key == "peer_addr" || !password) {
                 let way = match key {
                     "peer_addr" => "set `insecure = true` in [security] if the network is trusted",
                     _ => "set `password` in [security], or `insecure = true` if the network is trusted",

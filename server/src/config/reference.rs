@@ -38,5 +38,5 @@ One entry per node; every key is required.
 | `id` | a whole number of at least 1 | The node's id, as in `pelago serve --node`. |
 | `peer_addr` | `host:port` | Paxos, learner and checkpoint traffic of all groups; where other nodes connect to. |
 | `client_addr` | `host:port` | RESP and lines. |
-| `admin_addr` | `host:port` | HTTP: metrics, health, status. |
+| `admin_addr` | `host:port` | HTTP: `/livez`, `/readyz`, `/metrics`, `/status`, and a page for people at `/`. With `password` in [security] all but the first two ask for it. |
 ";

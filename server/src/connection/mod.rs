@@ -46,6 +46,7 @@ use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
 use crate::runtime::roster::RosterHandle;
 use crate::runtime::scrub::ScrubGauge;
+use crate::runtime::tally::{Kind, Tally};
 use crate::runtime::worker::Worker;
 use plan::{Join, Piece, plan};
 use watch::Watches;
@@ -92,6 +93,8 @@ pub struct Shared {
     pub connections: AtomicU64,
     /// Bytes of keys and values, by worker.
     pub state_bytes: Vec<AtomicU64>,
+    /// When each worker last had a turn, milliseconds after the start; it says so twice a second.
+    pub turned_ms: Vec<AtomicU64>,
     /// What peers have said against this disk, once one has: the process begins anew or ends.
     pub verdict: OnceLock<Verdict>,
     /// What happened to the data directory before this start, for an operator.
@@ -102,6 +105,8 @@ pub struct Shared {
     pub commands: AtomicU64,
     /// Connections accepted since the start, for `INFO`.
     pub accepted: AtomicU64,
+    /// Connections turned away since the start, because there were too many.
+    pub turned_away: AtomicU64,
 }
 
 impl Shared {
@@ -160,6 +165,8 @@ struct Pending {
     bytes: usize,
     /// Set once the reply is known: `HELLO` changes the protocol for itself and what follows.
     version: Version,
+    /// Of what groups answer: when it was taken, and whether it is a write.
+    taken: Option<(Instant, bool)>,
 }
 
 /// Unanswered pieces of this connection at one group.
@@ -172,6 +179,8 @@ struct Open {
 #[derive(Debug)]
 struct State {
     session: Session,
+    /// When the task last looked for requests: one look at the clock serves a whole pipeline.
+    now: Instant,
     pending: VecDeque<Pending>,
     /// The number of `pending[0]`.
     first: u64,
@@ -212,6 +221,7 @@ pub struct Connection {
     max_value: u64,
     /// What a transaction may take.
     max_request: usize,
+    tally: Rc<Tally>,
 }
 
 /// A command that waits for what its connection has sent before.
@@ -254,6 +264,7 @@ impl Connection {
             stream,
             state: RefCell::new(State {
                 session,
+                now: Instant::now(),
                 pending: VecDeque::new(),
                 first: FIRST_REQUEST,
                 open: HashMap::default(),
@@ -269,6 +280,7 @@ impl Connection {
             out_of_step: Cell::new(false),
             max_value: shared.config.limits.max_value.0,
             max_request: shared.config.request_limits().max_request,
+            tally: Rc::clone(worker.tally()),
         });
         Ok((connection, reader))
     }
@@ -377,6 +389,7 @@ impl Connection {
         worker: &Rc<Worker>,
         shared: &Arc<Shared>,
     ) -> Flow {
+        self.state.borrow_mut().now = Instant::now();
         let again = match waiting.take() {
             Some(Held::Data(command)) => {
                 self.data(command, worker, shared).map_err(|command| Held::Data(*command))
@@ -425,6 +438,7 @@ impl Connection {
                 Parsed::Oversized(oversized) => Err(Command::oversized(&oversized, &sizes)),
                 Parsed::Malformed(why) => Err(ErrorReply::err(why)),
             };
+            self.tally.command(command.as_ref().map_or(Kind::Other, Kind::of));
             let admitted = command.and_then(|command| {
                 self.state.borrow().session.admit(&command)?;
                 self.allows(command)
@@ -523,6 +537,7 @@ impl Connection {
             return Ok(());
         }
         let request = self.push(Slot::Waiting(Box::new(join)));
+        self.mark_taken(write);
         for Piece { group, command } in pieces {
             let ordered = self.open_piece(group, write);
             let request = Request {
@@ -577,8 +592,17 @@ impl Connection {
         let mut state = self.state.borrow_mut();
         let number = state.first + state.pending.len() as u64;
         let version = state.session.version();
-        state.pending.push_back(Pending { slot, bytes: 0, version });
+        state.pending.push_back(Pending { slot, bytes: 0, version, taken: None });
         number
+    }
+
+    /// What was pushed last is answered by groups, and how long that takes is counted.
+    fn mark_taken(&self, write: bool) {
+        let mut state = self.state.borrow_mut();
+        let taken = Some((state.now, write));
+        if let Some(last) = state.pending.back_mut() {
+            last.taken = taken;
+        }
     }
 
     fn fill(&self, number: u64, reply: Reply) {
@@ -634,10 +658,17 @@ impl Connection {
     fn write_out(&self) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
+        let mut now = None;
         while let Some(pending) = state.pending.pop_front_if(|p| matches!(p.slot, Slot::Ready(_))) {
             state.first += 1;
             state.ready_bytes -= pending.bytes;
+            if let Some((taken, write)) = pending.taken {
+                self.tally.took(write, now.get_or_insert_with(Instant::now).duration_since(taken));
+            }
             if let Slot::Ready(reply) = pending.slot {
+                if let Reply::Error(error) = &reply {
+                    self.tally.error(error.class());
+                }
                 reply.encode(&mut state.out, pending.version);
             }
         }

@@ -17,9 +17,11 @@ use crate::node::shard::GroupStatus;
 use crate::protocol::{ErrorReply, NodeCommand, Reply, Shortage, slot_of};
 use crate::runtime::roster::located;
 use crate::runtime::scrub::alarm;
+use crate::runtime::tally::Counts;
 use crate::runtime::worker::{ShardReport, Worker};
 use crate::status::{
     Begun, FollowerLine, GroupLine, HeldLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
+    TrafficStatus,
 };
 
 /// Answers a node command of a connection.
@@ -229,9 +231,16 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         learning,
         connections: shared.connections.load(Ordering::Relaxed),
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
+        traffic: traffic(reports),
         read_only,
         alarms,
     }
+}
+
+fn traffic(reports: &[ShardReport]) -> TrafficStatus {
+    let mut all = Counts::default();
+    reports.iter().for_each(|r| all.add(&r.tally));
+    all.traffic()
 }
 
 /// What keeps the log from being shortened, with the reason that the group itself gives.

@@ -122,6 +122,7 @@ fn tour(cluster: &Cluster<'_>) -> Result<(), Stop> {
 fn how_to_talk(directory: &Directory, cluster: &Cluster<'_>) -> String {
     let program = program_name();
     let Some(first) = directory.config.nodes.first() else { return String::new() };
+    let page = &first.admin_addr;
     let (host, port) = (first.client_addr.host(), first.client_addr.port());
     let all = cluster.addresses().join(",");
     let pids: Vec<String> =
@@ -133,6 +134,7 @@ fn how_to_talk(directory: &Directory, cluster: &Cluster<'_>) -> String {
          \x20 export PELAGO_ADDR={all}\n\
          \x20 {program} get greeting\n\
          \x20 {program} status\n\
+         \x20 http://{page}/           the status page, for a browser\n\
          process ids by node: {}; kill -9 one and watch\n\n",
         pids.join(", ")
     )

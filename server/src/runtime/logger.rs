@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use super::clock::Clock;
 use super::mailbox::Tray;
 use super::scrub::ScrubGauge;
+use super::tally::Histogram;
 use super::worker::{Letter, Post};
 use crate::node::compaction::{Compactor, Held};
 use crate::node::shard::LogJob;
@@ -29,6 +30,7 @@ pub enum Task {
 #[derive(Debug, Default)]
 pub struct LogGauge {
     stats: Mutex<(LogStats, Vec<u32>)>,
+    took: Mutex<Histogram>,
     held: Mutex<Option<(Held, Duration)>>,
     free: AtomicU64,
     /// Less space is left than the limit, or a commit waits for space.
@@ -42,6 +44,12 @@ impl LogGauge {
         let (stats, mut times) = self.stats.lock().clone();
         times.sort_unstable();
         (stats, times)
+    }
+
+    /// How long every commit since the start took.
+    #[must_use]
+    pub fn took(&self) -> Histogram {
+        self.took.lock().clone()
     }
 
     /// What keeps the log from being shortened, and for how long it has.
@@ -255,6 +263,7 @@ impl Logger {
         let stats = self.log.stats();
         let (held, times) = &mut *guard;
         *held = stats;
+        self.gauge.took.lock().note(took);
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         if times.len() < TIMES {
             times.push(micros);

@@ -7,6 +7,7 @@
 //! learner  one thread: reads the log for peers that are behind
 //! mirror   one thread: checkpoints on the disk, to and from the peers; nothing waits for it
 //! scrub    one thread: reads sealed segments of the log again, slowly
+//! admin    one thread: HTTP for probes, Prometheus and people; it sees the others' gauges and reports
 //! roster   one thread: keeps the list of the cluster's nodes, and tells the others of a newer one
 //! main     the birth, then the wait for the end
 //! ```
@@ -22,6 +23,7 @@ pub mod mirror_store;
 mod peers;
 pub mod roster;
 pub mod scrub;
+pub mod tally;
 mod unborn;
 pub mod worker;
 
@@ -44,6 +46,7 @@ use groups::random::Random;
 use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
+use crate::admin::{self, Board, Serving, Stage};
 use crate::config::{Address, Config, Durability, Node, Share};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
@@ -87,15 +90,17 @@ pub enum ServeError {
     /// The peer port cannot be used.
     #[error(transparent)]
     Peers(#[from] BindError),
-    /// The client port cannot be used.
-    #[error("cannot listen for clients at {address}: {source}. Nothing was started. {advice}")]
-    Clients {
+    /// The client port or the admin port cannot be used.
+    #[error("cannot listen {purpose} at {address}: {source}. Nothing was started. {advice}")]
+    Listen {
+        /// For whom.
+        purpose: &'static str,
         /// Where.
         address: String,
         /// What came back.
         source: std::io::Error,
         /// What to do.
-        advice: &'static str,
+        advice: String,
     },
     /// The operating system refused a thread or a file.
     #[error("could not {doing}: {source}")]
@@ -112,7 +117,7 @@ impl ServeError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            ServeError::NoSuchNode(..) | ServeError::Peers(_) | ServeError::Clients { .. } => 2,
+            ServeError::NoSuchNode(..) | ServeError::Peers(_) | ServeError::Listen { .. } => 2,
             ServeError::Data { .. } => 3,
             ServeError::System { .. } => 1,
         }
@@ -137,13 +142,35 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
     })?;
     let stop = Arc::new(AtomicBool::new(false));
     watch_for_the_end(options, &stop)?;
+    let mut admin = Admin { board: Board::new(), address: &entry.admin_addr, open: false };
     let mut notes = Vec::new();
     // A life ends with the process, or because the directory is no memory to vote with: then the
     // node begins anew, as another disk.
-    while let Some(note) = live(&config, &entry, &stop, notes.clone())? {
+    while let Some(note) = live(&config, &entry, &stop, notes.clone(), &mut admin)? {
         notes.push(note);
     }
     Ok(())
+}
+
+/// The admin port, which outlasts a node's lives.
+struct Admin<'a> {
+    board: Arc<Board>,
+    address: &'a Address,
+    open: bool,
+}
+
+impl Admin<'_> {
+    /// Begins to answer there, unless it does already.
+    fn open(&mut self, config: &Config) -> Result<(), ServeError> {
+        if !self.open {
+            let listener = listen(self.address, "for administration", "admin_addr")?;
+            let password = config.security.password.clone();
+            admin::start(listener, Arc::clone(&self.board), password).map_err(system("start a thread"))?;
+            self.open = true;
+        }
+        self.board.show(Stage::Opening);
+        Ok(())
+    }
 }
 
 /// What nodes say to each other, by number. 2: heartbeats tell the version of the list of nodes, values
@@ -156,6 +183,7 @@ fn live(
     entry: &Node,
     stop: &Arc<AtomicBool>,
     mut notes: Vec<String>,
+    admin: &mut Admin<'_>,
 ) -> Result<Option<String>, ServeError> {
     let clock = Clock::start();
     let started = Instant::now();
@@ -202,7 +230,8 @@ fn live(
     };
     let (memory, memory_changed) = MemoryHandle::new(crate::node::memory::load(&disk));
 
-    let listener = listen_for_clients(&entry.client_addr)?;
+    let listener = listen(&entry.client_addr, "for clients", "client_addr")?;
+    admin.open(config)?;
     let identity = |manifest: &Manifest| Identity {
         cluster_name: config.cluster.name.clone(),
         cluster: match &manifest.stage {
@@ -215,10 +244,11 @@ fn live(
         protocol_min: PROTOCOL,
         protocol_max: PROTOCOL,
     };
-    let peer_addr = resolve(&entry.peer_addr).map_err(|source| ServeError::Clients {
+    let peer_addr = resolve(&entry.peer_addr).map_err(|source| ServeError::Listen {
+        purpose: "for peers",
         address: entry.peer_addr.to_string(),
         source,
-        advice: "Check peer_addr in config.toml",
+        advice: "Check peer_addr in config.toml".to_owned(),
     })?;
     let known =
         manifest.founding().map(|(cluster, founding)| roster::known(config, &disk, cluster, &founding));
@@ -240,13 +270,16 @@ fn live(
         switchboard: &switchboard,
         listener: &listener,
         stop,
+        board: &admin.board,
     })
     .map_err(data)?;
     let Some((cluster, founding)) = born.and(manifest.founding()) else {
+        admin.board.show(Stage::Ending);
         net.shutdown();
         let _ = net_thread.join();
         return Ok(None);
     };
+    admin.board.show(Stage::Opening);
     let roster = roster::known(config, &disk, cluster, &founding);
     if let Some(text) = roster::difference(config, cluster, &roster) {
         tracing::warn!("{text}");
@@ -324,9 +357,11 @@ fn live(
         scrub: Arc::clone(&scrub_gauge),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
+        turned_ms: (0..shards).map(|_| AtomicU64::new(started.elapsed().as_millis() as u64)).collect(),
         no_memory: AtomicBool::new(false),
         commands: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
+        turned_away: AtomicU64::new(0),
         verdict: OnceLock::new(),
         notes,
         config: config.clone(),
@@ -445,17 +480,23 @@ fn live(
         })?);
     }
     switchboard.connect(&posts, mirror_handle.clone());
+    admin.board.show(Stage::Serving(Serving { shared: Arc::clone(&shared), posts: posts.clone() }));
     tracing::info!(
         clients = %entry.client_addr,
         peers = %entry.peer_addr,
+        admin = format_args!("http://{}/", entry.admin_addr),
         groups = shared.config.cluster.groups,
         workers = shards,
         "serving"
     );
     accept(&listener, &posts, &shared, stop);
-    if shared.verdict.get().is_none() && shared.roster.current().nodes().len() > 1 {
-        hand_over(&posts);
+    if shared.verdict.get().is_none() {
+        admin.board.leave();
+        if shared.roster.current().nodes().len() > 1 {
+            hand_over(&posts);
+        }
     }
+    admin.board.show(Stage::Ending);
     ending.store(true, Ordering::Relaxed);
 
     tracing::info!("ending");
@@ -618,18 +659,19 @@ fn resolve(address: &Address) -> std::io::Result<std::net::SocketAddr> {
         .ok_or_else(|| std::io::Error::other("the name has no address"))
 }
 
-fn listen_for_clients(address: &Address) -> Result<TcpListener, ServeError> {
+/// Listens at the address that stands under `key` in the configuration.
+fn listen(address: &Address, purpose: &'static str, key: &str) -> Result<TcpListener, ServeError> {
     let failed = |source: std::io::Error| {
         let advice = match source.kind() {
             std::io::ErrorKind::AddrInUse => {
-                "Another process listens there: stop it, or change client_addr in config.toml"
+                format!("Another process listens there: stop it, or change {key} in config.toml")
             }
             std::io::ErrorKind::AddrNotAvailable => {
-                "This machine has no such address: check client_addr in config.toml"
+                format!("This machine has no such address: check {key} in config.toml")
             }
-            _ => "Check client_addr in config.toml",
+            _ => format!("Check {key} in config.toml"),
         };
-        ServeError::Clients { address: address.to_string(), source, advice }
+        ServeError::Listen { purpose, address: address.to_string(), source, advice }
     };
     let addr = resolve(address).map_err(failed)?;
     let bind = || {
@@ -651,6 +693,7 @@ fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &A
         match listener.accept() {
             Ok((stream, _)) => {
                 if shared.connections.load(Ordering::Relaxed) >= max {
+                    shared.turned_away.fetch_add(1, Ordering::Relaxed);
                     unborn::turn_away(stream, "-ERR max number of clients reached\r\n");
                     continue;
                 }

@@ -12,6 +12,7 @@ use groups::log::RealDisk;
 use netio::{FrameBatch, Lane, NO_GROUP, NetHandle};
 
 use super::peers::Switchboard;
+use crate::admin::{Board, Stage as Shown};
 use crate::config::Config;
 use crate::node::birth::{Birth, Word};
 use crate::node::manifest::{Manifest, Stage};
@@ -37,6 +38,8 @@ pub struct Unborn<'a> {
     pub listener: &'a TcpListener,
     /// Set when the node shall end.
     pub stop: &'a AtomicBool,
+    /// Where the admin port sees what is waited for.
+    pub board: &'a Board,
 }
 
 /// How often a node introduces itself, and the most that it waits for a word.
@@ -50,7 +53,7 @@ const REPORT: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the manifest cannot be written.
 pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
-    let Unborn { config, node, manifest, disk, net, switchboard, listener, stop } = unborn;
+    let Unborn { config, node, manifest, disk, net, switchboard, listener, stop, board } = unborn;
     if let Stage::Born(cluster, _) = manifest.stage {
         return Ok(Some(cluster));
     }
@@ -111,6 +114,7 @@ pub fn wait(unborn: Unborn<'_>) -> Result<Option<ClusterId>, Refused> {
             return Ok(Some(*cluster));
         }
         let waiting = birth.waiting().to_string();
+        board.show(Shown::Unborn(waiting.clone()));
         let due = reported.as_ref().is_none_or(|(at, text)| at.elapsed() >= REPORT || *text != waiting);
         if due && begun.elapsed() >= Duration::from_millis(300) {
             tracing::info!("{waiting}");

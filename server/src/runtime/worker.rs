@@ -30,6 +30,7 @@ use super::logger::Task;
 use super::mailbox::{Mailbox, Tray};
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
+use super::tally::{Counts, Tally};
 use crate::connection::{Connection, Shared, Verdict};
 use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
@@ -111,6 +112,8 @@ pub struct ShardReport {
     pub proven: bool,
     /// Bytes of keys and values.
     pub state_bytes: u64,
+    /// What its clients have asked since the start.
+    pub tally: Counts,
 }
 
 /// The address of a worker.
@@ -192,9 +195,16 @@ pub struct Worker {
     mirror: MirrorHandle,
     memory: MemoryHandle,
     shared: Arc<Shared>,
+    tally: Rc<Tally>,
 }
 
 impl Worker {
+    /// Where the commands of this worker's connections are counted.
+    #[must_use]
+    pub fn tally(&self) -> &Rc<Tally> {
+        &self.tally
+    }
+
     /// Takes a request of one of this worker's connections.
     pub fn submit(&self, request: Request) {
         let owner = request.group.0 % self.posts.len() as u32;
@@ -393,6 +403,7 @@ impl Worker {
             slow: peers.slowness(),
             proven: peers.standing() == Standing::Proven,
             state_bytes: groups.iter().map(|g| g.bytes).sum(),
+            tally: self.tally.counts(),
             groups,
         }
     }
@@ -402,6 +413,8 @@ impl Worker {
         let shard = self.shard.borrow();
         let bytes = shard.host().groups().map(|g| g.state().bytes()).sum();
         self.shared.state_bytes[self.index as usize].store(bytes, Ordering::Relaxed);
+        let turned = &self.shared.turned_ms[self.index as usize];
+        turned.store(self.shared.started.elapsed().as_millis() as u64, Ordering::Relaxed);
         let all: u64 = self.shared.state_bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum();
         if let Some((group, why)) = shard.host().outlived() {
             let _ = self.shared.verdict.set(Verdict::Outlived(group, why));
@@ -745,6 +758,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         mirror,
         memory,
         shared,
+        tally: Rc::default(),
     });
     let tasks = tokio::task::LocalSet::new();
     if let Some(loan) = loan {

@@ -7,7 +7,9 @@
 
 #![allow(dead_code, unused_imports, reason = "each test file uses its own part of the harness")]
 
+pub mod browser;
 mod directory;
+pub mod http;
 mod load;
 mod nodes;
 mod ports;

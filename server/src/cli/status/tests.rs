@@ -1,7 +1,7 @@
 use super::table::{bytes, line, micros, table};
 use crate::client::overview::{Agreement, Overview};
 use crate::client::survey::{Survey, Unreachable};
-use crate::status::{FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus};
+use crate::status::{FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus, TrafficStatus};
 
 /// Three nodes, `groups` groups led in turn, all equal at instance 10.
 pub(crate) fn healthy(groups: u32) -> Survey {
@@ -40,6 +40,7 @@ fn status(node: u32, groups: u32) -> NodeStatus {
         learning: Vec::new(),
         connections: 2,
         open_requests: 0,
+        traffic: TrafficStatus::default(),
         read_only: None,
         alarms: Vec::new(),
     }
