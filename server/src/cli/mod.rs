@@ -11,15 +11,20 @@ mod config;
 mod connect;
 mod del;
 mod demo;
+mod dump;
 mod exit;
 mod get;
 mod incr;
+mod load;
 mod lock;
 mod log;
 mod logging;
+mod progress;
 mod put;
+mod rows;
 mod scan;
 mod serve;
+mod sidefile;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -56,6 +61,8 @@ enum Command {
     Incr(incr::Incr),
     Txn(txn::Txn),
     Scan(scan::Scan),
+    Load(load::Load),
+    Dump(dump::Dump),
     Watch(watch::Watch),
     Lock(lock::Lock),
     #[command(hide = true)]
@@ -96,6 +103,8 @@ impl Command {
             Command::Incr(command) => command.run(),
             Command::Txn(command) => command.run(),
             Command::Scan(command) => command.run(),
+            Command::Load(command) => command.run(),
+            Command::Dump(command) => command.run(),
             Command::Watch(command) => command.run(),
             Command::Lock(command) => command.run(),
             Command::LockCommand(command) => command.run(),

@@ -7,6 +7,7 @@
 //! read elsewhere. One that is lost under a write is not: the write may have been applied, and
 //! sending it again could apply it twice, so the caller hears [`ClientError::InDoubt`].
 
+pub mod bulk;
 mod connection;
 mod error;
 #[cfg(test)]
@@ -286,6 +287,11 @@ impl Client {
             }
             None => tries.push(Attempt { address, why, count: 1 }),
         }
+        self.turn();
+    }
+
+    /// The next call goes to the next server: this one cannot serve what is asked of it now.
+    pub fn go_elsewhere(&mut self) {
         self.turn();
     }
 
