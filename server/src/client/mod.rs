@@ -12,6 +12,7 @@ mod connection;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod image;
 pub mod overview;
 pub mod survey;
 #[cfg(test)]
