@@ -85,7 +85,9 @@ impl Dump {
         let begun = Instant::now();
         if self.file.as_os_str() == "-" {
             if self.resume {
-                return Err(Failure::error("stdout cannot be resumed. Nothing was written. Dump into a file"));
+                return Err(Failure::error(
+                    "stdout cannot be resumed. Nothing was written. Dump into a file",
+                ));
             }
             let mut progress = Progress::new("dump", Unit::Keys, self.expected(&mut client), 0);
             let mut keys = 0;
@@ -200,7 +202,10 @@ impl Dump {
             return Err(fail(&error));
         }
         let strange = |client: &Client| {
-            fail(&format!("{} answered with something that is no page. Is it a node of this version?", client.address()))
+            fail(&format!(
+                "{} answered with something that is no page. Is it a node of this version?",
+                client.address()
+            ))
         };
         let (next, pairs) = understood(reply).ok_or_else(|| strange(client))?;
         if self.no_ttl {
@@ -233,7 +238,8 @@ impl Dump {
         }
         // -1: for good. -2: gone by now, and not to come back as a key that stays.
         let rows = pairs.into_iter().zip(lives).filter(|(_, life)| *life != -2);
-        let rows = rows.map(|((key, value), life)| (key, value, u64::try_from(life).ok().map(|life| life.max(1))));
+        let rows =
+            rows.map(|((key, value), life)| (key, value, u64::try_from(life).ok().map(|life| life.max(1))));
         Ok((next, rows.collect()))
     }
 

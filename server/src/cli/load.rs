@@ -19,9 +19,8 @@ use crate::client::bulk::{Bulk, Put, WINDOW_BYTES, WINDOW_PUTS};
 #[derive(Debug, Args)]
 #[command(after_help = "\
 TSV: key, tab, value, and a tab and milliseconds to live; \\n \\r \\t \\\\ \\xHH. JSON: key, value, ttl_ms
-(key_base64, value_base64). Each line is a put: sending it twice does no harm, the last of a key
-counts. What is refused for now is sent again; lines that are wrong are listed and left out.
-FILE.loading says how far it came, for --resume. docs/tools.md says more.
+(key_base64, value_base64). Each line is a put: sent twice it does no harm. What is refused for now
+is sent again; lines that are wrong are listed and left out. FILE.loading says how far it came.
 Exit codes: 0 all lines, 1 all but those listed, 2 stopped (which says how to go on).
 
 Example: pelago load users.jsonl --resume")]
@@ -97,7 +96,11 @@ impl Load {
         };
         let mut file = File::open(&self.file).map_err(fail)?;
         let side = SideFile::of(&self.file, "loading");
-        let mut start = Start { offset: 0, counts: Counts::default(), length: Some(file.metadata().map_err(fail)?.len()) };
+        let mut start = Start {
+            offset: 0,
+            counts: Counts::default(),
+            length: Some(file.metadata().map_err(fail)?.len()),
+        };
         match side.read::<Note>() {
             Ok(Some(note)) if self.resume => {
                 let now = fingerprint(&mut file, note.offset).map_err(fail)?;
@@ -153,7 +156,8 @@ impl Load {
                 loading.write(bulk, &mut window)?;
             }
             loading.counts.loaded += window.puts.len() as u64;
-            loading.counts.bytes += window.puts.iter().map(|put| (put.key.len() + put.value.len()) as u64).sum::<u64>();
+            loading.counts.bytes +=
+                window.puts.iter().map(|put| (put.key.len() + put.value.len()) as u64).sum::<u64>();
             loading.note();
             loading.progress.at(loading.offset);
             if !more {
@@ -164,7 +168,10 @@ impl Load {
         drop(progress);
         if let Some(side) = side {
             side.remove().map_err(|error| {
-                Failure::error(format!("everything is loaded, but {} cannot be removed: {error}", side.path().display()))
+                Failure::error(format!(
+                    "everything is loaded, but {} cannot be removed: {error}",
+                    side.path().display()
+                ))
             })?;
         }
         let verb = if self.dry_run { "to load: " } else { "loaded " };
@@ -219,7 +226,9 @@ impl Loading<'_> {
                 Ok(None) => return Ok((window, false)),
                 Err(error) => {
                     let lines = self.counts.lines - window.lines.len() as u64;
-                    return Err(self.stopped(&format!("the input cannot be read behind line {lines}: {error}")));
+                    return Err(
+                        self.stopped(&format!("the input cannot be read behind line {lines}: {error}"))
+                    );
                 }
             };
             self.offset += line.1;

@@ -7,6 +7,7 @@
 mod admin;
 mod cas;
 mod checkpoint;
+mod completions;
 mod config;
 mod connect;
 mod del;
@@ -24,6 +25,7 @@ mod put;
 mod rows;
 mod scan;
 mod serve;
+mod shell;
 mod sidefile;
 pub mod status;
 #[cfg(test)]
@@ -64,6 +66,7 @@ enum Command {
     Load(load::Load),
     Dump(dump::Dump),
     Watch(watch::Watch),
+    Shell(shell::Shell),
     Lock(lock::Lock),
     #[command(hide = true)]
     LockCommand(lock::LockCommand),
@@ -72,6 +75,8 @@ enum Command {
     Config(config::ConfigCommand),
     Log(log::LogCommand),
     Checkpoint(checkpoint::CheckpointCommand),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the command that `words` names; the first word is the program's name.
@@ -106,6 +111,7 @@ impl Command {
             Command::Load(command) => command.run(),
             Command::Dump(command) => command.run(),
             Command::Watch(command) => command.run(),
+            Command::Shell(command) => command.run(),
             Command::Lock(command) => command.run(),
             Command::LockCommand(command) => command.run(),
             Command::Status(command) => command.run(),
@@ -113,6 +119,8 @@ impl Command {
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
             Command::Checkpoint(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

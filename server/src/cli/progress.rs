@@ -148,7 +148,10 @@ mod tests {
         assert_eq!(line(Unit::Keys, 0, 500, Some(1500), 2.0), "500 of 1500 keys, 250/s, 4.0 s left");
         assert_eq!(line(Unit::Keys, 400, 500, Some(1500), 2.0), "500 of 1500 keys, 50/s, 20 s left");
         assert_eq!(line(Unit::Keys, 0, 500, None, 2.0), "500 keys, 250/s");
-        assert_eq!(line(Unit::Bytes, 0, 1 << 20, Some(4 << 20), 1.0), "1.00 MiB of 4.00 MiB, 1.00 MiB/s, 3.0 s left");
+        assert_eq!(
+            line(Unit::Bytes, 0, 1 << 20, Some(4 << 20), 1.0),
+            "1.00 MiB of 4.00 MiB, 1.00 MiB/s, 3.0 s left"
+        );
         assert_eq!(line(Unit::Keys, 0, 0, Some(7), 2.0), "0 of 7 keys, 0/s");
         for (seconds, text) in [(99.4, "99 s"), (150.0, "2 min"), (7200.0, "2.0 h")] {
             assert_eq!(time(seconds), text);

@@ -275,8 +275,13 @@ mod tests {
         assert_eq!(
             fake.seen(),
             [
-                "SET a 1", "SET b 1", "SET b 2 PX 5", // b 2 may have overtaken b 1
-                "SET b 1", "SET b 2 PX 5", "SET b 1", "SET b 2 PX 5",
+                "SET a 1",
+                "SET b 1",
+                "SET b 2 PX 5", // b 2 may have overtaken b 1
+                "SET b 1",
+                "SET b 2 PX 5",
+                "SET b 1",
+                "SET b 2 PX 5",
             ]
         );
         assert_eq!(written.repeated, 4);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use checkpoint::Entry;
 use checkpoint::format::{FormatError, Header, StagedFile, Summary};
-use checkpoint::mirror::wire::{Attempt, Fetch, Frame, Has, Until, Why};
 use checkpoint::mirror::FETCH;
+use checkpoint::mirror::wire::{Attempt, Fetch, Frame, Has, Until, Why};
 use checkpoint::store::{MAX_SESSIONS, Position, PositionDigest};
 use groups::ids::{Boot, ClusterId, GroupId, InstanceId};
 
@@ -130,7 +130,9 @@ impl Reader {
     ) -> Result<End, ImageError> {
         let mut client = match Client::connect(std::slice::from_ref(&source.address), self.options.clone()) {
             Ok(client) => client,
-            Err(error @ (ClientError::BadAddress { .. } | ClientError::Password { .. })) => return Err(error.into()),
+            Err(error @ (ClientError::BadAddress { .. } | ClientError::Password { .. })) => {
+                return Err(error.into());
+            }
             Err(error) => return Ok(End::Elsewhere(error.to_string())),
         };
         self.tries += 1;
@@ -261,8 +263,11 @@ impl<'a> Taking<'a> {
                 let total = head.sessions_bytes as usize;
                 if head.offset == 0 {
                     self.file = None;
-                    self.head =
-                        Some(PartialHead { position: head.position, digest: head.digest, sessions: Vec::new() });
+                    self.head = Some(PartialHead {
+                        position: head.position,
+                        digest: head.digest,
+                        sessions: Vec::new(),
+                    });
                 }
                 let fits = |part: &PartialHead| {
                     part.digest == head.digest
@@ -281,7 +286,9 @@ impl<'a> Taking<'a> {
                 self.begin(part)
             }
             Frame::Chunk(chunk) => {
-                let Some((file, digest)) = &mut self.file else { return strange("entries came before their state") };
+                let Some((file, digest)) = &mut self.file else {
+                    return strange("entries came before their state");
+                };
                 if chunk.digest != *digest || chunk.sequence != next {
                     return strange("it answered for something else");
                 }

@@ -107,7 +107,9 @@ async fn image(worker: &Rc<Worker>, group: GroupId, fetch: Bytes) -> Reply {
     let try_again = |why: &'static str| ErrorReply::try_again(group, why).into();
     match tokio::time::timeout(IMAGE, worker.image(group, fetch)).await {
         Ok(Some((kind, body))) => Reply::Array(vec![Reply::Integer(kind.into()), Reply::Bulk(body)]),
-        Ok(None) => try_again("that is no question for a checkpoint, or the mirror waits for space on the disk"),
+        Ok(None) => {
+            try_again("that is no question for a checkpoint, or the mirror waits for space on the disk")
+        }
         Err(_) => try_again("the mirror is busy: a state is proven before it is shown"),
     }
 }

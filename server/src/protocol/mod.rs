@@ -52,6 +52,7 @@ pub(crate) use error::quoted;
 pub use error::{ErrorClass, ErrorReply, Shortage};
 pub use expiry::Until;
 pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
+pub(crate) use inline::split as split_line;
 pub use nearest::nearest;
 pub use ordered::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Ordered, PageQuery, ScanQuery, behind_prefix};
 pub use parse_roster::{NewNode, RosterAction};

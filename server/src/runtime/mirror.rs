@@ -299,7 +299,10 @@ impl Running {
         let MirrorParts { mirror, dir, engine, least_free, handle, posts, net, gauge, clock, .. } = parts;
         let disk = RealDisk::open(dir.clone()).ok();
         let (questions, asked) = (BTreeMap::new(), 0);
-        (mirror, Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock, questions, asked })
+        (
+            mirror,
+            Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock, questions, asked },
+        )
     }
 
     /// Notes who waits for an answer. Whoever does not wait any more is forgotten.

@@ -18,9 +18,8 @@ use crate::client::bulk::Put;
 /// How lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Form {
-    /// Key, tab, value, and a tab and milliseconds where there is a life
+    // No doc comments: clap would make them a long help, which fits no screen.
     Tsv,
-    /// One JSON object per line
     Jsonl,
 }
 
