@@ -83,7 +83,7 @@ fn write_pairs(cluster: &Cluster, stop: &AtomicBool) -> u64 {
         count += 1;
         for key in ["{pair}:first", "{pair}:second"] {
             let reply = client.say(&format!("SET {key} {count}")).expect("a reply");
-            assert_eq!(reply, Reply::Simple("OK".into()));
+            assert_eq!(reply, Reply::ok());
         }
     }
     count

@@ -43,7 +43,20 @@ pub use exit::{Failure, print};
 /// A sharded, strongly consistent key-value server
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(help_template = "{about}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
+#[command(help_template = "{about}\n{usage-heading} {usage}\n\n{before-help}{after-help}")]
+#[command(before_help = "\
+Commands:
+  demo, serve                    Start a whole cluster on this machine, or run one node of one
+  put, get, del, cas, incr, txn  Set, print, delete, compare and swap, count; several keys at once
+  scan, watch                    Print keys in their order, or changes as they happen
+  lock                           Run a command while holding a lock
+  shell                          Type commands and see their replies
+  load, dump                     Set keys from a file, or write them into one
+  status                         Show the state of the cluster
+  admin                          Members, leaders, checkpoints, backup and restore
+  config                         Check and show configuration files
+  log, checkpoint                Read the log or the mirror checkpoints of a stopped node
+  completions, man               Print completions of a shell, or write manual pages")]
 #[command(after_help = "\
 Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more; there is --version.
 Example: pelago demo")]
