@@ -298,7 +298,7 @@ pub struct LearningLine {
 pub struct TransferLine {
     /// The group.
     pub group: u32,
-    /// The other node.
+    /// The other node; 0 for a client that takes a backup.
     pub peer: u32,
     /// Whether it comes here.
     pub incoming: bool,

@@ -915,6 +915,8 @@ impl Machine {
                     }
                     running.shards[(group.0 % shards) as usize].on_mirror(group, word, clock);
                 }
+                // No client of the simulator reads checkpoints.
+                MirrorEffect::Answer { .. } => {}
                 MirrorEffect::Alarm(_, text) => wishes.alarms.push(text),
                 MirrorEffect::AlarmOver(_) => {}
                 MirrorEffect::NoSpace(_) => no_space = true,

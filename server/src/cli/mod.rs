@@ -7,19 +7,26 @@
 mod admin;
 mod cas;
 mod checkpoint;
+mod completions;
 mod config;
 mod connect;
 mod del;
 mod demo;
+mod dump;
 mod exit;
 mod get;
 mod incr;
+mod load;
 mod lock;
 mod log;
 mod logging;
+mod progress;
 mod put;
+mod rows;
 mod scan;
 mod serve;
+mod shell;
+mod sidefile;
 pub mod status;
 #[cfg(test)]
 mod tests;
@@ -36,7 +43,20 @@ pub use exit::{Failure, print};
 /// A sharded, strongly consistent key-value server
 #[derive(Debug, Parser)]
 #[command(name = "pelago", version, disable_help_subcommand = true, arg_required_else_help = true)]
-#[command(help_template = "{about}\n{usage-heading} {usage}\n\nCommands:\n{subcommands}{after-help}")]
+#[command(help_template = "{about}\n{usage-heading} {usage}\n\n{before-help}{after-help}")]
+#[command(before_help = "\
+Commands:
+  demo, serve                    Start a whole cluster on this machine, or run one node of one
+  put, get, del, cas, incr, txn  Set, print, delete, compare and swap, count; several keys at once
+  scan, watch                    Print keys in their order, or changes as they happen
+  lock                           Run a command while holding a lock
+  shell                          Type commands and see their replies
+  load, dump                     Set keys from a file, or write them into one
+  status                         Show the state of the cluster
+  admin                          Members, leaders, checkpoints, backup and restore
+  config                         Check and show configuration files
+  log, checkpoint                Read the log or the mirror checkpoints of a stopped node
+  completions, man               Print completions of a shell, or write manual pages")]
 #[command(after_help = "\
 Exit codes: 0 done, 1 not found or condition failed, 2 error. COMMAND --help says more; there is --version.
 Example: pelago demo")]
@@ -56,7 +76,10 @@ enum Command {
     Incr(incr::Incr),
     Txn(txn::Txn),
     Scan(scan::Scan),
+    Load(load::Load),
+    Dump(dump::Dump),
     Watch(watch::Watch),
+    Shell(shell::Shell),
     Lock(lock::Lock),
     #[command(hide = true)]
     LockCommand(lock::LockCommand),
@@ -65,6 +88,8 @@ enum Command {
     Config(config::ConfigCommand),
     Log(log::LogCommand),
     Checkpoint(checkpoint::CheckpointCommand),
+    Completions(completions::Completions),
+    Man(completions::Man),
 }
 
 /// Runs the command that `words` names; the first word is the program's name.
@@ -96,7 +121,10 @@ impl Command {
             Command::Incr(command) => command.run(),
             Command::Txn(command) => command.run(),
             Command::Scan(command) => command.run(),
+            Command::Load(command) => command.run(),
+            Command::Dump(command) => command.run(),
             Command::Watch(command) => command.run(),
+            Command::Shell(command) => command.run(),
             Command::Lock(command) => command.run(),
             Command::LockCommand(command) => command.run(),
             Command::Status(command) => command.run(),
@@ -104,6 +132,8 @@ impl Command {
             Command::Config(command) => command.run(),
             Command::Log(command) => command.run(),
             Command::Checkpoint(command) => command.run(),
+            Command::Completions(command) => command.run(),
+            Command::Man(command) => command.run(),
         }
     }
 }

@@ -147,7 +147,7 @@ impl Scan {
 }
 
 /// A page as its token and its pairs.
-fn understood(reply: Reply) -> Option<(String, Vec<(Bytes, Bytes)>)> {
+pub(super) fn understood(reply: Reply) -> Option<(String, Vec<(Bytes, Bytes)>)> {
     let Reply::Array(parts) = reply else { return None };
     let [Reply::Bulk(token), Reply::Array(items)] = <[Reply; 2]>::try_from(parts).ok()? else { return None };
     let token = String::from_utf8(token.to_vec()).ok()?;

@@ -42,6 +42,16 @@ fn command_lines_of_the_contract() {
         "status --json",
         "admin checkpoint --addr h:1 --group 3 --json",
         "admin verify",
+        "admin backup backups/monday --addr h:1 --dry-run",
+        "admin backup verify backups/monday",
+        "admin restore backups/monday --into-nonempty --deadlines --resume",
+        "load users.tsv --format jsonl --resume",
+        "load - --dry-run",
+        "dump",
+        "dump users.jsonl --prefix user: --no-ttl --overwrite",
+        "shell --addr h:1 --raw",
+        "completions zsh",
+        "man man",
         "status --watch --all --addr h:1",
         "config check config.toml --set cluster.groups=4",
         "config check",
@@ -74,6 +84,12 @@ fn contradictions_and_omissions_are_errors_of_usage() {
         "cas k v",
         "incr k x",
         "txn",
+        "admin backup",
+        "admin restore",
+        "load",
+        "load x --dry-run --resume",
+        "shell --raw --no-raw",
+        "completions",
         "serve --config config.toml",
         "serve --node one",
         "demo --nodes 0",
@@ -114,6 +130,17 @@ fn every_help_fits_a_screen_and_ends_with_an_example() {
     let mut command = Cli::command().term_width(100);
     command.build();
     visit(&mut command, "pelago");
+}
+
+/// The list of commands is written by hand, several to a line.
+#[test]
+fn every_command_is_in_the_help() {
+    let mut command = Cli::command();
+    let text = command.render_help().to_string();
+    for inner in command.get_subcommands().filter(|inner| !inner.is_hide_set()) {
+        let listed = text.split(|c: char| !c.is_ascii_lowercase()).any(|word| word == inner.get_name());
+        assert!(listed, "{} is missing in:\n{text}", inner.get_name());
+    }
 }
 
 #[test]

@@ -158,7 +158,7 @@ impl Told {
 }
 
 impl Event {
-    fn line(&self, json: bool) -> Vec<u8> {
+    pub(crate) fn line(&self, json: bool) -> Vec<u8> {
         let mut out = Vec::new();
         if json {
             let mut document = json!({ "group": self.group, "revision": self.revision, "token": self.token });

@@ -7,10 +7,12 @@
 //! read elsewhere. One that is lost under a write is not: the write may have been applied, and
 //! sending it again could apply it twice, so the caller hears [`ClientError::InDoubt`].
 
+pub mod bulk;
 mod connection;
 mod error;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod image;
 pub mod overview;
 pub mod survey;
 #[cfg(test)]
@@ -186,6 +188,42 @@ impl Client {
         })
     }
 
+    /// Waits for what the server says by itself, and leaves the connection as it is if nothing comes.
+    ///
+    /// # Errors
+    /// When the connection ends; the next call goes to another server.
+    pub fn poll(&mut self, wait: Duration) -> Result<Option<Reply>, ClientError> {
+        let heard = match &mut self.connection {
+            Some(connection) => connection.receive(Instant::now() + wait),
+            None => Err(Broken::Io(std::io::ErrorKind::NotConnected.into())),
+        };
+        match heard {
+            Ok(reply) => Ok(Some(reply)),
+            Err(Broken::Io(error)) if error.kind() == std::io::ErrorKind::TimedOut => Ok(None),
+            Err(broken) => {
+                let mut tries = Vec::new();
+                self.failed(&mut tries, broken.why());
+                Err(ClientError::Unreachable(tries))
+            }
+        }
+    }
+
+    /// Whether the connection of the last call is still there, as far as one can know without sending.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.connection.as_ref().is_some_and(Connection::is_open)
+    }
+
+    /// Whether calls end after one attempt: [`Options::once`].
+    pub fn set_once(&mut self, once: bool) {
+        self.options.once = once;
+    }
+
+    /// Ends the connection. The next call opens one, to the same server if that takes it.
+    pub fn hang_up(&mut self) {
+        self.connection = None;
+    }
+
     /// One attempt. The flag of a failure says whether any byte may have reached the server.
     fn exchange(&mut self, commands: &[&[&[u8]]], end: Instant) -> Result<Vec<Reply>, (Broken, bool)> {
         let reply_time = self.options.reply;
@@ -286,6 +324,11 @@ impl Client {
             }
             None => tries.push(Attempt { address, why, count: 1 }),
         }
+        self.turn();
+    }
+
+    /// The next call goes to the next server: this one cannot serve what is asked of it now.
+    pub fn go_elsewhere(&mut self) {
         self.turn();
     }
 

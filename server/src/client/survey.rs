@@ -226,7 +226,8 @@ fn call<T: DeserializeOwned>(address: &str, options: Options, words: &[&[u8]]) -
 
 /// Where to ask a node: an address that means "every interface" is no place to connect to, so
 /// its host is then the one by which the other nodes know it.
-fn client_address(peer: &PeerStatus) -> String {
+#[must_use]
+pub fn client_address(peer: &PeerStatus) -> String {
     let (Ok(client), Ok(known)) = (Address::parse(&peer.client_addr), Address::parse(&peer.peer_addr)) else {
         return peer.client_addr.clone();
     };

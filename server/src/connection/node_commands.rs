@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use groups::ids::{GroupId, NodeId, Slot};
 use groups::paxos::Session;
 
@@ -39,6 +40,7 @@ pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) 
             }
         }
         NodeCommand::Admin { verify, group } => admin(worker, verify, group).await,
+        NodeCommand::Image { group, fetch } => image(worker, group, fetch).await,
         NodeCommand::Roster { action, dry_run } => roster::answer(action, dry_run, worker).await,
         NodeCommand::Where(key) => {
             let slot = slot_of(&key);
@@ -94,6 +96,25 @@ async fn admin(worker: &Rc<Worker>, verify: bool, group: Option<GroupId>) -> Rep
         Err(e) => {
             ErrorReply::err(format!("it was begun, but the answer cannot be written as JSON: {e}")).into()
         }
+    }
+}
+
+/// How long the mirror may take to answer: it proves a state before it shows it. Shorter than a client
+/// waits for a reply.
+const IMAGE: Duration = Duration::from_secs(6);
+
+/// A frame of a group's checkpoint, as kind and body.
+async fn image(worker: &Rc<Worker>, group: GroupId, fetch: Bytes) -> Reply {
+    if group.0 >= worker.shared().layout.groups() {
+        return ErrorReply::err(format!("there is no group {group}; nothing was changed")).into();
+    }
+    let try_again = |why: &'static str| ErrorReply::try_again(group, why).into();
+    match tokio::time::timeout(IMAGE, worker.image(group, fetch)).await {
+        Ok(Some((kind, body))) => Reply::Array(vec![Reply::Integer(kind.into()), Reply::Bulk(body)]),
+        Ok(None) => {
+            try_again("that is no question for a checkpoint, or the mirror waits for space on the disk")
+        }
+        Err(_) => try_again("the mirror is busy: a state is proven before it is shown"),
     }
 }
 

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use checkpoint::mirror::wire::{self, Frame};
 use checkpoint::mirror::{CHUNK, Event, FETCH, Fold, HEAD, Mirror, MirrorConfig, NONE, Transfer};
 use checkpoint::store::{Image as StoredImage, MirrorStore, Point, Position, StoreError};
 use checkpoint::{Chain, Entry, EntryRef, StateDigest};
@@ -18,6 +19,8 @@ use groups::paxos::Members;
 use groups::paxos::message::Mark;
 use groups::time::Time;
 
+use super::readers::{Readers, Ticket};
+
 /// What the mirror wants done.
 #[derive(Debug)]
 pub enum MirrorEffect {
@@ -27,6 +30,15 @@ pub enum MirrorEffect {
         to: NodeId,
         /// The group.
         group: GroupId,
+        /// The frame's kind.
+        kind: u8,
+        /// Its body.
+        body: Bytes,
+    },
+    /// The answer to what a client that reads a checkpoint has asked.
+    Answer {
+        /// The question.
+        ticket: Ticket,
         /// The frame's kind.
         kind: u8,
         /// Its body.
@@ -58,6 +70,8 @@ pub struct NodeMirror {
     under_way: BTreeSet<GroupId>,
     /// Groups with an alarm.
     alarmed: BTreeSet<GroupId>,
+    /// Clients that read checkpoints.
+    readers: Readers,
     effects: Vec<MirrorEffect>,
 }
 
@@ -83,7 +97,8 @@ impl Closed {
         }
         let lost = |group| MirrorEffect::Word(group, MirrorWord::Lost);
         let effects = under_way.into_iter().map(lost).collect();
-        NodeMirror { mirror, settle, under_way: BTreeSet::new(), alarmed, effects }
+        let (under_way, readers) = (BTreeSet::new(), Readers::default());
+        NodeMirror { mirror, settle, under_way, alarmed, readers, effects }
     }
 }
 
@@ -92,7 +107,8 @@ impl NodeMirror {
     #[must_use]
     pub fn new(mirror: Mirror) -> NodeMirror {
         let (under_way, alarmed) = (BTreeSet::new(), BTreeSet::new());
-        NodeMirror { mirror, settle: Vec::new(), under_way, alarmed, effects: Vec::new() }
+        let (settle, readers, effects) = (Vec::new(), Readers::default(), Vec::new());
+        NodeMirror { mirror, settle, under_way, alarmed, readers, effects }
     }
 
     /// Gives up the store, which had no space: it can be opened anew then.
@@ -161,6 +177,32 @@ impl NodeMirror {
         self.mirror.on_frame(from, group, kind, body, now);
     }
 
+    /// A question of a client that reads a checkpoint: the body of a `FETCH` frame, of which each asks
+    /// for one frame. Says whether it is one; else there will be no answer.
+    pub fn read(&mut self, group: GroupId, body: Bytes, ticket: Ticket, now: Time) -> bool {
+        let Ok(Frame::Fetch(fetch)) = Frame::decode(FETCH, &body) else { return false };
+        if fetch.above == InstanceId(u64::MAX) {
+            return false;
+        }
+        let applied = self.mirror.applied(group);
+        let answer = |why| {
+            let nothing = wire::Nothing { attempt: fetch.attempt, why, applied };
+            let (kind, body) = Frame::Nothing(nothing).encode();
+            MirrorEffect::Answer { ticket, kind, body }
+        };
+        let Some((seat, _)) = self.readers.ask(fetch.attempt.boot, group, ticket, now) else {
+            self.effects.push(answer(wire::Why::Busy));
+            return true;
+        };
+        if fetch.credit == 0 {
+            // The end of a transfer, which the mirror has no answer to.
+            self.readers.answered(seat, group);
+            self.effects.push(answer(wire::Why::Soon));
+        }
+        self.mirror.on_frame(seat, group, FETCH, body, now);
+        true
+    }
+
     /// Lets time pass.
     pub fn tick(&mut self, now: Time) {
         self.mirror.tick(now);
@@ -175,6 +217,13 @@ impl NodeMirror {
         }
         for event in self.mirror.turn() {
             let effect = match event {
+                Event::Send { to, group, kind, body } if Readers::is_seat(to) => {
+                    match self.readers.answered(to, group) {
+                        Some(ticket) => MirrorEffect::Answer { ticket, kind, body },
+                        // Whoever asked has asked for something else since.
+                        None => continue,
+                    }
+                }
                 Event::Send { to, group, kind, body } => MirrorEffect::Send { to, group, kind, body },
                 Event::Folded { group, applied } => {
                     self.answered(group);

@@ -10,6 +10,7 @@ pub mod manifest;
 pub mod memory;
 pub mod mirror;
 pub mod open;
+pub mod readers;
 pub mod requests;
 pub mod roster;
 pub mod shard;

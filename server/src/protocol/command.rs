@@ -177,6 +177,13 @@ pub enum NodeCommand {
         /// One group, or all.
         group: Option<GroupId>,
     },
+    /// `ADMIN IMAGE`.
+    Image {
+        /// Whose checkpoint.
+        group: GroupId,
+        /// The body of a `FETCH` frame, as in `checkpoint::mirror`.
+        fetch: Bytes,
+    },
     /// `ADMIN MEMBER …` and `ADMIN LEADER …`.
     Roster {
         /// What is to be done.
@@ -364,6 +371,10 @@ impl Words<'_> {
             Verb::Status => Command::Node(NodeCommand::Status { json: self.json()? }),
             Verb::AdminCheckpoint => {
                 Command::Node(NodeCommand::Admin { verify: false, group: self.group()? })
+            }
+            Verb::AdminImage => {
+                let group = self.group_number()?;
+                Command::Node(NodeCommand::Image { group, fetch: self.required()? })
             }
             Verb::AdminMember => {
                 let (action, dry_run) = self.member()?;

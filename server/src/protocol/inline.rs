@@ -10,7 +10,7 @@ use super::args::{Args, Spans};
 /// Between double quotes `\n \r \t \b \a \\ \"` and `\xHH` mean what they do in C, and any other
 /// character behind a backslash means itself; between single quotes only `\'` is special. This is
 /// Redis' `sdssplitargs`.
-pub(super) fn split(line: Bytes) -> Option<Args> {
+pub(crate) fn split(line: Bytes) -> Option<Args> {
     match line.iter().any(|byte| matches!(byte, b'"' | b'\'')) {
         true => unquote(&line),
         false => Some(plain(line)),

@@ -151,11 +151,16 @@ impl Words<'_> {
         if !word.eq_ignore_ascii_case(b"GROUP") {
             return Err(self.unexpected(&word));
         }
-        let group = self.integer()?;
+        let group = self.group_number()?;
         self.end()?;
+        Ok(Some(group))
+    }
+
+    pub(super) fn group_number(&mut self) -> Result<GroupId, ErrorReply> {
+        let group = self.integer()?;
         let group = u32::try_from(group)
             .map_err(|_| ErrorReply::err("a group is a number from 0 on; nothing was changed"))?;
-        Ok(Some(GroupId(group)))
+        Ok(GroupId(group))
     }
 
     pub(super) fn slot(&mut self) -> Result<Slot, ErrorReply> {

@@ -144,6 +144,7 @@ pub(super) enum Verb {
     Admin,
     AdminCheckpoint,
     AdminVerify,
+    AdminImage,
     AdminMember,
     AdminLeader,
     Cluster,
@@ -362,6 +363,8 @@ commands! {
         cluster {
             "checkpoint" AdminCheckpoint -2, 0, NONE, "[GROUP group]",
                 "Begins to bring the mirror checkpoints up to date; answers where they stood.";
+            "image" AdminImage 4, 0, NONE, "group frame",
+                "A piece of a group's checkpoint; what pelago admin backup asks for.";
             "leader" AdminLeader -4, 0, NONE, "group node [DRYRUN]",
                 "Makes a node the best placed leader of a group.";
             "member" AdminMember -3, 0, NONE, "LIST | ADD | REMOVE | FORGET | REPLACE | DRAIN | SERVE ...",

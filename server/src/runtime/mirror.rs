@@ -18,12 +18,14 @@ use groups::mirrored::MirrorOrder;
 use groups::time::Time;
 use netio::{FrameBatch, Lane, NetHandle};
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 use super::clock::Clock;
 use super::logger::EXIT_DISK;
 use super::mirror_store::note_failure;
 use super::worker::{Letter, Post};
 use crate::node::mirror::{MirrorEffect, NodeMirror};
+use crate::node::readers::{Readers, Ticket};
 use crate::status::TransferLine;
 
 /// What the mirror's thread is asked.
@@ -32,6 +34,8 @@ pub enum Errand {
     Order(GroupId, MirrorOrder),
     /// A frame of a peer's mirror.
     Frame(NodeId, GroupId, u8, Bytes),
+    /// A client reads a checkpoint: its question, and where the answer goes. It is dropped when there is none.
+    Read(GroupId, Bytes, oneshot::Sender<(u8, Bytes)>),
     /// The process ends.
     End,
 }
@@ -78,6 +82,11 @@ impl MirrorHandle {
             return self.taken(size);
         }
         let _ = self.errands.send(Errand::Frame(from, group, kind, body));
+    }
+
+    /// Hands over the question of a client that reads a checkpoint.
+    pub fn read(&self, group: GroupId, body: Bytes, answer: oneshot::Sender<(u8, Bytes)>) {
+        let _ = self.errands.send(Errand::Read(group, body, answer));
     }
 
     /// A frame of so many bytes does not wait any more.
@@ -201,7 +210,7 @@ impl Held {
 /// Runs until told to end.
 pub fn run(parts: MirrorParts) {
     let errands = parts.errands.clone();
-    let (mut mirror, parts) = Running::new(parts);
+    let (mut mirror, mut parts) = Running::new(parts);
     let (mut tick_at, mut show_at, mut look_at) = (Time::ZERO, Time::ZERO, Time::ZERO);
     let mut held = Held::default();
     let mut scarce = false;
@@ -232,6 +241,14 @@ pub fn run(parts: MirrorParts) {
                     // What is dropped is asked for again.
                     if !scarce {
                         mirror.frame(from, group, kind, body, now);
+                    }
+                }
+                // Dropped: whoever reads a checkpoint asks again.
+                Errand::Read(..) if scarce => {}
+                Errand::Read(group, body, answer) => {
+                    let ticket = parts.take_question(answer);
+                    if !mirror.read(group, body, ticket, now) {
+                        parts.questions.remove(&ticket);
                     }
                 }
                 Errand::End => return,
@@ -271,13 +288,30 @@ struct Running {
     net: NetHandle,
     gauge: Arc<MirrorGauge>,
     clock: Clock,
+    /// Clients that wait for an answer.
+    questions: BTreeMap<Ticket, oneshot::Sender<(u8, Bytes)>>,
+    /// Questions so far.
+    asked: u64,
 }
 
 impl Running {
     fn new(parts: MirrorParts) -> (NodeMirror, Running) {
         let MirrorParts { mirror, dir, engine, least_free, handle, posts, net, gauge, clock, .. } = parts;
         let disk = RealDisk::open(dir.clone()).ok();
-        (mirror, Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock })
+        let (questions, asked) = (BTreeMap::new(), 0);
+        (
+            mirror,
+            Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock, questions, asked },
+        )
+    }
+
+    /// Notes who waits for an answer. Whoever does not wait any more is forgotten.
+    fn take_question(&mut self, answer: oneshot::Sender<(u8, Bytes)>) -> Ticket {
+        self.questions.retain(|_, waiting| !waiting.is_closed());
+        let ticket = Ticket(self.asked);
+        self.asked += 1;
+        self.questions.insert(ticket, answer);
+        ticket
     }
 
     /// Whether the space is too scarce to write; said when that changes.
@@ -302,7 +336,7 @@ impl Running {
     }
 
     /// Does what the mirror wants done. Says why, when it had no space for a write.
-    fn carry_out(&self, effects: Vec<MirrorEffect>) -> Option<String> {
+    fn carry_out(&mut self, effects: Vec<MirrorEffect>) -> Option<String> {
         let mut no_space = None;
         for effect in effects {
             match effect {
@@ -311,6 +345,12 @@ impl Running {
                     batch.push(group, kind, &[], &body);
                     // What cannot be sent is as good as lost, and asked for again.
                     let _ = self.net.send(to, Lane::Bulk, batch);
+                }
+                MirrorEffect::Answer { ticket, kind, body } => {
+                    if let Some(waiting) = self.questions.remove(&ticket) {
+                        // Who has gone needs no answer.
+                        let _ = waiting.send((kind, body));
+                    }
                 }
                 MirrorEffect::Word(group, word) => {
                     if let MirrorWord::Installed(mark, state) = &word {
@@ -356,6 +396,7 @@ impl Running {
             match errands.recv_timeout(TICK) {
                 Ok(Errand::Order(group, order)) => held.keep(group, order),
                 Ok(Errand::Frame(_, _, _, body)) => self.handle.taken(body.len()),
+                Ok(Errand::Read(..)) => {}
                 Ok(Errand::End) | Err(RecvTimeoutError::Disconnected) => return None,
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -394,7 +435,7 @@ fn waits_for_space(dir: &Path, why: &str) -> String {
 fn line(transfer: &Transfer, now: Time) -> TransferLine {
     TransferLine {
         group: transfer.group.0,
-        peer: transfer.peer.0,
+        peer: if Readers::is_seat(transfer.peer) { 0 } else { transfer.peer.0 },
         incoming: transfer.direction == Direction::In,
         bytes: transfer.bytes,
         expected_bytes: transfer.expected,

@@ -335,6 +335,14 @@ impl Worker {
         receiver.await.unwrap_or(Err(if read { Refusal::TryAgain } else { Refusal::InDoubt }))
     }
 
+    /// Asks the mirror for a piece of a group's checkpoint; see [`crate::node::readers`]. `None` when
+    /// there is no answer.
+    pub async fn image(&self, group: GroupId, fetch: bytes::Bytes) -> Option<(u8, bytes::Bytes)> {
+        let (sender, receiver) = oneshot::channel();
+        self.mirror.read(group, fetch, sender);
+        receiver.await.ok()
+    }
+
     /// Asks every worker where its groups stand.
     pub async fn report(&self) -> Vec<ShardReport> {
         self.ask(Letter::Report).await

@@ -4,6 +4,7 @@
 //! VERIFY`). Each answers at once with where its groups stand; how far it has come is read from
 //! `STATUS JSON` until everything is done, or nothing has moved for a while.
 
+mod backup;
 mod checkpoint;
 mod leader;
 mod member;
@@ -33,6 +34,8 @@ pub struct AdminCommand {
 
 #[derive(Debug, Subcommand)]
 enum Action {
+    Backup(backup::Backup),
+    Restore(backup::restore::Restore),
     Checkpoint(checkpoint::Checkpoint),
     Verify(verify::Verify),
     #[command(subcommand, after_help = "Example: pelago admin member list --addr 127.0.0.1:7001")]
@@ -46,6 +49,8 @@ enum Action {
 impl AdminCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self.action {
+            Action::Backup(command) => command.run(),
+            Action::Restore(command) => command.run(),
             Action::Checkpoint(command) => command.run(),
             Action::Verify(command) => command.run(),
             Action::Member(command) => command.run(),
