@@ -16,7 +16,7 @@ mod get;
 mod incr;
 mod lock;
 mod log;
-mod logging;
+pub(crate) mod logging;
 mod put;
 mod scan;
 mod serve;

@@ -27,20 +27,23 @@ use bytes::{Buf, BytesMut};
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
 use groups::peers::Standing;
 use netio::NetHandle;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-use crate::config::Config;
+use crate::config::{Config, InForce, LiveConfig};
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
-    Command, DataCommand, ErrorReply, LocalCommand, Reply, ReplyBuffer, Request as Parsed, RequestParser,
-    ServerInfo, Session, Shortage, Version,
+    Command, DataCommand, ErrorReply, LocalCommand, Reply, ReplyBuffer, Request as Parsed, RequestLimits,
+    RequestParser, ServerInfo, Session, Shortage, SizeLimits, Version,
 };
+use crate::runtime::cut::Cut;
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
+use crate::runtime::reload::Reloader;
 use crate::runtime::roster::RosterHandle;
 use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::worker::Worker;
@@ -61,8 +64,12 @@ pub enum Verdict {
 pub struct Shared {
     /// The configuration.
     pub config: Config,
-    /// `CONFIG GET`.
-    pub settings: Vec<(String, String)>,
+    /// What of it is in force now, as far as that changes while the node runs, and `CONFIG GET`.
+    pub live: Arc<LiveConfig>,
+    /// What reads the file again.
+    pub reloader: Arc<Reloader>,
+    /// The node ends: commands that come now are refused.
+    pub ending: AtomicBool,
     /// This node.
     pub node: NodeId,
     /// Its disk.
@@ -83,6 +90,8 @@ pub struct Shared {
     pub mirror: Arc<MirrorGauge>,
     /// The scrub of the log.
     pub scrub: Arc<ScrubGauge>,
+    /// The peers that this node is kept from hearing.
+    pub cut: Arc<Cut>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.
@@ -119,11 +128,11 @@ impl Shared {
         }
     }
 
-    fn info(&self) -> ServerInfo<'_> {
+    fn info<'a>(&self, live: &'a InForce) -> ServerInfo<'a> {
         ServerInfo {
             version: env!("CARGO_PKG_VERSION"),
-            password: self.config.security.password.as_deref(),
-            settings: &self.settings,
+            password: live.0.security.password.as_deref(),
+            settings: &live.1,
             now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
         }
     }
@@ -206,9 +215,11 @@ pub struct Connection {
     awaits_progress: Cell<bool>,
     /// The client's bytes make no sense any more: the error is said once, then the end.
     out_of_step: Cell<bool>,
+    /// The client was told that the node ends.
+    dismissed: Cell<bool>,
+    sizes: SizeLimits,
+    limits: RequestLimits,
     max_value: u64,
-    /// What a transaction may take.
-    max_request: usize,
 }
 
 enum Flow {
@@ -237,7 +248,8 @@ impl Connection {
         let (peer, local) = (stream.peer_addr()?.to_string(), stream.local_addr()?.to_string());
         let (reader, stream) = TcpStream::from_std(stream)?.into_split();
         let shared = worker.shared();
-        let session = Session::new(id, peer, local, &shared.info());
+        let live = shared.live.now();
+        let session = Session::new(id, peer, local, &shared.info(&live));
         let connection = Rc::new(Connection {
             id,
             stream,
@@ -256,8 +268,10 @@ impl Connection {
             broken: Cell::new(false),
             awaits_progress: Cell::new(false),
             out_of_step: Cell::new(false),
-            max_value: shared.config.limits.max_value.0,
-            max_request: shared.config.request_limits().max_request,
+            dismissed: Cell::new(false),
+            sizes: live.0.sizes(),
+            limits: live.0.request_limits(),
+            max_value: live.0.limits.max_value.0,
         });
         Ok((connection, reader))
     }
@@ -271,7 +285,7 @@ impl Connection {
     /// Serves the client until it leaves.
     pub async fn serve(self: &Rc<Self>, mut reader: OwnedReadHalf, worker: &Rc<Worker>) {
         let shared = Arc::clone(worker.shared());
-        let mut parser = RequestParser::new(shared.config.request_limits());
+        let mut parser = RequestParser::new(self.limits);
         let mut input = BytesMut::with_capacity(READ_BYTES);
         let mut waiting: Option<DataCommand> = None;
         let mut eof = false;
@@ -291,6 +305,9 @@ impl Connection {
             match flow {
                 Flow::Close => {
                     if idle {
+                        if self.dismissed.get() {
+                            self.farewell(&mut reader).await;
+                        }
                         return;
                     }
                     self.wait(blocked).await;
@@ -330,6 +347,31 @@ impl Connection {
         }
     }
 
+    /// Closes the own side, and reads on until the client has closed the other one: a socket that is closed while
+    /// bytes come in throws away what its client has not read yet.
+    async fn farewell(&self, reader: &mut OwnedReadHalf) {
+        let _ = SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Write);
+        let mut rest = [0; 1024];
+        let read_on = async { while matches!(reader.read(&mut rest).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(FAREWELL, read_on).await;
+    }
+
+    /// Something has changed for all connections: the task looks.
+    pub fn look_up(&self) {
+        self.moved.notify_one();
+    }
+
+    /// The node ends with this client's requests open: what becomes of them cannot be told any more.
+    pub fn abandon(&self, node: NodeId) {
+        {
+            let mut state = self.state.borrow_mut();
+            for pending in state.pending.iter_mut().filter(|p| !matches!(p.slot, Slot::Ready(_))) {
+                pending.slot = Slot::Ready(ErrorReply::abandoned(node).into());
+            }
+        }
+        self.write_out();
+    }
+
     /// Waits until something may have changed.
     async fn wait(&self, write: bool) {
         tokio::select! {
@@ -353,7 +395,7 @@ impl Connection {
             *waiting = Some(*command);
             return Flow::Wait;
         }
-        let sizes = shared.config.sizes();
+        let sizes = self.sizes;
         for _ in 0..COMMANDS_PER_TURN {
             {
                 let state = self.state.borrow();
@@ -373,6 +415,7 @@ impl Connection {
             }
             let parsed = match parser.next(input) {
                 Ok(Some(parsed)) => parsed,
+                Ok(None) if self.dismissed.get() => return Flow::Close,
                 Ok(None) => return Flow::NeedMore,
                 Err(e) => {
                     self.push(Slot::Ready(ErrorReply::err(e.to_string()).into()));
@@ -380,6 +423,11 @@ impl Connection {
                     return Flow::Close;
                 }
             };
+            if shared.ending.load(Ordering::Relaxed) {
+                self.dismissed.set(true);
+                self.push(Slot::Ready(ErrorReply::ending(shared.node).into()));
+                continue;
+            }
             shared.commands.fetch_add(1, Ordering::Relaxed);
             let mut bytes = 0;
             let command = match parsed {
@@ -400,8 +448,11 @@ impl Connection {
                     self.push(Slot::Ready(error.into()));
                 }
                 Ok(command) if self.state.borrow().session.queues(&command) => {
-                    let queued =
-                        self.state.borrow_mut().session.transaction().push(command, bytes, self.max_request);
+                    let queued = self.state.borrow_mut().session.transaction().push(
+                        command,
+                        bytes,
+                        self.limits.max_request,
+                    );
                     self.push(Slot::Ready(queued.into()));
                 }
                 Ok(Command::Transaction(command)) => {
@@ -419,7 +470,8 @@ impl Connection {
                     if command == LocalCommand::Reset {
                         self.unwatch(worker);
                     }
-                    let reply = self.state.borrow_mut().session.local(&command, &shared.info());
+                    let reply =
+                        self.state.borrow_mut().session.local(&command, &shared.info(&shared.live.now()));
                     self.push(Slot::Ready(reply));
                 }
                 Ok(Command::Node(command)) => {
@@ -599,6 +651,9 @@ impl Connection {
         }
     }
 }
+
+/// The longest that a client which was told of the node's end may take to close its side.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Bytes that are read at one time, at least.
 const READ_BYTES: usize = 16 << 10;

@@ -146,6 +146,8 @@ pub enum NodeCommand {
         /// One group, or all.
         group: Option<GroupId>,
     },
+    /// `ADMIN RELOAD`: read config.toml again.
+    Reload,
     /// `ADMIN MEMBER …` and `ADMIN LEADER …`.
     Roster {
         /// What is to be done.
@@ -295,6 +297,10 @@ impl Words<'_> {
             Verb::AdminLeader => {
                 let (action, dry_run) = self.leader()?;
                 Command::Node(NodeCommand::Roster { action, dry_run })
+            }
+            Verb::AdminReload => {
+                self.end()?;
+                Command::Node(NodeCommand::Reload)
             }
             Verb::AdminVerify => Command::Node(NodeCommand::Admin { verify: true, group: self.group()? }),
             Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),

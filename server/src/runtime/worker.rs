@@ -29,6 +29,7 @@ use super::mailbox::{Mailbox, Tray};
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use crate::connection::{Connection, Shared, Verdict};
+use crate::node::ages::Ages;
 use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
 use crate::node::shard::{Effects, GroupStatus, Shard};
@@ -74,6 +75,8 @@ pub enum Letter {
     Roster(Arc<Roster>),
     /// Hand over what is led here: the node is about to end.
     Leave,
+    /// Clients are to be told of the end, each with its next command.
+    Drain,
     /// Stop.
     End,
 }
@@ -132,7 +135,7 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// of others.
 pub const IDLE_TICK: Duration = Duration::from_millis(25);
 
-/// How often it is looked whether the live data is over its limit.
+/// How often it is looked whether the live data is over its limit, and where the groups are.
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Commands that all connections together may hand in before the groups have their turn: however many
@@ -157,6 +160,7 @@ const OWN: u64 = 0;
 pub struct Worker {
     index: u32,
     shard: RefCell<Shard>,
+    ages: RefCell<Ages>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     /// Commands of this node's own, and who waits for their ends.
     own: RefCell<HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>>,
@@ -291,8 +295,9 @@ impl Worker {
     }
 
     fn own_report(&self, now: Time) -> ShardReport {
-        let shard = self.shard.borrow();
-        let groups: Vec<GroupStatus> = shard.host().groups().map(|g| GroupStatus::of(g, now)).collect();
+        let (shard, ages) = (self.shard.borrow(), self.ages.borrow());
+        let groups: Vec<GroupStatus> =
+            shard.host().groups().map(|g| GroupStatus::of(g, &ages, now)).collect();
         let peers = shard.host().peers();
         // A node is heard when each of its shards that owns one of our groups is; the first
         // group stands for them.
@@ -309,16 +314,20 @@ impl Worker {
         }
     }
 
-    /// Publishes how much this shard holds, and whether the node is over its limit.
-    fn publish(&self) {
-        let shard = self.shard.borrow();
-        let bytes = shard.host().groups().map(|g| g.state().bytes()).sum();
+    /// Publishes how much this shard holds, and whether the node is over its limit, and notes where its groups are.
+    fn publish(&self, now: Time) {
+        let (shard, mut ages) = (self.shard.borrow(), self.ages.borrow_mut());
+        let mut bytes = 0;
+        for group in shard.host().groups() {
+            bytes += group.state().bytes();
+            ages.applied(group.replica.group(), group.replica.mark().instance, now);
+        }
         self.shared.state_bytes[self.index as usize].store(bytes, Ordering::Relaxed);
         let all: u64 = self.shared.state_bytes.iter().map(|b| b.load(Ordering::Relaxed)).sum();
         if let Some((group, why)) = shard.host().outlived() {
             let _ = self.shared.verdict.set(Verdict::Outlived(group, why));
         }
-        let limit = self.shared.config.limits.max_state_bytes.0;
+        let limit = self.shared.live.now().0.limits.max_state_bytes.0;
         self.shared.no_memory.store(limit > 0 && all > limit, Ordering::Relaxed);
     }
 
@@ -496,7 +505,12 @@ impl Worker {
                     }
                     Letter::Synced(batch) => self.shard.borrow_mut().on_synced(batch, now),
                     Letter::LogRead(read, found) => self.shard.borrow_mut().on_log_read(read, found, now),
-                    Letter::Mirror(group, word) => self.shard.borrow_mut().on_mirror(group, word, now),
+                    Letter::Mirror(group, word) => {
+                        if matches!(word, MirrorWord::Settled(_) | MirrorWord::Installed(..)) {
+                            self.ages.borrow_mut().settled(group, now);
+                        }
+                        self.shard.borrow_mut().on_mirror(group, word, now);
+                    }
                     Letter::Compact(group, demand) => self.shard.borrow_mut().compact(group, demand),
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
                     Letter::Completions(completions) => self.complete(completions, &mut dirty),
@@ -514,7 +528,14 @@ impl Worker {
                     }
                     Letter::Roster(roster) => self.shard.borrow_mut().set_roster(roster, now),
                     Letter::Leave => self.shard.borrow_mut().leave_all(),
-                    Letter::End => return,
+                    Letter::Drain => self.connections().iter().for_each(|connection| connection.look_up()),
+                    Letter::End => {
+                        // Nobody else will answer what is still open.
+                        for connection in self.connections() {
+                            connection.abandon(self.shared.node);
+                        }
+                        return;
+                    }
                 }
                 now = self.clock.now();
             }
@@ -525,7 +546,7 @@ impl Worker {
             self.tick(now, &mut tick_at, pace);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
-                self.publish();
+                self.publish(now);
             }
             self.turn(&mut dirty);
             // Between a frame and the end of its turn a group's chosen prefix is ahead of its
@@ -588,6 +609,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
     let worker = Rc::new(Worker {
         index: shard.shard(),
         shard: RefCell::new(shard),
+        ages: RefCell::default(),
         connections: RefCell::new(HashMap::new()),
         own: RefCell::new(HashMap::new()),
         next_own: Cell::new(1),
