@@ -92,7 +92,7 @@ fn every_node_is_restarted_under_load_and_no_request_fails() {
         assert!(account.longest < Duration::from_secs(5), "client {number} waited {:?}", account.longest);
         for (key, value) in account.counted {
             let read = reader.say(&format!("GET {key}")).expect("an answer");
-            assert_eq!(read, Answer::bulk(&value.to_string()), "{key}");
+            assert_eq!(read, Answer::bulk(value.to_string()), "{key}");
             counted += value;
         }
     }
@@ -139,7 +139,7 @@ fn a_node_that_ends_answers_what_is_open_and_refuses_what_comes() {
     assert!(answers.contains_key("TRYAGAIN"), "{answers:?}: it was told of the end");
     assert_eq!(answers.len(), 2, "{answers:?}: nothing is in doubt");
     let counted = answers["counted"].to_string();
-    assert_eq!(cluster.client(1).say("GET ending:count").expect("an answer"), Answer::bulk(&counted));
+    assert_eq!(cluster.client(1).say("GET ending:count").expect("an answer"), Answer::bulk(counted));
     assert!(idle.say("PING").is_err(), "an idle connection is closed, too");
     assert!(std::net::TcpStream::connect(&address).is_err(), "nobody listens any more");
 }
