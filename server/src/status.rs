@@ -43,6 +43,9 @@ pub struct NodeStatus {
     pub learning: Vec<LearningLine>,
     /// Client connections.
     pub connections: u64,
+    /// Commands of clients that were executed since the start.
+    #[serde(default)]
+    pub commands: u64,
     /// Requests of clients that are not answered yet.
     pub open_requests: u64,
     /// What clients have asked of this node since its start.
@@ -137,6 +140,9 @@ pub struct GroupLine {
     pub mirrored: u64,
     /// The last instance up to which the mirror is verified and durable: the log up to there may go.
     pub checkpoint: u64,
+    /// Seconds since that was last verified and durable, in this life; `null` before the first time.
+    #[serde(default)]
+    pub checkpoint_age_s: Option<f64>,
     /// The state here is missing or incomplete and is being fetched from a peer.
     pub rebuilding: bool,
     /// This node's disk is a member: what it promises and accepts counts.
@@ -178,6 +184,9 @@ pub struct FollowerLine {
     pub follows: bool,
     /// Instances that it is behind.
     pub behind: u64,
+    /// For how many seconds the leader has had the oldest of them.
+    #[serde(default)]
+    pub behind_s: f64,
 }
 
 /// The node's log.
@@ -197,6 +206,16 @@ pub struct LogStatus {
     pub commit_p99_us: u64,
     /// Bytes that the file system has left.
     pub free_bytes: u64,
+    /// With less than this, reads and deletes only (`limits.min_free_disk`).
+    #[serde(default)]
+    pub min_free_bytes: u64,
+    /// Bytes per second by which the free space has shrunk over the last ten minutes; negative when it grew, `null` in
+    /// the first minute.
+    #[serde(default)]
+    pub growth_bytes_per_s: Option<f64>,
+    /// Seconds until `min_free_bytes` are left at that rate; `null` when the free space does not shrink.
+    #[serde(default)]
+    pub runway_s: Option<f64>,
     /// Segments dropped since the start, because a checkpoint has what they held.
     pub dropped_segments: u64,
     /// What came of reading the sealed segments again.
@@ -308,6 +327,32 @@ pub struct TransferLine {
     pub expected_bytes: u64,
     /// Seconds since it began.
     pub elapsed_s: f64,
+}
+
+/// `ADMIN RELOAD`: what the file has changed since the node started, or since it was last read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadStatus {
+    /// The node.
+    pub node: u32,
+    /// In force from now on.
+    pub applied: Vec<SettingLine>,
+    /// In force from the node's next start on.
+    pub restart: Vec<SettingLine>,
+    /// Mistakes of the file, one sentence each; then nothing at all was changed.
+    pub mistakes: Vec<String>,
+}
+
+/// A setting with another value.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettingLine {
+    /// `section.key`, or `nodes`.
+    pub key: String,
+    /// What it was; `null` for a secret.
+    pub from: Option<String>,
+    /// What the file says now; `null` for a secret.
+    pub to: Option<String>,
+    /// What else is to be known about it.
+    pub note: Option<String>,
 }
 
 /// `ADMIN MEMBER …` and `ADMIN LEADER …`: the cluster's nodes, and what a change makes of them.

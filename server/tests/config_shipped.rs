@@ -72,6 +72,20 @@ fn every_key_stands_in_the_file_and_in_the_reference() {
     }
 }
 
+/// `PELAGO_BLESS=1` writes it anew.
+#[test]
+fn the_document_is_what_the_program_prints() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/configuration.md");
+    if std::env::var_os("PELAGO_BLESS").is_some() {
+        std::fs::write(&file, reference()).expect("written");
+    }
+    let text = std::fs::read_to_string(&file).expect("docs/configuration.md");
+    assert!(
+        text == reference(),
+        "docs/configuration.md is not what the keys say; write it with: pelago config reference > docs/configuration.md"
+    );
+}
+
 #[test]
 fn settings_show_no_secret() {
     let overrides = ["security.password=hunter2".to_owned()];

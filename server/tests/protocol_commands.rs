@@ -679,7 +679,7 @@ fn every_refusal_has_its_words() {
         ("CLIENT GETNAMES", "ERR unknown subcommand 'GETNAMES'. Did you mean CLIENT GETNAME?"),
         (
             "CONFIG SET a b",
-            "ERR settings cannot change while a node runs; nothing was changed; edit config.toml, check it with `pelago config check`, and restart the node",
+            "ERR settings are not changed by clients; nothing was changed; edit config.toml, check it with `pelago config check`, and have it read again with `pelago admin reload`",
         ),
         (
             "STATUS XML",

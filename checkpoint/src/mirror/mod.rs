@@ -285,6 +285,8 @@ pub struct Mirror {
     /// Who was served last.
     served: Option<(GroupId, NodeId)>,
     pace: Pace,
+    /// The largest chunk, when no rate makes it smaller.
+    full_chunk: usize,
     /// Tries so far in this life.
     attempts: u64,
     /// Numbers the groups that wait to be fetched.
@@ -300,17 +302,14 @@ impl Mirror {
     /// Takes over a store.
     #[must_use]
     pub fn new(store: MirrorStore, mut config: MirrorConfig, now: Time) -> Mirror {
-        config.chunk_bytes = config.chunk_bytes.clamp(1, 8 << 20);
-        if config.bytes_per_sec > 0 {
-            // A slow transfer goes in small steps.
-            let step = usize::try_from(config.bytes_per_sec / 8).unwrap_or(usize::MAX);
-            config.chunk_bytes = config.chunk_bytes.min(step.max(64 << 10));
-        }
+        let full_chunk = config.chunk_bytes.clamp(1, 8 << 20);
+        config.chunk_bytes = chunk(full_chunk, config.bytes_per_sec);
         config.window = config.window.clamp(1, send::MAX_CREDIT);
         config.max_incoming = config.max_incoming.max(1);
         config.sweep = config.sweep.max(1);
         Mirror {
             pace: Pace::new(config.bytes_per_sec),
+            full_chunk,
             store,
             config,
             now,
@@ -325,6 +324,13 @@ impl Mirror {
             poisoned: None,
             lacks_space: false,
         }
+    }
+
+    /// From now on checkpoints leave at this rate in bytes per second; 0 is no limit.
+    pub fn set_rate(&mut self, bytes_per_sec: u64) {
+        self.pace.set(bytes_per_sec);
+        self.config.bytes_per_sec = bytes_per_sec;
+        self.config.chunk_bytes = chunk(self.full_chunk, bytes_per_sec);
     }
 
     /// A frame of one of the kinds [`FETCH`] to [`NONE`] has come. What is no such frame, or
@@ -492,4 +498,10 @@ impl Mirror {
             Err(_) => {}
         }
     }
+}
+
+/// How large a chunk is at a rate: a slow transfer goes in small steps.
+fn chunk(full: usize, bytes_per_sec: u64) -> usize {
+    let step = usize::try_from(bytes_per_sec / 8).unwrap_or(usize::MAX);
+    if bytes_per_sec == 0 { full } else { full.min(step.max(64 << 10)) }
 }

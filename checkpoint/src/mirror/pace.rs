@@ -21,6 +21,13 @@ impl Pace {
         Pace { bytes_per_sec, ready: Time::ZERO }
     }
 
+    /// Another rate from now on. What was sent at the old one is paid.
+    pub(super) fn set(&mut self, bytes_per_sec: u64) {
+        if bytes_per_sec != self.bytes_per_sec {
+            *self = Pace::new(bytes_per_sec);
+        }
+    }
+
     /// Whether a frame may leave now, whatever its size; it is paid afterwards.
     pub(super) fn ready(&self, now: Time) -> bool {
         self.bytes_per_sec == 0 || self.ready <= now
@@ -41,6 +48,19 @@ impl Pace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_rate_holds_at_once_and_the_same_one_changes_nothing() {
+        let now = Time::from_nanos(9_000_000_000);
+        let mut pace = Pace::new(1_000);
+        pace.spend(1_000_000, now);
+        pace.set(1_000);
+        assert!(!pace.ready(now), "a quarter of an hour is to be paid");
+        pace.set(0);
+        assert!(pace.ready(now));
+        pace.spend(1_000_000, now);
+        assert!(pace.ready(now));
+    }
 
     #[test]
     fn the_rate_holds_over_time_and_a_silence_saves_up_no_more_than_a_burst() {

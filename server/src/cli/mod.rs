@@ -19,7 +19,7 @@ mod incr;
 mod load;
 mod lock;
 mod log;
-mod logging;
+pub(crate) mod logging;
 mod progress;
 mod put;
 mod rows;

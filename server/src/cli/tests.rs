@@ -17,6 +17,8 @@ fn the_definition_is_consistent() {
 fn command_lines_of_the_contract() {
     for line in [
         "serve --config config.toml --node 1",
+        "serve --node 1 --log-format json --exit-with-stdin --stdin-commands",
+        "admin reload --node 2 --addr h:1 --json",
         "serve --node 2 --set paxos.window=64 --set storage.data_dir=/x --log-level debug --exit-with-stdin",
         "demo",
         "demo --check",
@@ -92,6 +94,8 @@ fn contradictions_and_omissions_are_errors_of_usage() {
         "completions",
         "serve --config config.toml",
         "serve --node one",
+        "serve --node 1 --log-format xml",
+        "serve --node 1 --stdin-commands",
         "demo --nodes 0",
         "demo --nodes 26",
         "demo --groups 16385",
@@ -171,4 +175,26 @@ fn version_and_help_are_no_errors() {
         let error = parse(line).expect_err(line);
         assert_eq!((error.kind(), error.exit_code()), (kind, 0));
     }
+}
+
+#[test]
+fn the_systemd_unit_and_the_container_call_the_program_as_it_is() {
+    let unit = include_str!("../../../docs/ops/pelago.service");
+    let words = |key: &str| {
+        let line = unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=/usr/local/bin/pelago ")));
+        line.unwrap_or_else(|| panic!("{key} is not there")).replace("%i", "1")
+    };
+    for line in [words("ExecStartPre"), words("ExecStart")] {
+        parse(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+    let ends = |key: &str| unit.lines().find_map(|line| line.strip_prefix(&format!("{key}=")));
+    assert_eq!(
+        ends("RestartPreventExitStatus"),
+        Some("2 3 4"),
+        "mistakes, a refused directory, a failed disk"
+    );
+    let container = include_str!("../../../docs/ops/Containerfile");
+    let run: Vec<&str> = container.lines().filter_map(|line| line.strip_prefix("#       ")).collect();
+    let serve = run.iter().find(|line| line.starts_with("serve ")).expect("how a node is run");
+    parse(serve).unwrap_or_else(|error| panic!("{serve}: {error}"));
 }

@@ -45,6 +45,20 @@ pub struct Summary {
     /// How many more nodes may fail, whichever they are, so that every group keeps a majority.
     /// `null` when a group has no leader now.
     pub tolerates: Option<usize>,
+    /// The largest lag of a group's slowest member that answered, in instances.
+    pub lag: u64,
+    /// The largest one in seconds; `null` when nobody leads any group.
+    pub lag_s: Option<f64>,
+    /// Instances that the oldest checkpoint is behind, of the group for which that is most.
+    pub checkpoint_behind: u64,
+    /// The slowest disk: 99th percentile of a node's latest commits, microseconds.
+    pub commit_p99_us: u64,
+    /// The node whose disk will be full first; `null` while none is filling.
+    pub runway: Option<NodeRunway>,
+    /// Commands of clients that the nodes have executed since their starts.
+    pub commands: u64,
+    /// Checkpoints and chosen values on their way, each counted once.
+    pub transfers: usize,
     /// Keys of all groups, each counted once.
     pub keys: u64,
     /// Bytes of keys and values of all groups, each counted once.
@@ -53,6 +67,15 @@ pub struct Summary {
     pub agreement: AgreementCount,
     /// What an operator should look at.
     pub alarms: Vec<Alarm>,
+}
+
+/// For how long a node's disk will do.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct NodeRunway {
+    /// The node.
+    pub node: u32,
+    /// Seconds until it takes reads and deletes only, at the rate of the last ten minutes.
+    pub seconds: f64,
 }
 
 /// How many groups are in which state of agreement.
@@ -97,7 +120,7 @@ pub enum Agreement {
 }
 
 /// One group as all of its members describe it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct GroupOverview {
     /// The group.
     pub group: u32,
@@ -107,12 +130,18 @@ pub struct GroupOverview {
     pub last_slot: u16,
     /// Who leads it.
     pub leader: Option<u32>,
-    /// Voting members as far as the first node that answered knows, ascending.
+    /// Voting members as far as the node with the newest list of nodes knows.
     pub members: Vec<u32>,
     /// The highest instance that a member has applied.
     pub applied: u64,
     /// How many instances the slowest member that answered is behind.
     pub lag: u64,
+    /// For how many seconds the leader has had the oldest of them; `null` while nobody leads.
+    pub lag_s: Option<f64>,
+    /// Instances that the oldest checkpoint of a member that answered does not have.
+    pub checkpoint_behind: u64,
+    /// Seconds since that checkpoint was last verified and durable; `null` when no member has one.
+    pub checkpoint_age_s: Option<f64>,
     /// Keys.
     pub keys: u64,
     /// Bytes of keys and values.
@@ -132,8 +161,9 @@ impl Overview {
             nodes.iter().any(|status| status.node == node)
                 || unreachable.iter().any(|missing| missing.node == node && missing.alive)
         };
+        let rosters: BTreeMap<u32, u64> = nodes.iter().map(|node| (node.node, node.roster)).collect();
         let groups: Vec<GroupOverview> =
-            by_group(&nodes).values().map(|lines| group(lines, &alive)).collect();
+            by_group(&nodes).values().map(|lines| group(lines, &rosters, &alive)).collect();
         let summary = summary(&nodes, &unreachable, &groups, &alive);
         Overview { summary, groups, nodes, unreachable }
     }
@@ -145,8 +175,15 @@ impl Overview {
     }
 }
 
-fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverview {
+fn group(
+    lines: &[(u32, &GroupLine)],
+    rosters: &BTreeMap<u32, u64>,
+    alive: &dyn Fn(u32) -> bool,
+) -> GroupOverview {
     let (_, first) = lines[0];
+    // Whoever was away while members changed still knows the old ones.
+    let newest = |(node, line): &&(u32, &GroupLine)| (rosters.get(node).copied(), line.applied);
+    let members = lines.iter().rev().max_by_key(newest).map_or(&first.members, |(_, line)| &line.members);
     let leading = leading(lines);
     // A leader whose client port does not answer is still a leader, if a follower says so.
     let leader = leading.map(|(node, _)| node).or_else(|| {
@@ -160,13 +197,14 @@ fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverv
         .or_else(|| lines.iter().max_by_key(|(_, line)| line.applied).copied())
         .map_or(first, |(_, line)| line);
     let applied = lines.iter().map(|(_, line)| line.applied).max().unwrap_or(0);
-    let agreement = agreement(lines, first.members.len());
+    let agreement = agreement(lines, members.len());
+    let oldest = lines.iter().map(|(_, line)| *line).min_by_key(|line| line.checkpoint);
     let halted = lines
         .iter()
         .find_map(|(node, line)| line.halted.as_ref().map(|why| format!("halted on node {node}: {why}")));
     let problem = match (agreement, leader) {
         (Agreement::Differs, _) => Some(format!("replicas differ at equal instances: {}", differing(lines))),
-        (_, None) => Some(halted.unwrap_or_else(|| no_leader(lines, &first.members, alive))),
+        (_, None) => Some(halted.unwrap_or_else(|| no_leader(lines, members, alive))),
         (_, Some(_)) => halted,
     };
     GroupOverview {
@@ -174,8 +212,11 @@ fn group(lines: &[(u32, &GroupLine)], alive: &dyn Fn(u32) -> bool) -> GroupOverv
         first_slot: first.first_slot,
         last_slot: first.last_slot,
         leader,
-        members: first.members.clone(),
+        members: members.clone(),
         applied,
+        lag_s: lag_s(lines, leading.map(|(_, line)| line)),
+        checkpoint_behind: applied.saturating_sub(oldest.map_or(0, |line| line.checkpoint)),
+        checkpoint_age_s: oldest.and_then(|line| line.checkpoint_age_s),
         lag: lag(lines, leading.map(|(_, line)| line)),
         keys: best.keys,
         bytes: best.bytes,
@@ -192,6 +233,13 @@ fn lag(lines: &[(u32, &GroupLine)], leading: Option<&GroupLine>) -> u64 {
     }
     let applied = || lines.iter().map(|(_, line)| line.applied);
     applied().max().unwrap_or(0) - applied().min().unwrap_or(0)
+}
+
+/// As old as the oldest instance that a follower which answered lacks.
+fn lag_s(lines: &[(u32, &GroupLine)], leading: Option<&GroupLine>) -> Option<f64> {
+    let answered = |node: u32| lines.iter().any(|(other, _)| *other == node);
+    let ages = leading?.followers.iter().filter(|f| answered(f.node)).map(|f| f.behind_s);
+    Some(ages.fold(0.0, f64::max))
 }
 
 fn agreement(lines: &[(u32, &GroupLine)], members: usize) -> Agreement {
@@ -291,12 +339,100 @@ fn summary(
         groups: groups.len(),
         groups_led,
         leads,
+        lag: groups.iter().map(|group| group.lag).max().unwrap_or(0),
+        lag_s: groups.iter().filter_map(|group| group.lag_s).max_by(f64::total_cmp),
+        checkpoint_behind: groups.iter().map(|group| group.checkpoint_behind).max().unwrap_or(0),
+        commit_p99_us: nodes.iter().map(|node| node.log.commit_p99_us).max().unwrap_or(0),
+        runway: nodes
+            .iter()
+            .filter_map(|node| Some(NodeRunway { node: node.node, seconds: node.log.runway_s? }))
+            .min_by(|a, b| a.seconds.total_cmp(&b.seconds)),
+        commands: nodes.iter().map(|node| node.commands).sum(),
+        transfers: under_way(nodes).len(),
         tolerates: groups.iter().map(spare).min().filter(|_| all_led),
         keys: groups.iter().map(|group| group.keys).sum(),
         bytes: groups.iter().map(|group| group.bytes).sum(),
         agreement: count,
         alarms,
     }
+}
+
+/// A checkpoint, or chosen values, on the way from one node to another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnderWay {
+    /// Whether it is a checkpoint.
+    pub checkpoint: bool,
+    /// The group.
+    pub group: u32,
+    /// The sender.
+    pub from: u32,
+    /// The receiver.
+    pub to: u32,
+    /// Bytes so far.
+    pub bytes: u64,
+    /// Bytes that there will be; 0 while that is not known, and for values.
+    pub expected_bytes: u64,
+    /// Values: instances that are still to come.
+    pub left: u64,
+    /// Seconds since it began.
+    pub elapsed_s: f64,
+}
+
+impl UnderWay {
+    /// Bytes per second so far.
+    #[must_use]
+    pub fn rate(&self) -> f64 {
+        if self.elapsed_s > 0.0 { self.bytes as f64 / self.elapsed_s } else { 0.0 }
+    }
+
+    /// How much of a checkpoint has come, from 0 to 1; `None` while it is not known how much there is, and for values.
+    #[must_use]
+    pub fn share(&self) -> Option<f64> {
+        (self.expected_bytes > 0).then(|| (self.bytes as f64 / self.expected_bytes as f64).min(1.0))
+    }
+
+    /// Seconds until a checkpoint has come, at the rate so far.
+    #[must_use]
+    pub fn remaining_s(&self) -> Option<f64> {
+        let left = self.expected_bytes.checked_sub(self.bytes).filter(|_| self.expected_bytes > 0)?;
+        (self.rate() > 0.0).then(|| left as f64 / self.rate())
+    }
+}
+
+/// What is on its way, each once although both ends tell of it; the receiver's word counts.
+#[must_use]
+pub fn under_way(nodes: &[NodeStatus]) -> Vec<UnderWay> {
+    let mut found: BTreeMap<(u32, u32, u32, bool), (bool, UnderWay)> = BTreeMap::new();
+    let mut add = |incoming: bool, line: UnderWay| {
+        let place = (line.group, line.from, line.to, line.checkpoint);
+        if incoming || !found.contains_key(&place) {
+            found.insert(place, (incoming, line));
+        }
+    };
+    let ends = |node: u32, peer: u32, incoming: bool| if incoming { (peer, node) } else { (node, peer) };
+    for node in nodes {
+        for line in &node.transfers {
+            let (from, to) = ends(node.node, line.peer, line.incoming);
+            let (group, bytes, elapsed_s) = (line.group, line.bytes, line.elapsed_s);
+            let expected_bytes = line.expected_bytes;
+            let checkpoint = true;
+            add(
+                line.incoming,
+                UnderWay { checkpoint, group, from, to, bytes, expected_bytes, left: 0, elapsed_s },
+            );
+        }
+        for line in &node.learning {
+            let (from, to) = ends(node.node, line.peer, line.incoming);
+            let (group, bytes, elapsed_s) = (line.group, line.bytes, line.elapsed_s);
+            let left = (line.target + 1).saturating_sub(line.next);
+            let (checkpoint, expected_bytes) = (false, 0);
+            add(
+                line.incoming,
+                UnderWay { checkpoint, group, from, to, bytes, expected_bytes, left, elapsed_s },
+            );
+        }
+    }
+    found.into_values().map(|(_, line)| line).collect()
 }
 
 fn alarms(nodes: &[NodeStatus], unreachable: &[Unreachable], groups: &[GroupOverview]) -> Vec<Alarm> {

@@ -1,19 +1,22 @@
 //! Asks every node of a cluster for its status.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{Client, ClientError, Options};
 use crate::config::Address;
+use crate::node::roster::MAX_NODES;
 use crate::protocol::Reply;
-use crate::status::{Begun, GroupLine, NodeStatus, PeerStatus, RosterStatus};
+use crate::status::{Begun, GroupLine, NodeStatus, PeerStatus, ReloadStatus, RosterStatus};
 
-/// More nodes than any cluster has; a status that lists more is not believed.
-const MAX_NODES: usize = 1000;
+/// Nodes that are asked at the same time.
+const AT_ONCE: usize = 64;
 
 /// What the nodes of a cluster said about themselves at about the same time.
 #[derive(Clone, Debug, Default)]
@@ -88,9 +91,6 @@ pub fn survey(addresses: &[String], options: &Options, patience: Duration) -> Re
     Ok(around(first_answer(addresses, options, patience)?, options, patience))
 }
 
-/// More nodes than these are not asked at the same time.
-const AT_ONCE: usize = 32;
-
 /// Asks all nodes that the one with this status knows of, each for at most `patience`.
 #[must_use]
 pub fn around(start: NodeStatus, options: &Options, patience: Duration) -> Survey {
@@ -98,18 +98,22 @@ pub fn around(start: NodeStatus, options: &Options, patience: Duration) -> Surve
         start.nodes.iter().filter(|peer| peer.node != start.node).take(MAX_NODES).cloned().collect();
     let mut survey = Survey { nodes: vec![start], unreachable: Vec::new() };
     let cluster = survey.nodes[0].cluster.clone();
-    let mut answers = Vec::with_capacity(others.len());
-    for some in others.chunks(AT_ONCE) {
-        thread::scope(|scope| {
-            let asked: Vec<_> = some
-                .iter()
-                .map(|peer| scope.spawn(|| ask(&client_address(peer), options, patience)))
-                .collect();
-            answers.extend(asked.into_iter().map(|thread| thread.join().ok()));
-        });
-    }
+    // A thread per node, but not thousands: who is done with one takes the next.
+    let answers: Vec<_> = others.iter().map(|_| Mutex::new(None)).collect();
+    let next = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..others.len().min(AT_ONCE) {
+            scope.spawn(|| {
+                while let index = next.fetch_add(1, Ordering::Relaxed)
+                    && let Some(peer) = others.get(index)
+                {
+                    *answers[index].lock() = Some(ask(&client_address(peer), options, patience));
+                }
+            });
+        }
+    });
     for (peer, answer) in others.into_iter().zip(answers) {
-        let why = match answer {
+        let why = match answer.into_inner() {
             Some(Ok(status)) if status.cluster == cluster && status.node == peer.node => {
                 survey.nodes.push(status);
                 continue;
@@ -188,6 +192,16 @@ pub fn begin(
         None => call(&address, once, &[b"ADMIN", verb]),
         Some(group) => call(&address, once, &[b"ADMIN", verb, b"GROUP", group.as_bytes()]),
     }
+}
+
+/// Has a node read its configuration again.
+///
+/// # Errors
+/// When it does not answer what came of it.
+pub fn reload(node: &NodeStatus, options: &Options, patience: Duration) -> Result<ReloadStatus, SurveyError> {
+    let own = node.nodes.iter().find(|peer| peer.node == node.node);
+    let once = Options { deadline: patience, once: true, ..options.clone() };
+    call(&own.map(client_address).unwrap_or_default(), once, &[b"ADMIN", b"RELOAD"])
 }
 
 /// Has the first of `addresses` that answers change the roster, or say what it is.

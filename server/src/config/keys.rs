@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::units::{self, Share, Size};
-use super::{Config, Durability, Engine};
+use super::{Config, Durability, Engine, LogFormat};
 
 /// One key of a section.
 pub(super) struct Key {
@@ -14,6 +14,8 @@ pub(super) struct Key {
     pub kind: Kind,
     /// One sentence or two for the reference.
     pub meaning: &'static str,
+    /// Whether a node takes another value while it runs.
+    pub live: bool,
 }
 
 /// What a key accepts, and the field that it sets. Bounds are inclusive.
@@ -29,6 +31,8 @@ pub(super) enum Kind {
     Share(fn(&mut Config) -> &mut Share, Share),
     Durability,
     Engine,
+    LogLevel,
+    LogFormat,
 }
 
 const UNBOUNDED: Size = Size(i64::MAX as u64);
@@ -36,7 +40,8 @@ const ZERO: Size = Size(0);
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// All sections with keys, in the order of the file. `[[nodes]]` has a shape of its own.
-pub(super) const SECTIONS: [&str; 6] = ["cluster", "storage", "paxos", "checkpoint", "limits", "security"];
+pub(super) const SECTIONS: [&str; 7] =
+    ["cluster", "storage", "paxos", "checkpoint", "limits", "security", "log"];
 
 /// The table.
 pub(super) fn keys() -> &'static [Key] {
@@ -45,7 +50,8 @@ pub(super) fn keys() -> &'static [Key] {
 }
 
 fn table() -> Vec<Key> {
-    let key = |section, name, kind, meaning| Key { section, name, kind, meaning };
+    let key = |section, name, kind, meaning| Key { section, name, kind, meaning, live: false };
+    let live = |key: Key| Key { live: true, ..key };
     vec![
         key(
             "cluster",
@@ -138,65 +144,78 @@ fn table() -> Vec<Key> {
             Kind::Entries(|c| &mut c.checkpoint.log_keep_entries),
             "Chosen entries kept behind the mirror for slow learners.",
         ),
-        key(
+        live(key(
             "checkpoint",
             "log_keep_bytes",
             Kind::Size(|c| &mut c.checkpoint.log_keep_bytes, Size::mib(1), UNBOUNDED),
             "Log that a node keeps for slow learners; beyond it collecting garbage is urgent.",
-        ),
-        key(
+        )),
+        live(key(
             "checkpoint",
             "transfer_bytes_per_sec",
             Kind::Size(|c| &mut c.checkpoint.transfer_bytes_per_sec, ZERO, UNBOUNDED),
             "Rate at which a node sends checkpoints; 0 is as fast as it can.",
-        ),
-        key(
+        )),
+        live(key(
             "limits",
             "max_key",
             Kind::Size(|c| &mut c.limits.max_key, Size(1), Size::mib(1)),
             "The longest key; a longer one is answered with TOOBIG.",
-        ),
-        key(
+        )),
+        live(key(
             "limits",
             "max_value",
             Kind::Size(|c| &mut c.limits.max_value, Size(1), Size::mib(14)),
             "The longest value; a longer one is answered with TOOBIG.",
-        ),
-        key(
+        )),
+        live(key(
             "limits",
             "max_connections",
             Kind::Count(|c| &mut c.limits.max_connections, 1, 1_000_000),
             "Client connections of one node.",
-        ),
+        )),
         key(
             "limits",
             "max_inflight_bytes",
             Kind::Size(|c| &mut c.limits.max_inflight_bytes, Size::kib(64), UNBOUNDED),
             "Requests that a node works on at once; beyond it, it answers BUSY. Also the largest single request.",
         ),
-        key(
+        live(key(
             "limits",
             "min_free_disk",
             Kind::Size(|c| &mut c.limits.min_free_disk, ZERO, UNBOUNDED),
             "With less free disk than this a node takes reads and deletes only.",
-        ),
-        key(
+        )),
+        live(key(
             "limits",
             "max_state_bytes",
             Kind::Size(|c| &mut c.limits.max_state_bytes, ZERO, UNBOUNDED),
             "With more live data than this a node takes reads and deletes only; 0 is no limit.",
-        ),
+        )),
         key(
             "security",
             "insecure",
             Kind::Flag(|c| &mut c.security.insecure),
             "Allows addresses that other machines can reach although nothing is encrypted.",
         ),
-        key(
+        live(key(
             "security",
             "password",
             Kind::Secret(|c| &mut c.security.password),
             "What clients must send with AUTH before anything else.",
+        )),
+        live(key(
+            "log",
+            "level",
+            Kind::LogLevel,
+            "What is logged: `error`, `warn`, `info`, `debug` or `trace`, or by part: `info,server::runtime=debug`. \
+             `--log-level` and `RUST_LOG` go before it.",
+        )),
+        key(
+            "log",
+            "format",
+            Kind::LogFormat,
+            "`text` for people, `json` for programs: one object per line. `--log-format` goes before it.",
         ),
     ]
 }
@@ -255,6 +274,8 @@ impl Key {
             }
             Kind::Durability => config.storage.durability = Durability::from_name(written.text()?)?,
             Kind::Engine => config.checkpoint.engine = Engine::from_name(written.text()?)?,
+            Kind::LogLevel => config.log.level = log_level(written.text()?)?,
+            Kind::LogFormat => config.log.format = LogFormat::from_name(written.text()?)?,
         }
         Some(())
     }
@@ -280,6 +301,8 @@ impl Key {
             Kind::Share(_, max) => format!("a percentage from \"0%\" to \"{max}\""),
             Kind::Durability => "\"fsync\" or \"none\"".to_owned(),
             Kind::Engine => "\"fjall\" or \"sled\"".to_owned(),
+            Kind::LogLevel => "a log filter like \"info\"".to_owned(),
+            Kind::LogFormat => "\"text\" or \"json\"".to_owned(),
         }
     }
 
@@ -298,7 +321,17 @@ impl Key {
             Kind::Share(field, _) => field(config).to_string(),
             Kind::Durability => config.storage.durability.name().to_owned(),
             Kind::Engine => config.checkpoint.engine.name().to_owned(),
+            Kind::LogLevel => config.log.level.clone(),
+            Kind::LogFormat => config.log.format.name().to_owned(),
         })
+    }
+
+    /// Whether two configurations have different values.
+    pub(super) fn differs(&self, one: &mut Config, other: &mut Config) -> bool {
+        match &self.kind {
+            Kind::Secret(field) => *field(one) != *field(other),
+            _ => self.shown(one) != self.shown(other),
+        }
     }
 
     /// Whether the file has the value without quotes.
@@ -348,4 +381,10 @@ impl Written<'_> {
             Written::Other(kind) => format!("a value of type {kind}"),
         }
     }
+}
+
+/// A filter that the log understands.
+fn log_level(text: &str) -> Option<String> {
+    let understood = !text.is_empty() && tracing_subscriber::EnvFilter::try_new(text).is_ok();
+    understood.then(|| text.to_owned())
 }

@@ -6,6 +6,7 @@
 mod address;
 mod check;
 mod keys;
+mod live;
 mod problem;
 mod read;
 mod reference;
@@ -20,6 +21,7 @@ use groups::ids::NodeId;
 use crate::protocol::{RequestLimits, SizeLimits};
 
 pub use address::Address;
+pub use live::{Change, InForce, LiveConfig, Source};
 pub use problem::{ConfigErrors, Place, Problem};
 pub use reference::reference;
 pub use units::{Share, Size};
@@ -42,6 +44,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who may talk to the nodes.
     pub security: Security,
+    /// What nodes say about themselves on stderr.
+    pub log: Log,
     /// What is allowed and yet probably a mistake. To be shown at the start.
     pub warnings: Vec<Problem>,
 }
@@ -155,6 +159,24 @@ pub struct Security {
     pub insecure: bool,
     /// What clients must send with `AUTH`.
     pub password: Option<String>,
+}
+
+/// Section `[log]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// What is logged, as a filter.
+    pub level: String,
+    /// How it is written.
+    pub format: LogFormat,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object.
+    Json,
 }
 
 /// What must be the same in the files of all nodes when a cluster is born: its name, groups,
@@ -315,6 +337,29 @@ impl Default for Limits {
             min_free_disk: Size::mib(256),
             max_state_bytes: Size(0),
         }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Log {
+        Log { level: "info".to_owned(), format: LogFormat::Text }
+    }
+}
+
+impl LogFormat {
+    /// As it is written in the file.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        }
+    }
+
+    /// The format of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<LogFormat> {
+        [LogFormat::Text, LogFormat::Json].into_iter().find(|format| format.name() == name)
     }
 }
 

@@ -9,12 +9,12 @@ use super::keys::{SECTIONS, keys};
 #[must_use]
 pub fn reference() -> String {
     let mut defaults = Config::default();
-    let mut text = String::from(NODES);
+    let mut text = format!("{HEAD}\n{NODES}");
     for section in SECTIONS {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "\n## [{section}]\n\n| key | default | accepts | meaning |\n| --- | --- | --- | --- |\n"
+            "\n## [{section}]\n\n| key | default | accepts | live | meaning |\n| --- | --- | --- | --- | --- |\n"
         );
         for key in keys().iter().filter(|key| key.section == section) {
             let default = match key.shown(&mut defaults) {
@@ -22,11 +22,22 @@ pub fn reference() -> String {
                 Some(value) => format!("`\"{value}\"`"),
                 None => "none".to_owned(),
             };
-            let _ = writeln!(text, "| `{}` | {default} | {} | {} |", key.name, key.accepts(), key.meaning);
+            let live = if key.live { "yes" } else { "" };
+            let accepts = key.accepts();
+            let _ = writeln!(text, "| `{}` | {default} | {accepts} | {live} | {} |", key.name, key.meaning);
         }
     }
     text
 }
+
+const HEAD: &str = "\
+# config.toml, key by key
+
+Printed by `pelago config reference`; a test compares. One file describes the cluster, and each node takes its own entry
+by `--node ID`. `pelago config check FILE` reports every mistake at once, with line and column. Any key can be set on the
+command line, too: `--set section.key=value`. A node takes over what is *live* while it runs, after `pelago admin reload` or
+SIGHUP; everything else counts from its next start on.
+";
 
 const NODES: &str = "\
 ## [[nodes]]

@@ -30,20 +30,23 @@ use bytes::{Buf, BytesMut};
 use groups::ids::{Boot, ClusterId, GroupId, NodeId, StorageId};
 use groups::peers::Standing;
 use netio::NetHandle;
+use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
 
-use crate::config::Config;
+use crate::config::{Config, InForce, LiveConfig};
 use crate::node::layout::Layout;
 use crate::node::requests::{Completion, Request, Token};
 use crate::protocol::{
     Command, DataCommand, ErrorReply, KillFilter, LocalCommand, NodeCommand, Reply, ReplyBuffer,
-    Request as Parsed, RequestParser, ServerInfo, Session, Shortage, Version,
+    Request as Parsed, RequestLimits, RequestParser, ServerInfo, Session, Shortage, SizeLimits, Version,
 };
+use crate::runtime::cut::Cut;
 use crate::runtime::logger::LogGauge;
 use crate::runtime::mirror::MirrorGauge;
+use crate::runtime::reload::Reloader;
 use crate::runtime::roster::RosterHandle;
 use crate::runtime::scrub::ScrubGauge;
 use crate::runtime::tally::{Kind, Tally};
@@ -65,8 +68,12 @@ pub enum Verdict {
 pub struct Shared {
     /// The configuration.
     pub config: Config,
-    /// `CONFIG GET`.
-    pub settings: Vec<(String, String)>,
+    /// What of it is in force now, as far as that changes while the node runs, and `CONFIG GET`.
+    pub live: Arc<LiveConfig>,
+    /// What reads the file again.
+    pub reloader: Arc<Reloader>,
+    /// The node ends: commands that come now are refused.
+    pub ending: AtomicBool,
     /// This node.
     pub node: NodeId,
     /// Its disk.
@@ -87,6 +94,8 @@ pub struct Shared {
     pub mirror: Arc<MirrorGauge>,
     /// The scrub of the log.
     pub scrub: Arc<ScrubGauge>,
+    /// The peers that this node is kept from hearing.
+    pub cut: Arc<Cut>,
     /// The network.
     pub net: NetHandle,
     /// Open connections.
@@ -127,11 +136,11 @@ impl Shared {
         }
     }
 
-    fn info(&self) -> ServerInfo<'_> {
+    fn info<'a>(&self, live: &'a InForce) -> ServerInfo<'a> {
         ServerInfo {
             version: env!("CARGO_PKG_VERSION"),
-            password: self.config.security.password.as_deref(),
-            settings: &self.settings,
+            password: live.0.security.password.as_deref(),
+            settings: &live.1,
             now: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
         }
     }
@@ -218,9 +227,11 @@ pub struct Connection {
     awaits_progress: Cell<bool>,
     /// The client's bytes make no sense any more: the error is said once, then the end.
     out_of_step: Cell<bool>,
+    /// The client was told that the node ends.
+    dismissed: Cell<bool>,
+    sizes: SizeLimits,
+    limits: RequestLimits,
     max_value: u64,
-    /// What a transaction may take.
-    max_request: usize,
     tally: Rc<Tally>,
 }
 
@@ -258,7 +269,8 @@ impl Connection {
         let (peer, local) = (stream.peer_addr()?.to_string(), stream.local_addr()?.to_string());
         let (reader, stream) = TcpStream::from_std(stream)?.into_split();
         let shared = worker.shared();
-        let session = Session::new(id, peer, local, &shared.info());
+        let live = shared.live.now();
+        let session = Session::new(id, peer, local, &shared.info(&live));
         let connection = Rc::new(Connection {
             id,
             stream,
@@ -278,8 +290,10 @@ impl Connection {
             broken: Cell::new(false),
             awaits_progress: Cell::new(false),
             out_of_step: Cell::new(false),
-            max_value: shared.config.limits.max_value.0,
-            max_request: shared.config.request_limits().max_request,
+            dismissed: Cell::new(false),
+            sizes: live.0.sizes(),
+            limits: live.0.request_limits(),
+            max_value: live.0.limits.max_value.0,
             tally: Rc::clone(worker.tally()),
         });
         Ok((connection, reader))
@@ -313,7 +327,7 @@ impl Connection {
     /// Serves the client until it leaves.
     pub async fn serve(self: &Rc<Self>, mut reader: OwnedReadHalf, worker: &Rc<Worker>) {
         let shared = Arc::clone(worker.shared());
-        let mut parser = RequestParser::new(shared.config.request_limits());
+        let mut parser = RequestParser::new(self.limits);
         let mut input = BytesMut::with_capacity(READ_BYTES);
         let mut waiting: Option<Held> = None;
         let mut eof = false;
@@ -333,6 +347,9 @@ impl Connection {
             match flow {
                 Flow::Close => {
                     if idle {
+                        if self.dismissed.get() {
+                            self.farewell(&mut reader).await;
+                        }
                         return;
                     }
                     self.wait(blocked).await;
@@ -372,6 +389,31 @@ impl Connection {
         }
     }
 
+    /// Closes the own side, and reads on until the client has closed the other one: a socket that is closed while
+    /// bytes come in throws away what its client has not read yet.
+    async fn farewell(&self, reader: &mut OwnedReadHalf) {
+        let _ = SockRef::from(self.stream.as_ref()).shutdown(std::net::Shutdown::Write);
+        let mut rest = [0; 1024];
+        let read_on = async { while matches!(reader.read(&mut rest).await, Ok(1..)) {} };
+        let _ = tokio::time::timeout(FAREWELL, read_on).await;
+    }
+
+    /// Something has changed for all connections: the task looks.
+    pub fn look_up(&self) {
+        self.moved.notify_one();
+    }
+
+    /// The node ends with this client's requests open: what becomes of them cannot be told any more.
+    pub fn abandon(&self, node: NodeId) {
+        {
+            let mut state = self.state.borrow_mut();
+            for pending in state.pending.iter_mut().filter(|p| !matches!(p.slot, Slot::Ready(_))) {
+                pending.slot = Slot::Ready(ErrorReply::abandoned(node).into());
+            }
+        }
+        self.write_out();
+    }
+
     /// Waits until something may have changed.
     async fn wait(&self, write: bool) {
         tokio::select! {
@@ -401,7 +443,7 @@ impl Connection {
             *waiting = Some(held);
             return Flow::Wait;
         }
-        let sizes = shared.config.sizes();
+        let sizes = self.sizes;
         for _ in 0..COMMANDS_PER_TURN {
             {
                 let state = self.state.borrow();
@@ -421,6 +463,7 @@ impl Connection {
             }
             let parsed = match parser.next(input) {
                 Ok(Some(parsed)) => parsed,
+                Ok(None) if self.dismissed.get() => return Flow::Close,
                 Ok(None) => return Flow::NeedMore,
                 Err(e) => {
                     self.push(Slot::Ready(ErrorReply::err(e.to_string()).into()));
@@ -428,6 +471,11 @@ impl Connection {
                     return Flow::Close;
                 }
             };
+            if shared.ending.load(Ordering::Relaxed) {
+                self.dismissed.set(true);
+                self.push(Slot::Ready(ErrorReply::ending(shared.node).into()));
+                continue;
+            }
             shared.commands.fetch_add(1, Ordering::Relaxed);
             let mut bytes = 0;
             let command = match parsed {
@@ -449,8 +497,11 @@ impl Connection {
                     self.push(Slot::Ready(error.into()));
                 }
                 Ok(command) if self.state.borrow().session.queues(&command) => {
-                    let queued =
-                        self.state.borrow_mut().session.transaction().push(command, bytes, self.max_request);
+                    let queued = self.state.borrow_mut().session.transaction().push(
+                        command,
+                        bytes,
+                        self.limits.max_request,
+                    );
                     self.push(Slot::Ready(queued.into()));
                 }
                 Ok(Command::Transaction(command)) => {
@@ -468,7 +519,8 @@ impl Connection {
                     if command == LocalCommand::Reset {
                         self.unwatch(worker);
                     }
-                    let reply = self.state.borrow_mut().session.local(&command, &shared.info());
+                    let reply =
+                        self.state.borrow_mut().session.local(&command, &shared.info(&shared.live.now()));
                     self.push(Slot::Ready(reply));
                 }
                 Ok(Command::Node(command)) => {
@@ -696,6 +748,8 @@ fn refused(command: &DataCommand, worker: &Worker, shared: &Shared) -> Option<Er
     let takes = command.is_write() && !command.frees();
     shared.shortage().filter(|_| takes).map(ErrorReply::read_only)
 }
+/// The longest that a client which was told of the node's end may take to close its side.
+const FAREWELL: Duration = Duration::from_millis(200);
 
 /// Bytes that are read at one time, at least.
 const READ_BYTES: usize = 16 << 10;

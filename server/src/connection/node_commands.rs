@@ -41,6 +41,12 @@ pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) 
         }
         NodeCommand::Admin { verify, group } => admin(worker, verify, group).await,
         NodeCommand::Image { group, fetch } => image(worker, group, fetch).await,
+        NodeCommand::Reload => match serde_json::to_string(&shared.reloader.reload()) {
+            Ok(text) => Reply::bulk(text),
+            Err(e) => {
+                ErrorReply::err(format!("it was done, but the answer cannot be written as JSON: {e}")).into()
+            }
+        },
         NodeCommand::Roster { action, dry_run } => roster::answer(action, dry_run, worker).await,
         NodeCommand::Where(key) => {
             let slot = slot_of(&key);
@@ -212,6 +218,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         Shortage::Memory => "memory".to_owned(),
     });
     alarms.extend(shared.mirror.alarms());
+    alarms.extend(shared.cut.alarm());
     let scrub = shared.scrub.status();
     alarms.extend(scrub.findings.iter().filter(|finding| !finding.healed).map(alarm));
     let learning =
@@ -221,6 +228,8 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         alarms.push(format!("writes are refused here ({why})"));
     }
     let (log, times) = shared.gauge.stats();
+    let runway = shared.gauge.runway();
+    let min_free = shared.live.now().0.limits.min_free_disk.0;
     let held = shared.gauge.held().map(|(held, since)| held_line(&held, since, &groups));
     let quantile = |q: usize| times.get((times.len() * q / 100).min(times.len().saturating_sub(1)));
     NodeStatus {
@@ -244,6 +253,9 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
             commit_p50_us: quantile(50).copied().unwrap_or(0).into(),
             commit_p99_us: quantile(99).copied().unwrap_or(0).into(),
             free_bytes: shared.gauge.free(),
+            min_free_bytes: min_free,
+            growth_bytes_per_s: runway.growth(),
+            runway_s: runway.seconds(min_free),
             dropped_segments: log.dropped_segments,
             scrub,
             held,
@@ -251,6 +263,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         transfers: shared.mirror.transfers(),
         learning,
         connections: shared.connections.load(Ordering::Relaxed),
+        commands: shared.commands.load(Ordering::Relaxed),
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
         traffic: traffic(reports),
         read_only,
@@ -323,13 +336,19 @@ fn line(shared: &Shared, g: &GroupStatus) -> GroupLine {
         halted: g.halted.clone(),
         mirrored: g.mirror.map_or(0, |(taken, _)| taken.0),
         checkpoint: g.mirror.map_or(0, |(_, durable)| durable.0),
+        checkpoint_age_s: g.checkpoint_age.map(|age| age.as_secs_f64()),
         rebuilding: g.rebuilding,
         votes: g.votes,
         holds_log: g.held_back.map(|why| why.to_string()),
         followers: g
             .followers
             .iter()
-            .map(|(node, follows, behind)| FollowerLine { node: node.0, follows: *follows, behind: *behind })
+            .map(|(node, follows, behind, time)| FollowerLine {
+                node: node.0,
+                follows: *follows,
+                behind: *behind,
+                behind_s: time.as_secs_f64(),
+            })
             .collect(),
         points: g
             .points

@@ -41,7 +41,8 @@ impl Connection {
                 Reply::ok()
             }
             TransactionCommand::Watch(keys) => {
-                let may = self.state.borrow_mut().session.transaction().may_watch(&keys, self.max_request);
+                let may =
+                    self.state.borrow_mut().session.transaction().may_watch(&keys, self.limits.max_request);
                 match may {
                     Ok(()) => {
                         // What follows may be the `EXEC` that needs the answer.
@@ -73,8 +74,8 @@ impl Connection {
         else {
             return Vec::new();
         };
-        let mut state = self.state.borrow_mut();
-        let mut answer = |local: &LocalCommand| state.session.local(local, &shared.info());
+        let (mut state, live) = (self.state.borrow_mut(), shared.live.now());
+        let mut answer = |local: &LocalCommand| state.session.local(local, &shared.info(&live));
         locals.iter().map(|(place, local)| (*place, answer(local))).collect()
     }
 }

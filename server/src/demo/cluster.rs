@@ -1,9 +1,9 @@
 //! The processes of a demo.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -107,7 +107,7 @@ impl<'a> Cluster<'a> {
             .arg(config)
             .arg("--node")
             .arg(node.to_string())
-            .arg("--exit-with-stdin")
+            .args(["--exit-with-stdin", "--stdin-commands"])
             .stdin(Stdio::piped())
             .stdout(log.try_clone().map_err(fail)?)
             .stderr(log)
@@ -149,6 +149,24 @@ impl<'a> Cluster<'a> {
     #[must_use]
     pub fn pid(&self, node: u32) -> Option<u32> {
         self.nodes.iter().find(|process| process.node == node)?.child.as_ref().map(Child::id)
+    }
+
+    /// The file of this very program.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Writes a line to the standard input of a node that runs; see `runtime::cut`.
+    ///
+    /// # Errors
+    /// When it does not run or does not listen.
+    pub fn tell(&mut self, node: u32, line: &str) -> Result<(), Failure> {
+        let child = self.process(node)?.child.as_mut();
+        let input = child.and_then(|child| child.stdin.as_mut());
+        let input = input.ok_or_else(|| Failure::no(format!("node {node} is not running")))?;
+        let told = writeln!(input, "{line}").and_then(|()| input.flush());
+        told.map_err(|error| Failure::no(format!("could not tell node {node} to {line}: {error}")))
     }
 
     /// Ends a node with SIGKILL.
@@ -258,7 +276,7 @@ fn strange_end(node: u32, status: ExitStatus) -> Option<String> {
 }
 
 /// The last lines of a file, of what lies behind `start`.
-fn tail(file: &std::path::Path, start: u64) -> io::Result<String> {
+fn tail(file: &Path, start: u64) -> io::Result<String> {
     let mut file = File::open(file)?;
     let length = file.metadata()?.len();
     let from = start.max(length.saturating_sub(TAIL_BYTES)).min(length);

@@ -7,8 +7,9 @@
 //! * `ports` where the nodes can listen · `recipe` the cluster's config.toml · `directory` what
 //!   belongs to the demo on the disk
 //! * `cluster` the processes · `waiting` for what they have to become · `interrupt` Ctrl-C
-//! * `show` the tour and the live status · `check` the same without a person
+//! * `show` the tour and the live status · `stage` the same on a terminal, with keys · `bench` its load · `check` the same without a person
 
+mod bench;
 mod check;
 mod cluster;
 mod directory;
@@ -16,6 +17,7 @@ pub(crate) mod interrupt;
 mod ports;
 mod recipe;
 mod show;
+mod stage;
 mod waiting;
 
 use std::path::PathBuf;

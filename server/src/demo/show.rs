@@ -1,6 +1,5 @@
 //! `pelago demo`: a tour, then the live status until Ctrl-C.
 
-use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,8 +8,9 @@ use super::cluster::{Cluster, program_name};
 use super::directory::Directory;
 use super::interrupt::Interrupt;
 use super::ports::USUAL;
+use super::stage;
 use super::waiting::{Stop, all_led, until};
-use crate::cli::status::{line, look, table};
+use crate::cli::status::{line, look, screen};
 use crate::cli::{Failure, print};
 use crate::client::{Client, Options};
 use crate::protocol::Reply;
@@ -19,12 +19,8 @@ use crate::protocol::Reply;
 const DATA: &str = "data/demo";
 /// For birth and elections.
 const START: Duration = Duration::from_secs(60);
-/// Between two looks on a terminal, and between two lines elsewhere.
-const LIVE: Duration = Duration::from_secs(1);
+/// Between two lines where there is no terminal.
 const LINES: Duration = Duration::from_secs(5);
-/// A screen of 80 columns and 24 lines must hold the live status.
-const COLUMNS: usize = 79;
-const ROWS: usize = 22;
 
 /// Runs the demo until somebody ends it.
 ///
@@ -82,8 +78,12 @@ fn tour_and_live(
     let found = until("all leaders", cluster, interrupt, START, |overview| all_led(overview, nodes))?;
     say(&format!("{found} after {:.1} s\n\n", start.elapsed().as_secs_f64()))?;
     tour(cluster)?;
-    say(&how_to_talk(directory, cluster))?;
-    live(cluster, interrupt)
+    let about = how_to_talk(directory, cluster);
+    say(&about)?;
+    match screen::is_there() {
+        true => stage::live(cluster, interrupt, &about),
+        false => live(cluster, interrupt),
+    }
 }
 
 /// The tour goes to stdout; when nobody reads it any more, the demo ends.
@@ -140,89 +140,20 @@ fn how_to_talk(directory: &Directory, cluster: &Cluster<'_>) -> String {
     )
 }
 
-/// The status until somebody wants an end.
+/// A line about the status now and then, until somebody wants an end.
 fn live(cluster: &mut Cluster<'_>, interrupt: &Interrupt) -> Result<(), Stop> {
-    let terminal = io::stdout().is_terminal();
-    let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let start = Instant::now();
-    let mut drawn = 0;
     loop {
         for death in cluster.deaths() {
-            drawn = 0;
             say(&format!("{}\n  the others go on; Ctrl-C and a new demo bring it back\n", death.text))?;
         }
-        let overview = look(&cluster.addresses(), &Options::default());
-        if terminal {
-            let listed = ROWS.saturating_sub(9 + cluster.ids().len());
-            let text = match &overview {
-                Ok(overview) => table(overview, listed, colour),
-                Err(error) => format!("{error}\n"),
-            };
-            let (block, lines) = screen(&format!("{text}\nCtrl-C ends the demo\n"));
-            let back = if drawn > 0 { format!("\x1b[{drawn}A\x1b[J") } else { String::new() };
-            say(&format!("{back}{block}"))?;
-            drawn = lines;
-        } else {
-            let text = match &overview {
-                Ok(overview) => line(overview),
-                Err(error) => error.to_string(),
-            };
-            say(&format!("{:>6.0} s  {text}\n", start.elapsed().as_secs_f64()))?;
-        }
-        if interrupt.wait(if terminal { LIVE } else { LINES }) {
+        let text = match look(&cluster.addresses(), &Options::default()) {
+            Ok(overview) => line(&overview),
+            Err(error) => error.to_string(),
+        };
+        say(&format!("{:>6.0} s  {text}\n", start.elapsed().as_secs_f64()))?;
+        if interrupt.wait(LINES) {
             return Ok(());
         }
-    }
-}
-
-/// Cuts a text to what a small screen holds, so that the cursor finds back to its start. Says
-/// how many lines are left.
-fn screen(text: &str) -> (String, usize) {
-    let all = text.lines().count();
-    let mut lines: Vec<String> = text.lines().take(ROWS).map(cut).collect();
-    if all > ROWS
-        && let Some(last) = lines.last_mut()
-    {
-        *last = format!("… {} more lines; see pelago status", all - ROWS + 1);
-    }
-    let count = lines.len();
-    (lines.join("\n") + "\n", count)
-}
-
-/// Cuts a line to the columns that are seen; colours take none.
-fn cut(line: &str) -> String {
-    let mut out = String::new();
-    let mut seen = 0;
-    let mut escape = false;
-    for letter in line.chars() {
-        escape |= letter == '\x1b';
-        if escape || seen < COLUMNS {
-            out.push(letter);
-        }
-        if !escape {
-            seen += 1;
-        }
-        escape &= letter != 'm';
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_screen_never_outgrows_a_small_terminal() {
-        let (block, lines) = screen(&"x".repeat(200));
-        assert_eq!((block.chars().count(), lines), (COLUMNS + 1, 1));
-        let (block, lines) = screen(&"line\n".repeat(100));
-        assert_eq!((block.lines().count(), lines), (ROWS, ROWS));
-        assert!(block.ends_with("… 79 more lines; see pelago status\n"), "{block}");
-    }
-
-    #[test]
-    fn colours_take_no_columns_and_are_never_left_open() {
-        let line = format!("\x1b[31m{}\x1b[0mend", "x".repeat(COLUMNS + 10));
-        assert_eq!(cut(&line), format!("\x1b[31m{}\x1b[0m", "x".repeat(COLUMNS)));
     }
 }

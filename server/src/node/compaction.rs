@@ -75,6 +75,11 @@ impl Compactor {
         Compactor { limits, next: Time::ZERO, kept_for_readers: 0, held: None, rotten: None }
     }
 
+    /// From now on these count.
+    pub fn set_limits(&mut self, limits: CompactionLimits) {
+        self.limits = limits;
+    }
+
     /// How often a segment was kept because it was being sent to a peer.
     #[must_use]
     pub fn kept_for_readers(&self) -> u64 {

@@ -111,6 +111,11 @@ impl NodeMirror {
         NodeMirror { mirror, settle, under_way, alarmed, readers, effects }
     }
 
+    /// From now on checkpoints leave at this rate in bytes per second; 0 is no limit.
+    pub fn set_rate(&mut self, bytes_per_sec: u64) {
+        self.mirror.set_rate(bytes_per_sec);
+    }
+
     /// Gives up the store, which had no space: it can be opened anew then.
     #[must_use]
     pub fn close(self) -> Closed {

@@ -3,6 +3,7 @@
 //! Everything here is a function of what is handed in, time included. `runtime` puts threads,
 //! files and sockets around it; the simulator puts a seeded scheduler around it.
 
+pub mod ages;
 pub mod birth;
 pub mod compaction;
 pub mod layout;

@@ -20,6 +20,7 @@ use groups::planted::{self, Bug};
 use groups::time::Time;
 use netio::{Frame, FrameBatch, Lane, NO_GROUP};
 
+use super::ages::Ages;
 use super::layout::Founding;
 use super::requests::{Completion, Patience, Refusal, Request, Requests, Token, View};
 use super::roster::{KEEPER, Roster};
@@ -870,6 +871,8 @@ pub struct GroupStatus {
     pub bytes: u64,
     /// Why the group has halted here.
     pub halted: Option<String>,
+    /// For how long the mirror has been what it was when it was last verified and durable.
+    pub checkpoint_age: Option<Duration>,
     /// What the mirror has taken in, and up to where that is verified and durable; `None`
     /// without a mirror.
     pub mirror: Option<(InstanceId, InstanceId)>,
@@ -889,8 +892,9 @@ pub struct GroupStatus {
     pub parted: bool,
     /// Sessions that bring chosen values here or to others, and for how many seconds they have.
     pub learning: Vec<(Session, f64)>,
-    /// At the leader: each follower, whether it follows, and how many instances it is behind.
-    pub followers: Vec<(NodeId, bool, u64)>,
+    /// At the leader: each follower, whether it follows, how many instances it is behind, and for how long the leader
+    /// has had them.
+    pub followers: Vec<(NodeId, bool, u64, Duration)>,
     /// What the newest comparisons of the replicas found here.
     pub points: Vec<Point>,
     /// How often the state in memory and the mirror were gone through and found sound.
@@ -902,7 +906,7 @@ pub struct GroupStatus {
 impl GroupStatus {
     /// The status of a group with a seat here.
     #[must_use]
-    pub fn of(group: &Group, now: Time) -> GroupStatus {
+    pub fn of(group: &Group, ages: &Ages, now: Time) -> GroupStatus {
         let (replica, state) = (&group.replica, group.state());
         let mark = replica.mark();
         // While the state is being rebuilt it is behind the prefix, and has no checksum of its own.
@@ -920,6 +924,7 @@ impl GroupStatus {
             mortal: state.mortal(),
             bytes: state.bytes(),
             halted: replica.halted().map(ToString::to_string),
+            checkpoint_age: ages.checkpoint(replica.group(), now),
             mirror: group.mirror_status().map(|(taken, durable, _)| (taken, durable)),
             held_back: group.mirror_status().and_then(|(_, _, held)| held),
             rebuilding: group.is_rebuilding(),
@@ -936,7 +941,10 @@ impl GroupStatus {
             followers: replica
                 .followers()
                 .into_iter()
-                .map(|(node, follows, chosen)| (node, follows, mark.instance.0.saturating_sub(chosen.0)))
+                .map(|(node, follows, chosen)| {
+                    let behind = mark.instance.0.saturating_sub(chosen.0);
+                    (node, follows, behind, ages.behind(replica.group(), chosen, now))
+                })
                 .collect(),
             points: state.points().copied().collect(),
             scrubbed: group.scrubbed(),

@@ -184,6 +184,8 @@ pub enum NodeCommand {
         /// The body of a `FETCH` frame, as in `checkpoint::mirror`.
         fetch: Bytes,
     },
+    /// `ADMIN RELOAD`: read config.toml again.
+    Reload,
     /// `ADMIN MEMBER …` and `ADMIN LEADER …`.
     Roster {
         /// What is to be done.
@@ -383,6 +385,10 @@ impl Words<'_> {
             Verb::AdminLeader => {
                 let (action, dry_run) = self.leader()?;
                 Command::Node(NodeCommand::Roster { action, dry_run })
+            }
+            Verb::AdminReload => {
+                self.end()?;
+                Command::Node(NodeCommand::Reload)
             }
             Verb::AdminVerify => Command::Node(NodeCommand::Admin { verify: true, group: self.group()? }),
             Verb::Where => Command::Node(NodeCommand::Where(self.key()?)),

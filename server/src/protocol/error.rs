@@ -166,6 +166,27 @@ impl ErrorReply {
         )
     }
 
+    /// `-TRYAGAIN`: this node is about to end, and the connection with it.
+    #[must_use]
+    pub fn ending(node: NodeId) -> ErrorReply {
+        ErrorReply::new(
+            ErrorClass::TryAgain,
+            format!("node {node} is ending; nothing was applied; send the command again, to another node"),
+        )
+    }
+
+    /// `-INDOUBT`: this node has ended before the outcome was known.
+    #[must_use]
+    pub fn abandoned(node: NodeId) -> ErrorReply {
+        ErrorReply::new(
+            ErrorClass::InDoubt,
+            format!(
+                "node {node} ends before the outcome is known; it is unknown whether the command was applied; read the \
+                 key back from another node before sending it again"
+            ),
+        )
+    }
+
     /// `-CLUSTERDOWN`: this node is none of the cluster's any more.
     #[must_use]
     pub fn taken_off(node: NodeId) -> ErrorReply {

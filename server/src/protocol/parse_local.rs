@@ -49,8 +49,8 @@ impl Words<'_> {
             Verb::ConfigGet => LocalCommand::ConfigGet(self.rest().collect()),
             Verb::ConfigSet => {
                 return Err(ErrorReply::err(
-                    "settings cannot change while a node runs; nothing was changed; \
-                     edit config.toml, check it with `pelago config check`, and restart the node",
+                    "settings are not changed by clients; nothing was changed; edit config.toml, check it with \
+                     `pelago config check`, and have it read again with `pelago admin reload`",
                 ));
             }
             Verb::Help => self.help()?,

@@ -147,6 +147,7 @@ pub(super) enum Verb {
     AdminImage,
     AdminMember,
     AdminLeader,
+    AdminReload,
     Cluster,
     ClusterKeySlot,
     ClusterInfo,
@@ -369,6 +370,8 @@ commands! {
                 "Makes a node the best placed leader of a group.";
             "member" AdminMember -3, 0, NONE, "LIST | ADD | REMOVE | FORGET | REPLACE | DRAIN | SERVE ...",
                 "Changes which nodes the cluster has, or says which.";
+            "reload" AdminReload 2, 0, NONE, "",
+                "Reads config.toml again and takes over what may change while the node runs; answers what.";
             "verify" AdminVerify -2, 0, NONE, "[GROUP group]",
                 "Begins to verify states, mirrors and log; answers where they stood.";
         }

@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 
 use groups::log::{CommitError, Disk, Log, LogStats, RealDisk};
 use groups::peers::Newest;
+use groups::time::Time;
 use netio::NetHandle;
 use parking_lot::Mutex;
 
 use super::clock::Clock;
 use super::mailbox::Tray;
+use super::runway::Runway;
 use super::scrub::ScrubGauge;
 use super::tally::Histogram;
 use super::worker::{Letter, Post};
-use crate::node::compaction::{Compactor, Held};
+use crate::config::LiveConfig;
+use crate::node::compaction::{CompactionLimits, Compactor, Held};
 use crate::node::shard::LogJob;
 
 /// What the log thread is asked.
@@ -33,6 +36,7 @@ pub struct LogGauge {
     took: Mutex<Histogram>,
     held: Mutex<Option<(Held, Duration)>>,
     free: AtomicU64,
+    runway: Mutex<Runway>,
     /// Less space is left than the limit, or a commit waits for space.
     pub no_space: AtomicBool,
 }
@@ -56,6 +60,12 @@ impl LogGauge {
     #[must_use]
     pub fn held(&self) -> Option<(Held, Duration)> {
         self.held.lock().clone()
+    }
+
+    /// How the free space has changed lately.
+    #[must_use]
+    pub fn runway(&self) -> Runway {
+        self.runway.lock().clone()
     }
 
     /// Bytes that the file system has left.
@@ -82,7 +92,8 @@ pub struct Logger {
     posts: Vec<Arc<Post>>,
     net: NetHandle,
     gauge: Arc<LogGauge>,
-    min_free: u64,
+    live: Arc<LiveConfig>,
+    segment: u64,
     stop: Arc<AtomicBool>,
     next_look: Instant,
     compactor: Compactor,
@@ -101,8 +112,10 @@ pub struct LoggerParts {
     pub net: NetHandle,
     /// Where it shows how it is.
     pub gauge: Arc<LogGauge>,
-    /// Bytes of free disk under which only reads and deletes are taken.
-    pub min_free: u64,
+    /// Bytes of free disk under which only reads and deletes are taken, and of log that are kept.
+    pub live: Arc<LiveConfig>,
+    /// Bytes of a segment.
+    pub segment: u64,
     /// The process ends.
     pub stop: Arc<AtomicBool>,
     /// What shortens the log.
@@ -119,14 +132,16 @@ impl Logger {
     /// A logger over an open log.
     #[must_use]
     pub fn new(log: Log<RealDisk>, parts: LoggerParts) -> Logger {
-        let LoggerParts { tasks, posts, net, gauge, min_free, stop, compactor, clock, newest, scrub } = parts;
+        let LoggerParts { tasks, posts, net, gauge, live, segment, stop, compactor, clock, newest, scrub } =
+            parts;
         Logger {
             log,
             tasks,
             posts,
             net,
             gauge,
-            min_free,
+            live,
+            segment,
             stop,
             next_look: Instant::now(),
             compactor,
@@ -278,15 +293,19 @@ impl Logger {
         }
         self.next_look = Instant::now() + Duration::from_secs(1);
         self.gauge.stats.lock().0 = self.log.stats();
+        let live = self.live.now();
+        self.compactor.set_limits(CompactionLimits::new(live.0.checkpoint.log_keep_bytes.0, self.segment));
+        let min_free = live.0.limits.min_free_disk.0;
         match self.log.disk().free_space() {
             Ok(free) => {
                 self.gauge.free.store(free, Ordering::Relaxed);
-                let low = free < self.min_free;
+                self.gauge.runway.lock().note(self.clock.now().since(Time::ZERO), free);
+                let low = free < min_free;
                 if self.gauge.no_space.swap(low, Ordering::Relaxed) != low {
                     if low {
                         tracing::error!(
                             free,
-                            limit = self.min_free,
+                            limit = min_free,
                             "under min_free_disk: reads and deletes only"
                         );
                     } else {

@@ -35,14 +35,14 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// Moves everything behind what is in `into`.
+    pub fn drain(&self, into: &mut VecDeque<T>) {
+        into.extend(self.queue.lock().drain(..));
+    }
+
     /// Takes everything out.
     pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut *self.queue.lock())
-    }
-
-    /// Swaps everything out into `into`, which must be empty.
-    pub fn drain(&self, into: &mut Vec<T>) {
-        std::mem::swap(&mut *self.queue.lock(), into);
     }
 }
 

@@ -24,6 +24,7 @@ use super::clock::Clock;
 use super::logger::EXIT_DISK;
 use super::mirror_store::note_failure;
 use super::worker::{Letter, Post};
+use crate::config::LiveConfig;
 use crate::node::mirror::{MirrorEffect, NodeMirror};
 use crate::node::readers::{Readers, Ticket};
 use crate::status::TransferLine;
@@ -157,8 +158,8 @@ pub struct MirrorParts {
     pub dir: PathBuf,
     /// Its store's engine.
     pub engine: Engine,
-    /// With less free space than this, in bytes, nothing is written.
-    pub least_free: u64,
+    /// How fast checkpoints are sent, and with how much free space nothing is written any more.
+    pub live: Arc<LiveConfig>,
     /// What it is asked.
     pub errands: Receiver<Errand>,
     /// The way to it, for counting frames.
@@ -225,6 +226,7 @@ pub fn run(parts: MirrorParts) {
         if now >= look_at {
             look_at = now + LOOK;
             scarce = parts.look_at_space(scarce);
+            mirror.set_rate(parts.live.now().0.checkpoint.transfer_bytes_per_sec.0);
         }
         if !scarce {
             for ((group, _), order) in std::mem::take(&mut held.0) {
@@ -280,7 +282,7 @@ pub fn run(parts: MirrorParts) {
 struct Running {
     dir: PathBuf,
     engine: Engine,
-    least_free: u64,
+    live: Arc<LiveConfig>,
     /// For its free space.
     disk: Option<RealDisk>,
     handle: MirrorHandle,
@@ -296,13 +298,10 @@ struct Running {
 
 impl Running {
     fn new(parts: MirrorParts) -> (NodeMirror, Running) {
-        let MirrorParts { mirror, dir, engine, least_free, handle, posts, net, gauge, clock, .. } = parts;
+        let MirrorParts { mirror, dir, engine, live, handle, posts, net, gauge, clock, .. } = parts;
         let disk = RealDisk::open(dir.clone()).ok();
         let (questions, asked) = (BTreeMap::new(), 0);
-        (
-            mirror,
-            Running { dir, engine, least_free, disk, handle, posts, net, gauge, clock, questions, asked },
-        )
+        (mirror, Running { dir, engine, live, disk, handle, posts, net, gauge, clock, questions, asked })
     }
 
     /// Notes who waits for an answer. Whoever does not wait any more is forgotten.
@@ -314,12 +313,19 @@ impl Running {
         ticket
     }
 
+    /// With less free space than this, in bytes, nothing is written. Clients are refused long before, so that what is
+    /// left is for shortening the log.
+    fn least_free(&self) -> u64 {
+        (self.live.now().0.limits.min_free_disk.0 / 4).min(64 << 20)
+    }
+
     /// Whether the space is too scarce to write; said when that changes.
     fn look_at_space(&self, before: bool) -> bool {
         let free = self.disk.as_ref().and_then(|disk| disk.free_space().ok());
         let Some(free) = free else { return before };
         // A little more before it goes on, so that it does not stop at once again.
-        let scarce = free < if before { self.least_free + self.least_free / 4 } else { self.least_free };
+        let least = self.least_free();
+        let scarce = free < if before { least + least / 4 } else { least };
         if scarce != before {
             let alarm = scarce.then(|| waits_for_space(&self.dir, &format!("{free} bytes are free")));
             self.say_waiting(alarm);
@@ -406,7 +412,7 @@ impl Running {
             }
             look_at = now + LOOK;
             let free = self.disk.as_ref().and_then(|disk| disk.free_space().ok());
-            if free.is_some_and(|free| free < self.least_free.max(REOPEN)) {
+            if free.is_some_and(|free| free < self.least_free().max(REOPEN)) {
                 continue;
             }
             match MirrorStore::open(&self.dir, self.engine, &Sizes::default()) {

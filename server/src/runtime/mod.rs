@@ -14,6 +14,7 @@
 
 mod aside;
 pub mod clock;
+pub mod cut;
 pub mod learner;
 pub mod logger;
 pub mod mailbox;
@@ -21,7 +22,9 @@ pub mod memory;
 pub mod mirror;
 pub mod mirror_store;
 mod peers;
+pub mod reload;
 pub mod roster;
+pub mod runway;
 pub mod scrub;
 pub mod tally;
 mod unborn;
@@ -56,12 +59,14 @@ use crate::node::open::{Refused, Role, open_log, open_manifest, seats};
 use crate::node::requests::Patience;
 use crate::node::shard::{Shard, ShardConfig};
 use clock::Clock;
+use cut::Cut;
 use learner::{LearnerParts, Lesson};
 use logger::{LogGauge, Logger, LoggerParts, Task};
 use mailbox::Tray;
 use memory::MemoryHandle;
 use mirror::{MirrorGauge, MirrorHandle, MirrorParts};
 use peers::PeerDemux;
+use reload::Reloader;
 use roster::{RosterHandle, RosterParts};
 use scrub::ScrubGauge;
 use worker::{Letter, Post, WorkerParts};
@@ -71,6 +76,8 @@ use worker::{Letter, Post, WorkerParts};
 pub struct ServeOptions {
     /// End when standard input ends, so that a demo's nodes never outlive it.
     pub exit_with_stdin: bool,
+    /// Obey lines on standard input that cut peers off; see [`cut`].
+    pub stdin_commands: bool,
 }
 
 /// Why a node did not start, or ended.
@@ -132,7 +139,13 @@ fn system(doing: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
 ///
 /// # Errors
 /// When it does not start. What fails later is logged; an error of the disk ends the process.
-pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), ServeError> {
+pub fn serve(
+    config: Config,
+    node: NodeId,
+    options: ServeOptions,
+    reloader: Reloader,
+) -> Result<(), ServeError> {
+    let reloader = Arc::new(reloader);
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
@@ -141,12 +154,13 @@ pub fn serve(config: Config, node: NodeId, options: ServeOptions) -> Result<(), 
         ServeError::NoSuchNode(node, listed.join(", "))
     })?;
     let stop = Arc::new(AtomicBool::new(false));
-    watch_for_the_end(options, &stop)?;
+    let cut = Arc::new(Cut::default());
+    watch_for_the_end(options, &stop, &cut, &reloader)?;
     let mut admin = Admin { board: Board::new(), address: &entry.admin_addr, open: false };
     let mut notes = Vec::new();
     // A life ends with the process, or because the directory is no memory to vote with: then the
     // node begins anew, as another disk.
-    while let Some(note) = live(&config, &entry, &stop, notes.clone(), &mut admin)? {
+    while let Some(note) = live(&config, &entry, &stop, &cut, &reloader, notes.clone(), &mut admin)? {
         notes.push(note);
     }
     Ok(())
@@ -182,6 +196,8 @@ fn live(
     config: &Config,
     entry: &Node,
     stop: &Arc<AtomicBool>,
+    cut: &Arc<Cut>,
+    reloader: &Arc<Reloader>,
     mut notes: Vec<String>,
     admin: &mut Admin<'_>,
 ) -> Result<Option<String>, ServeError> {
@@ -257,7 +273,7 @@ fn live(
         None => config.nodes.iter().map(|n| (n.id, n.peer_addr.to_string())).collect(),
     };
     let bound = netio::bind(netio::Config::new(peer_addr, peers, identity(&manifest)))?;
-    let demux = PeerDemux::new(bound.handle());
+    let demux = PeerDemux::new(bound.handle(), Arc::clone(cut));
     let switchboard = demux.switchboard();
     let (net, net_thread) = bound.start(demux)?;
 
@@ -343,7 +359,9 @@ fn live(
     let scrub_gauge = Arc::new(ScrubGauge::new(directory.join("log")));
     let scrub_disk = RealDisk::open(directory.join("log")).map_err(io("open the log's directory"))?;
     let shared = Arc::new(Shared {
-        settings: config.settings(),
+        live: reloader.live(),
+        reloader: Arc::clone(reloader),
+        ending: AtomicBool::new(false),
         node,
         storage: manifest.storage,
         boot: manifest.boot,
@@ -355,6 +373,7 @@ fn live(
         net: net.clone(),
         mirror: Arc::clone(&mirror_gauge),
         scrub: Arc::clone(&scrub_gauge),
+        cut: Arc::clone(cut),
         connections: AtomicU64::new(0),
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         turned_ms: (0..shards).map(|_| AtomicU64::new(started.elapsed().as_millis() as u64)).collect(),
@@ -378,7 +397,8 @@ fn live(
         posts: posts.clone(),
         net: net.clone(),
         gauge,
-        min_free: shared.config.limits.min_free_disk.0,
+        live: reloader.live(),
+        segment,
         stop: Arc::clone(&ending),
         compactor: Compactor::new(CompactionLimits::new(shared.config.checkpoint.log_keep_bytes.0, segment)),
         clock,
@@ -441,8 +461,7 @@ fn live(
         mirror,
         dir: mirror_dir,
         engine,
-        // Clients are refused long before, so that what is left is for shortening the log.
-        least_free: (shared.config.limits.min_free_disk.0 / 4).min(64 << 20),
+        live: reloader.live(),
         errands,
         handle: mirror_handle.clone(),
         posts: posts.clone(),
@@ -490,11 +509,14 @@ fn live(
         "serving"
     );
     accept(&listener, &posts, &shared, stop);
+    // Whoever comes now goes to another node at once, and does not wait for this one's end.
+    drop(listener);
     if shared.verdict.get().is_none() {
         admin.board.leave();
         if shared.roster.current().nodes().len() > 1 {
             hand_over(&posts);
         }
+        drain(&posts, &shared);
     }
     admin.board.show(Stage::Ending);
     ending.store(true, Ordering::Relaxed);
@@ -688,10 +710,10 @@ fn listen(address: &Address, purpose: &'static str, key: &str) -> Result<TcpList
 /// Accepts clients and deals them out to the workers until the end.
 fn accept(listener: &TcpListener, posts: &[Arc<Post>], shared: &Shared, stop: &AtomicBool) {
     let mut next = 0;
-    let max = u64::from(shared.config.limits.max_connections);
     while !stop.load(Ordering::Relaxed) && shared.verdict.get().is_none() {
         match listener.accept() {
             Ok((stream, _)) => {
+                let max = u64::from(shared.live.now().0.limits.max_connections);
                 if shared.connections.load(Ordering::Relaxed) >= max {
                     shared.turned_away.fetch_add(1, Ordering::Relaxed);
                     unborn::turn_away(stream, "-ERR max number of clients reached\r\n");
@@ -744,6 +766,43 @@ fn hand_over(posts: &[Arc<Post>]) {
     tracing::info!(groups = before - left.min(before), left, took_ms, "leaderships handed over");
 }
 
+/// The longest that a node waits at its end for its clients' open requests.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// How long a client that has nothing open may take until it is told of the end with its next command.
+const IDLE: Duration = Duration::from_millis(300);
+
+/// Open requests are answered; whatever is sent from now on is refused as not applied, and its connection closed. So
+/// a client that waits for its answers is never left in doubt.
+fn drain(posts: &[Arc<Post>], shared: &Shared) {
+    let begun = Instant::now();
+    let clients = shared.connections.load(Ordering::Relaxed);
+    shared.ending.store(true, Ordering::Relaxed);
+    for post in posts {
+        post.mail.push(Letter::Drain);
+    }
+    let open = || {
+        let mut open = 0;
+        for post in posts {
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            post.mail.push(Letter::Report(sender));
+            open += receiver.blocking_recv().map_or(0, |report| report.open_requests);
+        }
+        open
+    };
+    let mut left = open();
+    while shared.connections.load(Ordering::Relaxed) > 0
+        && (left > 0 || begun.elapsed() < IDLE)
+        && begun.elapsed() < DRAIN
+    {
+        std::thread::sleep(Duration::from_millis(5));
+        left = open();
+    }
+    let idle = shared.connections.load(Ordering::Relaxed);
+    let took_ms = begun.elapsed().as_millis() as u64;
+    tracing::info!(clients, idle, open = left, took_ms, "clients drained");
+}
+
 /// Waits until a client knocks, and looks up now and then.
 fn wait_readable(listener: &TcpListener) {
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -751,22 +810,33 @@ fn wait_readable(listener: &TcpListener) {
     let _ = poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&timeout));
 }
 
-/// SIGTERM, SIGINT and, if asked for, the end of standard input set the flag.
-fn watch_for_the_end(options: ServeOptions, stop: &Arc<AtomicBool>) -> Result<(), ServeError> {
-    let flag = Arc::clone(stop);
+/// SIGTERM, SIGINT and, if asked for, the end of standard input set the flag. SIGHUP reads the configuration again.
+fn watch_for_the_end(
+    options: ServeOptions,
+    stop: &Arc<AtomicBool>,
+    cut: &Arc<Cut>,
+    reloader: &Arc<Reloader>,
+) -> Result<(), ServeError> {
+    let (flag, reloader) = (Arc::clone(stop), Arc::clone(reloader));
     spawn("signals".to_owned(), move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
             use tokio::signal::unix::{SignalKind, signal};
-            let (Ok(mut term), Ok(mut int)) =
-                (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-            else {
+            let (Ok(mut term), Ok(mut int), Ok(mut hup)) = (
+                signal(SignalKind::terminate()),
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::hangup()),
+            ) else {
                 return;
             };
             loop {
                 tokio::select! {
                     _ = term.recv() => {}
                     _ = int.recv() => {}
+                    _ = hup.recv() => {
+                        reloader.reload();
+                        continue;
+                    }
                 }
                 if flag.swap(true, Ordering::Relaxed) {
                     // Asked twice: whatever it still waits for, nothing acknowledged depends on it.
@@ -776,16 +846,27 @@ fn watch_for_the_end(options: ServeOptions, stop: &Arc<AtomicBool>) -> Result<()
         });
     })?;
     if options.exit_with_stdin {
-        let flag = Arc::clone(stop);
+        let (flag, cut) = (Arc::clone(stop), Arc::clone(cut));
         spawn("stdin".to_owned(), move || {
-            let mut buffer = [0; 256];
-            while let Ok(n) = std::io::Read::read(&mut std::io::stdin(), &mut buffer) {
-                if n == 0 {
-                    break;
-                }
-            }
+            hear_stdin(options.stdin_commands.then_some(&*cut));
             flag.store(true, Ordering::Relaxed);
         })?;
     }
     Ok(())
+}
+
+/// Reads standard input to its end, line by line for who obeys lines.
+fn hear_stdin(obeys: Option<&Cut>) {
+    use std::io::{BufRead as _, Read as _};
+    let mut input = std::io::stdin().lock();
+    let mut line = Vec::new();
+    // A longer line is none, and comes in pieces that are none either.
+    while let Ok(read) = (&mut input).take(1024).read_until(b'\n', &mut line)
+        && read > 0
+    {
+        if let Some(cut) = obeys {
+            cut.obey(&String::from_utf8_lossy(&line));
+        }
+        line.clear();
+    }
 }

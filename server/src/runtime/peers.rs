@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender};
 use groups::ids::NodeId;
 use netio::{Demux, Frame, FrameBatch, Lane, NO_GROUP, NetHandle, Peer};
 
+use super::cut::Cut;
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use super::roster::RosterHandle;
@@ -22,6 +23,7 @@ const MAX_WORDS: usize = 256;
 /// Takes what the peers send.
 pub struct PeerDemux {
     net: NetHandle,
+    cut: Arc<Cut>,
     switchboard: Switchboard,
     words: Sender<(NodeId, Word)>,
     /// Frames of one readiness, by worker.
@@ -62,11 +64,11 @@ impl Switchboard {
 impl PeerDemux {
     /// A demultiplexer whose workers are not there yet.
     #[must_use]
-    pub fn new(net: NetHandle) -> PeerDemux {
+    pub fn new(net: NetHandle, cut: Arc<Cut>) -> PeerDemux {
         let (sender, receiver) = crossbeam_channel::bounded(MAX_WORDS);
         let inner = Arc::new(Inner { posts: OnceLock::new(), born: OnceLock::new() });
         let switchboard = Switchboard { inner, words: receiver };
-        PeerDemux { net, switchboard, words: sender, sorted: Vec::new() }
+        PeerDemux { net, cut, switchboard, words: sender, sorted: Vec::new() }
     }
 
     /// The other side's end.
@@ -96,6 +98,10 @@ impl PeerDemux {
 
 impl Demux for PeerDemux {
     fn frames(&mut self, peer: &Peer, frames: &mut Vec<Frame>) {
+        if self.cut.drops(peer.node) {
+            frames.clear();
+            return;
+        }
         let connected = self.switchboard.inner.posts.get();
         let workers = connected.map_or(0, |(posts, _)| posts.len());
         self.sorted.resize_with(workers, Vec::new);

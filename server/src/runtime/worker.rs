@@ -5,7 +5,7 @@
 //! what it wants done and writes the replies.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,6 +32,7 @@ use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use super::tally::{Counts, Tally};
 use crate::connection::{Connection, Shared, Verdict};
+use crate::node::ages::Ages;
 use crate::node::requests::{Completion, Refusal, Request, Token};
 use crate::node::roster::Roster;
 use crate::node::shard::{Effects, GroupStatus, Shard};
@@ -89,6 +90,8 @@ pub enum Letter {
     Roster(Arc<Roster>),
     /// Hand over what is led here: the node is about to end.
     Leave,
+    /// Clients are to be told of the end, each with its next command.
+    Drain,
     /// Stop.
     End,
 }
@@ -149,15 +152,15 @@ pub const TICK: Duration = Duration::from_millis(5);
 /// of others.
 pub const IDLE_TICK: Duration = Duration::from_millis(25);
 
-/// How often it is looked whether the live data is over its limit.
+/// How often it is looked whether the live data is over its limit, and where the groups are.
 const PUBLISH: Duration = Duration::from_millis(500);
 
 /// Commands that all connections together may hand in before the groups have their turn: however many
 /// clients write however much, a turn stays short against a heartbeat.
 const COMMANDS_PER_TURN: u32 = 4_096;
 
-/// After so long in one turn the groups are told the time, and what they have to say goes out, before the
-/// rest of the letters is read.
+/// Letters are read for so long; then the groups are told the time, what they have to say goes out, and heartbeats
+/// and the network have their turn before the rest is read.
 const SLICE: Duration = Duration::from_millis(5);
 
 /// A turn of this length is worth a line in the log, one in so long.
@@ -178,6 +181,7 @@ const OWN: u64 = 0;
 pub struct Worker {
     index: u32,
     shard: RefCell<Shard>,
+    ages: RefCell<Ages>,
     connections: RefCell<HashMap<u64, Rc<Connection>>>,
     /// Commands of this node's own, and who waits for their ends.
     own: RefCell<HashMap<u64, oneshot::Sender<Result<Outcome, Refusal>>>>,
@@ -397,8 +401,9 @@ impl Worker {
     }
 
     fn own_report(&self, now: Time) -> ShardReport {
-        let shard = self.shard.borrow();
-        let groups: Vec<GroupStatus> = shard.host().groups().map(|g| GroupStatus::of(g, now)).collect();
+        let (shard, ages) = (self.shard.borrow(), self.ages.borrow());
+        let groups: Vec<GroupStatus> =
+            shard.host().groups().map(|g| GroupStatus::of(g, &ages, now)).collect();
         let peers = shard.host().peers();
         // A node is heard when each of its shards that owns one of our groups is; the first
         // group stands for them.
@@ -416,10 +421,14 @@ impl Worker {
         }
     }
 
-    /// Publishes how much this shard holds, and whether the node is over its limit.
-    fn publish(&self) {
-        let shard = self.shard.borrow();
-        let bytes = shard.host().groups().map(|g| g.state().bytes()).sum();
+    /// Publishes how much this shard holds, and whether the node is over its limit, and notes where its groups are.
+    fn publish(&self, now: Time) {
+        let (shard, mut ages) = (self.shard.borrow(), self.ages.borrow_mut());
+        let mut bytes = 0;
+        for group in shard.host().groups() {
+            bytes += group.state().bytes();
+            ages.applied(group.replica.group(), group.replica.mark().instance, now);
+        }
         self.shared.state_bytes[self.index as usize].store(bytes, Ordering::Relaxed);
         let turned = &self.shared.turned_ms[self.index as usize];
         turned.store(self.shared.started.elapsed().as_millis() as u64, Ordering::Relaxed);
@@ -427,7 +436,7 @@ impl Worker {
         if let Some((group, why)) = shard.host().outlived() {
             let _ = self.shared.verdict.set(Verdict::Outlived(group, why));
         }
-        let limit = self.shared.config.limits.max_state_bytes.0;
+        let limit = self.shared.live.now().0.limits.max_state_bytes.0;
         self.shared.no_memory.store(limit > 0 && all > limit, Ordering::Relaxed);
     }
 
@@ -568,7 +577,7 @@ impl Worker {
         let mut pace = TICK;
         let mut tick = tokio::time::interval(pace);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut letters = Vec::new();
+        let mut letters = VecDeque::new();
         let mut dirty = Vec::new();
         let mut reports = Vec::new();
         // Half of a heartbeat's interval, so that every other tick is due just when a heartbeat is.
@@ -577,25 +586,18 @@ impl Worker {
         let mut tick_at = publish_at;
         let mut say_at = publish_at;
         loop {
-            tokio::select! {
-                biased;
-                () = self.wake.notified() => {}
-                _ = tick.tick() => {}
+            if letters.is_empty() {
+                tokio::select! {
+                    biased;
+                    () = self.wake.notified() => {}
+                    _ = tick.tick() => {}
+                }
             }
             let began = self.clock.now();
-            self.room.set(COMMANDS_PER_TURN);
             let post = &self.posts[self.index as usize];
             post.mail.drain(&mut letters);
             let mut now = self.clock.now();
-            let mut slice = now;
-            for letter in letters.drain(..) {
-                if now.since(slice) >= SLICE {
-                    // Much has come. Neither the own heartbeats nor those of others wait behind it.
-                    self.hear();
-                    self.tick(now, &mut tick_at, pace);
-                    self.turn(&mut dirty);
-                    slice = now;
-                }
+            while let Some(letter) = letters.pop_front() {
                 match letter {
                     Letter::Frames(from, frames) => {
                         let mut shard = self.shard.borrow_mut();
@@ -605,7 +607,12 @@ impl Worker {
                     }
                     Letter::Synced(batch) => self.shard.borrow_mut().on_synced(batch, now),
                     Letter::LogRead(read, found) => self.shard.borrow_mut().on_log_read(read, found, now),
-                    Letter::Mirror(group, word) => self.shard.borrow_mut().on_mirror(group, word, now),
+                    Letter::Mirror(group, word) => {
+                        if matches!(word, MirrorWord::Settled(_) | MirrorWord::Installed(..)) {
+                            self.ages.borrow_mut().settled(group, now);
+                        }
+                        self.shard.borrow_mut().on_mirror(group, word, now);
+                    }
                     Letter::Compact(group, demand) => self.shard.borrow_mut().compact(group, demand),
                     Letter::Request(request) => self.shard.borrow_mut().submit(request, now),
                     Letter::RequestOrMove(request) => self.shard.borrow_mut().submit_or_move(request, now),
@@ -636,18 +643,33 @@ impl Worker {
                     }
                     Letter::Roster(roster) => self.shard.borrow_mut().set_roster(roster, now),
                     Letter::Leave => self.shard.borrow_mut().leave_all(),
-                    Letter::End => return,
+                    Letter::Drain => self.connections().iter().for_each(|connection| connection.look_up()),
+                    Letter::End => {
+                        // Nobody else will answer what is still open.
+                        for connection in self.connections() {
+                            connection.abandon(self.shared.node);
+                        }
+                        return;
+                    }
                 }
                 now = self.clock.now();
+                if now.since(began) >= SLICE {
+                    // Much has come. Neither the own heartbeats nor those of others wait behind it, nor does the
+                    // network, which may be this thread's business too.
+                    break;
+                }
             }
+            // What peers have sent goes before what clients send next.
+            self.room.set(if letters.is_empty() { COMMANDS_PER_TURN } else { 0 });
             self.hear();
             now = self.clock.now();
             // By the clock and not by which branch woke it: under load the other one always does,
             // and heartbeats must go out all the same.
+            let ticks = now >= tick_at;
             self.tick(now, &mut tick_at, pace);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
-                self.publish();
+                self.publish(now);
             }
             self.turn(&mut dirty);
             // Between a frame and the end of its turn a group's chosen prefix is ahead of its
@@ -660,7 +682,13 @@ impl Worker {
                 pace = wanted;
                 tick.reset_after(pace);
             }
-            let took = self.clock.now().since(began);
+            let end = self.clock.now();
+            if ticks {
+                // Where thousands of groups have something to do, letting time pass for all of them takes longer than
+                // a tick, and must not be all that is done.
+                tick_at = tick_at.max(end + end.since(now));
+            }
+            let took = end.since(began);
             if took >= LONG && now >= say_at {
                 say_at = now + SAY_AGAIN;
                 tracing::warn!(
@@ -752,6 +780,7 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
     let worker = Rc::new(Worker {
         index: shard.shard(),
         shard: RefCell::new(shard),
+        ages: RefCell::default(),
         connections: RefCell::new(HashMap::new()),
         own: RefCell::new(HashMap::new()),
         next_own: Cell::new(1),

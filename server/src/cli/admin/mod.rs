@@ -8,6 +8,7 @@ mod backup;
 mod checkpoint;
 mod leader;
 mod member;
+mod reload;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -42,6 +43,7 @@ enum Action {
     Member(member::Member),
     #[command(subcommand, after_help = "Example: pelago admin leader move 5 2 --addr 127.0.0.1:7001")]
     Leader(leader::Leader),
+    Reload(reload::Reload),
     /// Move all leaderships off a node, and keep them off
     Drain(leader::Drain),
 }
@@ -55,6 +57,7 @@ impl AdminCommand {
             Action::Verify(command) => command.run(),
             Action::Member(command) => command.run(),
             Action::Leader(command) => command.run(),
+            Action::Reload(command) => command.run(),
             Action::Drain(command) => command.run(),
         }
     }

@@ -24,6 +24,8 @@
 //!
 //! Exit codes: 0 when at least one node answered (`healthy` says how things are), else 2.
 
+pub(crate) mod figures;
+pub(crate) mod screen;
 mod table;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,6 +42,8 @@ use super::{Failure, print};
 use crate::client::Options;
 use crate::client::overview::Overview;
 use crate::client::survey::{SurveyError, survey};
+use crate::demo::interrupt::Interrupt;
+use screen::{Live, Looker, Screen, Source};
 
 pub use table::{line, table};
 
@@ -51,9 +55,6 @@ const EVERY: Duration = Duration::from_secs(1);
 
 /// More groups than this are summed up unless something is wrong with them.
 pub const LISTED_GROUPS: usize = 24;
-
-/// Moves the cursor home and clears everything behind it.
-pub const CLEAR: &str = "\x1b[H\x1b[2J";
 
 /// Show the state of the cluster
 #[derive(Debug, Args)]
@@ -70,7 +71,7 @@ pub struct Status {
     #[arg(long)]
     json: bool,
 
-    /// Show it again every second until Ctrl-C
+    /// Show it in place, every second, until q; a text per second where there is no terminal
     #[arg(long)]
     watch: bool,
 
@@ -87,16 +88,29 @@ impl Status {
             let overview = look(&addresses, &options).map_err(|error| Failure::error(error.to_string()))?;
             return print(self.page(&overview, false));
         }
-        let terminal = io::stdout().is_terminal() && !self.json;
+        if !self.json && screen::is_there() {
+            return self.screen(addresses, options);
+        }
         loop {
             let text = match look(&addresses, &options) {
-                Ok(overview) => self.page(&overview, terminal),
+                Ok(overview) => self.page(&overview, true),
                 Err(error) if self.json => format!("{}\n", serde_json::json!({ "error": error.to_string() })),
                 Err(error) => format!("{error}\n"),
             };
-            print(if terminal { format!("{CLEAR}{text}") } else { text })?;
+            print(text)?;
             thread::sleep(EVERY);
         }
+    }
+
+    /// The same in place, until a key or a signal ends it.
+    fn screen(&self, addresses: Vec<String>, options: Options) -> Result<(), Failure> {
+        let interrupt = Interrupt::listen()?;
+        let mut screen = Screen::new(colour(true));
+        let begin = || -> io::Result<()> {
+            let looker = Looker::start(Source::new(addresses.into()), options, EVERY)?;
+            Live::open()?.run(&mut screen, &looker, &interrupt, |_, _| {}, |_| false)
+        };
+        begin().map_err(|error| Failure::error(format!("the terminal cannot be used: {error}")))
     }
 
     fn page(&self, overview: &Overview, watched: bool) -> String {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
+use super::figures::{behind, bytes, micros, span};
 use crate::client::overview::{Agreement, GroupOverview, Overview, Summary};
+use crate::client::overview::{UnderWay, under_way};
 use crate::status::NodeStatus;
 
 /// The whole status. `listed` is how many groups may be listed one by one; of more, only those
@@ -13,6 +15,7 @@ pub fn table(overview: &Overview, listed: usize, colour: bool) -> String {
     page.head(&overview.summary, &overview.nodes);
     page.nodes(overview);
     page.groups(overview, listed);
+    page.transfers(overview);
     page.alarms(&overview.summary);
     page.text
 }
@@ -87,6 +90,16 @@ impl Page {
             }
         }
         let _ = writeln!(self.text, "{same}{rest}");
+        let disks = match summary.runway {
+            None => "no disk is filling".to_owned(),
+            Some(runway) => format!("the disk of node {} is full in {}", runway.node, span(runway.seconds)),
+        };
+        let _ = writeln!(
+            self.text,
+            "slowest replica {} behind, oldest checkpoint {} behind; {disks}",
+            behind(summary.lag, summary.lag_s),
+            summary.checkpoint_behind
+        );
         if nodes.iter().any(|node| node.durability == "none") {
             let text = "durability is none: a power loss loses acknowledged writes";
             let _ = writeln!(self.text, "{}", self.paint(text, RED, 0));
@@ -96,22 +109,23 @@ impl Page {
     fn nodes(&mut self, overview: &Overview) {
         let _ = writeln!(
             self.text,
-            "\nnode  client address         state  leads  commit p50/p99     log size  clients"
+            "\nnode  client address         state  leads  fsync p99 disk left  full in  clients"
         );
         let mut lines: Vec<(u32, String)> = Vec::new();
         for node in &overview.nodes {
             let own = node.nodes.iter().find(|peer| peer.node == node.node);
             let address = own.map_or("", |peer| peer.client_addr.as_str());
-            let commit = format!("{}/{}", micros(node.log.commit_p50_us), micros(node.log.commit_p99_us));
+            let full = node.log.runway_s.map_or_else(|| "-".to_owned(), span);
             let leads = overview.summary.leads.get(&node.node).copied().unwrap_or(0);
             lines.push((
                 node.node,
                 format!(
-                    "{:>4}  {:<21}  {}  {leads:>5}  {commit:<16} {:>10}  {:>7}",
+                    "{:>4}  {:<21}  {}  {leads:>5}  {:>9} {:>9}  {full:>7}  {:>7}",
                     node.node,
                     address,
                     self.paint("alive", GREEN, 5),
-                    bytes(node.log.disk_bytes),
+                    micros(node.log.commit_p99_us),
+                    bytes(node.log.free_bytes),
                     node.connections,
                 ),
             ));
@@ -186,14 +200,31 @@ impl Page {
         };
         let _ = writeln!(
             self.text,
-            "{:>5}  {leader}  {:<13} {:>12} {:>6} {:>10}  {:>9}  {replicas}",
+            "{:>5}  {leader}  {:<8} {:>8} {:>9} {:>10} {:>7} {:>8}  {replicas}",
             group.group,
             members.join(" "),
             group.applied,
-            group.lag,
+            behind(group.lag, group.lag_s),
+            behind(group.checkpoint_behind, group.checkpoint_age_s),
             group.keys,
             bytes(group.bytes),
         );
+    }
+
+    /// What is on its way; the rest is in the JSON.
+    fn transfers(&mut self, overview: &Overview) {
+        const SHOWN: usize = 10;
+        let ways = under_way(&overview.nodes);
+        if ways.is_empty() {
+            return;
+        }
+        let _ = writeln!(self.text, "\non the way:");
+        for way in ways.iter().take(SHOWN) {
+            let _ = writeln!(self.text, "- {}", on_the_way(way));
+        }
+        if ways.len() > SHOWN {
+            let _ = writeln!(self.text, "- and {} more; see --json", ways.len() - SHOWN);
+        }
     }
 
     fn alarms(&mut self, summary: &Summary) {
@@ -215,9 +246,38 @@ impl Page {
     }
 }
 
-const GROUPS: &str = "\ngroup  leader  members            applied    lag       keys       size  replicas\n";
+const GROUPS: &str = "\ngroup  leader  members   applied       lag checkpoint    keys     size  replicas\n";
 
-fn tolerance(summary: &Summary) -> String {
+fn on_the_way(way: &UnderWay) -> String {
+    let UnderWay { group, from, to, .. } = way;
+    let rate = bytes(way.rate() as u64);
+    let left = way.remaining_s().map(|left| format!(", {} left", span(left))).unwrap_or_default();
+    match (way.checkpoint, way.share()) {
+        (true, Some(share)) => {
+            let width = 20;
+            let full = (share * width as f64) as usize;
+            format!(
+                "checkpoint of group {group}, node {from} to {to} [{}{}] {:.0} %, {} of {}, {rate}/s{left}",
+                "#".repeat(full),
+                ".".repeat(width - full),
+                share * 100.0,
+                bytes(way.bytes),
+                bytes(way.expected_bytes),
+            )
+        }
+        (true, None) => {
+            format!("checkpoint of group {group}, node {from} to {to}: {}, {rate}/s", bytes(way.bytes))
+        }
+        (false, _) => format!(
+            "values of group {group}, node {from} to {to}: {}, {rate}/s, {} instances to go",
+            bytes(way.bytes),
+            way.left
+        ),
+    }
+}
+
+/// How many more nodes may fail, in words.
+pub(crate) fn tolerance(summary: &Summary) -> String {
     match summary.tolerates {
         None => "not every group can be written".to_owned(),
         Some(0) => "no more node may fail".to_owned(),
@@ -228,37 +288,4 @@ fn tolerance(summary: &Summary) -> String {
 
 fn leads(summary: &Summary) -> String {
     summary.leads.values().map(usize::to_string).collect::<Vec<_>>().join("/")
-}
-
-/// Bytes with a binary unit, at most nine characters.
-pub(super) fn bytes(count: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if count < 1024 {
-        return format!("{count} B");
-    }
-    let mut value = count as f64;
-    let mut unit = "B";
-    for larger in UNITS {
-        if value < 1024.0 {
-            break;
-        }
-        value /= 1024.0;
-        unit = larger;
-    }
-    // Rounded figures like 64 MiB read better without a fraction.
-    if value >= 100.0 || value.fract() == 0.0 {
-        format!("{value:.0} {unit}")
-    } else {
-        format!("{value:.1} {unit}")
-    }
-}
-
-/// A duration given in microseconds.
-pub(super) fn micros(count: u64) -> String {
-    match count {
-        0..1_000 => format!("{count}us"),
-        1_000..10_000 => format!("{:.1}ms", count as f64 / 1e3),
-        10_000..1_000_000 => format!("{:.0}ms", count as f64 / 1e3),
-        _ => format!("{:.1}s", count as f64 / 1e6),
-    }
 }

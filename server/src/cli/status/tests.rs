@@ -1,7 +1,14 @@
-use super::table::{bytes, line, micros, table};
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use super::table::{line, table};
 use crate::client::overview::{Agreement, Overview};
 use crate::client::survey::{Survey, Unreachable};
-use crate::status::{FollowerLine, GroupLine, LogStatus, NodeStatus, PeerStatus, TrafficStatus};
+use crate::status::{
+    FindingLine, FollowerLine, GroupLine, HeldLine, LearningLine, LogStatus, NodeStatus, PeerStatus,
+    PointLine, TrafficStatus, TransferLine,
+};
 
 /// Three nodes, `groups` groups led in turn, all equal at instance 10.
 pub(crate) fn healthy(groups: u32) -> Survey {
@@ -34,11 +41,13 @@ fn status(node: u32, groups: u32) -> NodeStatus {
             disk_bytes: 64 << 20,
             commit_p50_us: 900,
             commit_p99_us: 2_140,
+            free_bytes: 20 << 30,
             ..LogStatus::default()
         },
         transfers: Vec::new(),
         learning: Vec::new(),
         connections: 2,
+        commands: 0,
         open_requests: 0,
         traffic: TrafficStatus::default(),
         read_only: None,
@@ -69,13 +78,14 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
         halted: None,
         mirrored: 10,
         checkpoint: 10,
+        checkpoint_age_s: Some(4.0),
         rebuilding: false,
         votes: true,
         holds_log: None,
         followers: match leader == node {
             true => members[1..]
                 .iter()
-                .map(|node| FollowerLine { node: *node, follows: true, behind: 0 })
+                .map(|node| FollowerLine { node: *node, follows: true, behind: 0, behind_s: 0.0 })
                 .collect(),
             false => Vec::new(),
         },
@@ -87,7 +97,7 @@ fn group_line(node: u32, group: u32, groups: u32) -> GroupLine {
 }
 
 /// The same after node 3 died and before its groups found new leaders.
-fn without_node_3(groups: u32) -> Survey {
+pub(crate) fn without_node_3(groups: u32) -> Survey {
     let mut survey = healthy(groups);
     survey.nodes.pop();
     for node in &mut survey.nodes {
@@ -115,17 +125,18 @@ fn a_healthy_cluster_as_people_see_it() {
 cluster local (7f3a7f3a), pelago 0.1.0, 12 keys, 6 KiB
 all 4 groups have a leader; 1 more node may fail
 replicas compared: 4 groups equal
+slowest replica 0 behind, oldest checkpoint 0 behind; no disk is filling
 
-node  client address         state  leads  commit p50/p99     log size  clients
-   1  127.0.0.1:7001         alive      2  900us/2.1ms          64 MiB        2
-   2  127.0.0.1:7002         alive      1  900us/2.1ms          64 MiB        2
-   3  127.0.0.1:7003         alive      1  900us/2.1ms          64 MiB        2
+node  client address         state  leads  fsync p99 disk left  full in  clients
+   1  127.0.0.1:7001         alive      2      2.1ms    20 GiB        -        2
+   2  127.0.0.1:7002         alive      1      2.1ms    20 GiB        -        2
+   3  127.0.0.1:7003         alive      1      2.1ms    20 GiB        -        2
 
-group  leader  members            applied    lag       keys       size  replicas
-    0       1  1 2 3                   10      0          3    1.5 KiB  equal
-    1       2  2 3 1                   10      0          3    1.5 KiB  equal
-    2       3  3 1 2                   10      0          3    1.5 KiB  equal
-    3       1  1 2 3                   10      0          3    1.5 KiB  equal
+group  leader  members   applied       lag checkpoint    keys     size  replicas
+    0       1  1 2 3          10         0          0       3  1.5 KiB  equal
+    1       2  2 3 1          10         0          0       3  1.5 KiB  equal
+    2       3  3 1 2          10         0          0       3  1.5 KiB  equal
+    3       1  1 2 3          10         0          0       3  1.5 KiB  equal
 "
     );
     assert!(text.lines().all(|line| line.len() <= 80));
@@ -219,43 +230,120 @@ fn replicas_are_compared_at_equal_instances_only() {
     assert!(!overview.summary.healthy);
 }
 
-#[test]
-fn the_json_document_has_the_documented_fields() {
-    let json = serde_json::to_value(Overview::of(without_node_3(4))).expect("a document");
-    for path in [
-        "/summary/cluster_name",
-        "/summary/healthy",
-        "/summary/leads/1",
-        "/summary/tolerates",
-        "/summary/agreement/equal",
-        "/summary/alarms/0/text",
-        "/groups/0/leader",
-        "/groups/2/problem",
-        "/groups/0/agreement",
-        "/nodes/0/log/commit_p50_us",
-        "/unreachable/0/why",
-    ] {
-        assert!(json.pointer(path).is_some(), "{path} is not in {json:#}");
+/// A survey in which no list is empty and nothing is absent.
+fn everything() -> Survey {
+    let mut survey = without_node_3(4);
+    let node = &mut survey.nodes[0];
+    node.log.growth_bytes_per_s = Some(1.0);
+    node.log.runway_s = Some(100.0);
+    let finding =
+        FindingLine { file: "f".into(), offset: 1, why: "w".into(), groups: vec![1], healed: false };
+    node.log.scrub.findings.push(finding);
+    node.log.held = Some(HeldLine {
+        segment: "s".into(),
+        group: Some(1),
+        instance: 1,
+        groups: 1,
+        for_s: 1.0,
+        urgent: false,
+        why: "w".into(),
+    });
+    let (group, peer, incoming, bytes, elapsed_s) = (1, 2, true, 10, 1.0);
+    node.transfers.push(TransferLine { group, peer, incoming, bytes, expected_bytes: 20, elapsed_s });
+    node.learning.push(LearningLine { group, peer, incoming, next: 1, target: 2, bytes, elapsed_s });
+    node.groups[0].points.push(PointLine { instance: 1, state: "s".into() });
+    node.alarms.push("look".into());
+    survey
+}
+
+/// Every field of a document, as docs/status.md names it.
+fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let name = if name.parse::<u32>().is_ok() { "{node}" } else { name };
+                let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+                self::fields(value, &inner, found);
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| fields(item, &format!("{path}[]"), found)),
+        _ => {
+            found.insert(path.to_owned());
+        }
     }
-    assert_eq!(json["groups"][2]["leader"], serde_json::Value::Null);
-    assert_eq!(json["groups"][0]["agreement"], "partial");
 }
 
 #[test]
-fn figures_for_people() {
-    for (count, text) in [
-        (0, "0 B"),
-        (1023, "1023 B"),
-        (1024, "1 KiB"),
-        (1536, "1.5 KiB"),
-        (64 << 20, "64 MiB"),
-        (150 * 1024 + 512, "150 KiB"),
-        (u64::MAX, "16 EiB"),
-    ] {
-        assert_eq!(bytes(count), text);
+fn the_json_document_has_the_documented_fields_and_no_others() {
+    let mut found = BTreeSet::new();
+    for survey in [everything(), without_node_3(4)] {
+        let json = serde_json::to_value(Overview::of(survey)).expect("a document");
+        fields(&json, "", &mut found);
     }
-    for (count, text) in [(0, "0us"), (999, "999us"), (1_500, "1.5ms"), (25_400, "25ms"), (2_500_000, "2.5s")]
-    {
-        assert_eq!(micros(count), text);
+    let documented: BTreeSet<String> = include_str!("../../../../docs/status.md")
+        .split("## --json")
+        .nth(1)
+        .expect("the part about it")
+        .lines()
+        .filter_map(|line| Some(line.strip_prefix("| `")?.split_once('`')?.0.to_owned()))
+        .collect();
+    let missing: Vec<_> = found.difference(&documented).collect();
+    let gone: Vec<_> = documented.difference(&found).collect();
+    assert!(
+        missing.is_empty() && gone.is_empty(),
+        "not documented: {missing:?}; documented and not there: {gone:?}"
+    );
+}
+
+#[test]
+fn what_is_absent_is_null_and_words_are_lowercase() {
+    let json = serde_json::to_value(Overview::of(without_node_3(4))).expect("a document");
+    assert_eq!(json["groups"][2]["leader"], Value::Null);
+    assert_eq!(json["groups"][0]["agreement"], "partial");
+    assert_eq!(json["summary"]["runway"], Value::Null);
+}
+
+#[test]
+fn lag_age_and_runway_are_the_worst_there_are() {
+    let mut survey = healthy(3);
+    let leader = &mut survey.nodes[0].groups[0];
+    (leader.followers[0].behind, leader.followers[0].behind_s) = (7, 0.5);
+    (leader.followers[1].behind, leader.followers[1].behind_s) = (2, 9.0);
+    survey.nodes[2].groups[1].checkpoint = 4;
+    survey.nodes[2].groups[1].checkpoint_age_s = Some(60.0);
+    survey.nodes[1].log.runway_s = Some(500.0);
+    survey.nodes[2].log.runway_s = Some(50.0);
+    let Overview { summary, groups, .. } = Overview::of(survey);
+    assert_eq!((groups[0].lag, groups[0].lag_s), (7, Some(9.0)));
+    assert_eq!((groups[1].checkpoint_behind, groups[1].checkpoint_age_s), (6, Some(60.0)));
+    assert_eq!((groups[2].checkpoint_behind, groups[2].checkpoint_age_s), (0, Some(4.0)));
+    assert_eq!((summary.lag, summary.lag_s, summary.checkpoint_behind), (7, Some(9.0), 6));
+    assert_eq!(summary.runway.map(|runway| (runway.node, runway.seconds)), Some((3, 50.0)));
+}
+
+/// Members were taken from whoever answered first. A node that was away while a group changed its members still
+/// names the old ones, and a majority of those may be there while the group has none, or the other way round.
+#[test]
+fn members_are_those_of_the_newest_list_of_nodes() {
+    let mut survey = healthy(3);
+    for (node, roster) in survey.nodes.iter_mut().zip([3, 7, 7]) {
+        node.roster = roster;
+    }
+    for node in &mut survey.nodes[1..] {
+        node.groups[0].members = vec![2, 3, 4];
+    }
+    assert_eq!(Overview::of(survey).groups[0].members, [2, 3, 4]);
+}
+
+#[test]
+fn what_is_on_its_way_is_told_with_amount_rate_and_remaining_time() {
+    let text = table(&Overview::of(everything()), 24, false);
+    for part in [
+        "on the way:\n",
+        "- checkpoint of group 1, node 2 to 1 [##########..........] 50 %, 10 B of 20 B, 10 B/s, 1.0s left\n",
+        "- values of group 1, node 2 to 1: 10 B, 10 B/s, 2 instances to go\n",
+        "the disk of node 1 is full in 100s\n",
+    ] {
+        assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
 }
