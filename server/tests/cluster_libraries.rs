@@ -104,6 +104,8 @@ fn script(name: &str) -> PathBuf {
 /// Runs a program with the ports of a cluster.
 fn converse(mut program: Command) {
     let cluster = Cluster::start(Recipe::default());
+    // Who computes slots goes to leaders, and right after the birth one node may have all of them.
+    cluster.wait_whole(Duration::from_secs(20));
     program.args(cluster.addresses().iter().map(|address| address.port().to_string()));
     let begun = Instant::now();
     let out = run(&mut program, RUN).unwrap_or_else(|why| panic!("{why}"));

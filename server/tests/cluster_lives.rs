@@ -69,11 +69,16 @@ fn keys_vanish_on_every_node_and_not_before_their_time() {
     assert_eq!(ask(first, "EXPIREAT k 1"), Reply::Integer(1), "a time that is past: gone at once");
     assert_eq!(ask(second, "EXISTS k"), Reply::Integer(0));
     assert_eq!(ask(first, "GETEX k PX 5"), Reply::nil());
-    let info = match ask(first, "INFO keyspace") {
-        Reply::Bulk(Some(text)) => String::from_utf8(text).expect("text"),
-        other => panic!("{other:?}"),
-    };
-    assert!(info.contains("expires=0"), "{info}");
+    // A node without keys shows no database, as in Redis. It counts what it has applied itself, and may hear of a group's
+    // last value a moment later than its leader.
+    until(Duration::from_secs(5), "no keys and no lives are left on any node", || {
+        [&mut *first, &mut *second, &mut *third].into_iter().all(|client| {
+            match ask(client, "INFO keyspace") {
+                Reply::Bulk(Some(text)) => !String::from_utf8_lossy(&text).contains("db0"),
+                other => panic!("{other:?}"),
+            }
+        })
+    });
 
     // Many lives in many groups.
     let begun = Instant::now();

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use cluster::{Cluster, Recipe, Reply, turn, within};
+use cluster::{Cluster, Recipe, Reply, Seat, has_setsid, turn, within};
 
 const KEYS: usize = 40_000;
 
@@ -247,19 +247,27 @@ fn a_shell_takes_lines_from_a_pipe_and_from_a_terminal() {
     assert_eq!((code, out.as_str()), (Some(0), "OK\nQUEUED\nQUEUED\n1) OK\n2) OK\n"));
     assert_eq!(cluster.client(1).say("EXISTS {t}a").expect("a reply"), Reply::Integer(1));
 
-    // A pseudo-terminal: `script` runs the shell in one and passes on what is typed.
-    if Command::new("script").arg("--version").stdout(Stdio::null()).status().is_err() {
-        println!("there is no program `script` here: the shell was not tried at a terminal");
+    if !has_setsid() {
         return;
     }
     let state = cluster.dir().join("state");
-    let line = format!("{} shell --addr {}", env!("CARGO_BIN_EXE_pelago"), cluster.ports().client(1));
-    let mut command = Command::new("script");
-    command.args(["-qec", &line, "/dev/null"]).env("TERM", "xterm").env("XDG_STATE_HOME", &state);
+    let (address, home) = (cluster.ports().client(1).to_string(), state.display().to_string());
+    let seat =
+        Seat::take(&["shell", "--addr", &address], &[("XDG_STATE_HOME", &home), ("NO_COLOR", "1")], 100, 40);
+    seat.sees(&format!("{address}>"));
     // A quote goes on in the next line; Tab completes.
-    let (code, out, err) = fed(command, "PUT t \"two\rlines\"\rGET t\rEXIS\tt\rAUTH secret\r:quit\r");
-    assert_eq!(code, Some(0), "{out}{err}");
-    assert!(out.contains("\"two\\nlines\"") && out.contains("(integer) 1"), "{out}{err}");
+    seat.press("PUT t \"two\r");
+    seat.press("lines\"\r");
+    seat.sees("OK");
+    seat.press("GET t\r");
+    seat.sees("\"two\\nlines\"");
+    seat.press("EXIS\tt\r");
+    seat.sees("(integer) 1");
+    seat.press("AUTH secret\r");
+    seat.sees("(error)");
+    seat.press(":quit\r");
+    let (status, out, _) = seat.end();
+    assert!(status.success(), "{status} {out}");
     let kept = fs::read_to_string(state.join("pelago/history")).expect("a history");
     assert!(kept.contains("GET t") && !kept.contains("secret"), "{kept}");
 }

@@ -59,7 +59,7 @@ fn what_other_servers_write_is_read_too() {
         ("|1\r\n+ttl\r\n:3\r\n$1\r\na\r\n", Reply::Bulk("a".into())),
         ("*2\r\n|1\r\n+a\r\n+b\r\n:1\r\n:+2\r\n", Reply::Array(vec![Reply::Integer(1), Reply::Integer(2)])),
         ("!5\r\nERR x\r\n", ErrorReply::err("x").into()),
-        ("-MOVED 1 host:1\r\n", ErrorReply::err("MOVED 1 host:1").into()),
+        ("-MOVED 1 host:1\r\n", ErrorReply::new(ErrorClass::Moved, "1 host:1").into()),
         ("-TRYAGAIN group=5 x\r\n", ErrorReply::new(ErrorClass::TryAgain, "group=5 x").into()),
         ("=8\r\nmkd:**hi\r\n", Reply::text("**hi")),
         (

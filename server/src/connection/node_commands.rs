@@ -562,20 +562,20 @@ fn endpoints(shared: &Shared) -> Vec<Endpoint> {
     located(&shared.config, &shared.roster.current()).into_iter().filter_map(known).collect()
 }
 
+/// Each run of slots with its leader and nobody else. Every node leads some groups and follows in others, which no node of a
+/// Redis Cluster does: clients that are told of followers take a node for a replica that is one anywhere (redis-py 8 does), and
+/// send it nothing but reads.
 fn cluster_slots(shared: &Shared, leaders: &BTreeMap<GroupId, NodeId>) -> Reply {
-    let (nodes, roster) = (endpoints(shared), shared.roster.current());
-    let rows = runs(shared, leaders).into_iter().map(|(first, last, leader, group)| {
+    let nodes = endpoints(shared);
+    let rows = runs(shared, leaders).into_iter().map(|(first, last, leader, _)| {
         let mut row = vec![Reply::Integer(first.into()), Reply::Integer(last.into())];
-        let others = roster.preference(group).into_iter().filter(|n| *n != leader);
-        for node in std::iter::once(leader).chain(others) {
-            if let Some(Endpoint { client, .. }) = nodes.iter().find(|n| n.id == node) {
-                row.push(Reply::Array(vec![
-                    Reply::bulk(client.host()),
-                    Reply::Integer(client.port().into()),
-                    Reply::bulk(node_name(shared, node)),
-                    Reply::Array(Vec::new()),
-                ]));
-            }
+        if let Some(Endpoint { client, .. }) = nodes.iter().find(|n| n.id == leader) {
+            row.push(Reply::Array(vec![
+                Reply::bulk(client.host()),
+                Reply::Integer(client.port().into()),
+                Reply::bulk(node_name(shared, leader)),
+                Reply::Array(Vec::new()),
+            ]));
         }
         Reply::Array(row)
     });

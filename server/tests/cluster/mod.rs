@@ -13,6 +13,7 @@ pub mod http;
 mod load;
 mod nodes;
 mod ports;
+mod terminal;
 mod wait;
 mod wire;
 
@@ -20,5 +21,6 @@ pub use directory::{Snapshot, TestDir, copy};
 pub use load::{Harvest, Load, Plan, classify};
 pub use nodes::{Cluster, Ended, Recipe, Turn, turn};
 pub use ports::Ports;
+pub use terminal::{Seat, has_setsid};
 pub use wait::{until, within};
 pub use wire::{Client, Reply, encode};

@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(all("getd"), ["getdel"]);
         assert_eq!(all("GETD"), ["GETDEL"]);
         assert!(all("").len() > 50);
-        assert_eq!(all("help su"), ["subscribekv"]);
+        assert_eq!(all("help su"), ["subscribekv", "substr"]);
         assert_eq!(all("cluster key"), ["keyslot"]);
         assert!(all("CLUSTER ").contains(&"SLOTS".to_owned()));
         assert_eq!(all("PUT k v IFR"), ["IFREV"]);

@@ -253,6 +253,10 @@ fn everything() -> Survey {
     node.learning.push(LearningLine { group, peer, incoming, next: 1, target: 2, bytes, elapsed_s });
     node.groups[0].points.push(PointLine { instance: 1, state: "s".into() });
     node.alarms.push("look".into());
+    node.traffic.errors.insert("BUSY".into(), 1);
+    for took in [&mut node.traffic.read_took, &mut node.traffic.write_took] {
+        (took.bounds_us, took.counts) = (vec![100], vec![1, 0]);
+    }
     survey
 }
 
@@ -261,7 +265,11 @@ fn fields(value: &Value, path: &str, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
-                let name = if name.parse::<u32>().is_ok() { "{node}" } else { name };
+                let name = match name {
+                    _ if name.parse::<u32>().is_ok() => "{node}",
+                    _ if name.chars().all(char::is_uppercase) => "{WORD}",
+                    _ => name.as_str(),
+                };
                 let inner = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
                 self::fields(value, &inner, found);
             }
