@@ -102,7 +102,7 @@ impl Reader {
             let before = taking.steps;
             let at = &wanted.sources[source % wanted.sources.len()];
             let why = match self.try_source(at, &mut taking, told)? {
-                End::Complete(summary) => return Ok((summary, at.node)),
+                End::Complete(summary) => return Ok((*summary, at.node)),
                 End::Later(why) => why,
                 End::Elsewhere(why) => {
                     source += 1;
@@ -173,7 +173,7 @@ pub struct Told {
 /// How a try ends.
 #[derive(Debug)]
 enum End {
-    Complete(Summary),
+    Complete(Box<Summary>),
     /// The same node may have it soon.
     Later(String),
     Elsewhere(String),
@@ -300,7 +300,7 @@ impl<'a> Taking<'a> {
                 }
                 let Some((file, _)) = self.file.take() else { return Ok(None) };
                 match file.commit() {
-                    Ok(summary) => Ok(Some(End::Complete(summary))),
+                    Ok(summary) => Ok(Some(End::Complete(Box::new(summary)))),
                     Err(FormatError::NotThatState { promised, found }) => {
                         self.doubt = true;
                         strange(&format!("what it sent hashes to {found}, its group has noted {promised}"))

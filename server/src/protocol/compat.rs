@@ -311,7 +311,10 @@ pub static CHAPTERS: &[Chapter] = &[
             same("cluster|myid"),
             differs("cluster|nodes", "every node is a master of the slots whose groups it leads"),
             differs("cluster|shards", "a shard is a node with the slots that it leads now"),
-            differs("cluster|slots", "the leader of each range and nobody else: every node leads and follows"),
+            differs(
+                "cluster|slots",
+                "the leader of each range and nobody else: every node leads and follows",
+            ),
             differs("readonly", "taken and without effect: every node answers every key"),
             differs("readwrite", "taken and without effect: every node answers every key"),
             absent("cluster|myshardid", "a node's slots change with what it leads; CLUSTER MYID names it"),
