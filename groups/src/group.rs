@@ -639,8 +639,9 @@ impl Group {
             && self.rebuilding.is_none()
         {
             // Whoever serves already has what its own log begins with; another peer's log, which
-            // begins later, must not make a transfer start over.
-            let least = self.fetching.unwrap_or(least).max(chosen.next());
+            // begins later, must not make a transfer start over. But one that begins sooner will do: the other
+            // may have lost what it had, and then nobody has a checkpoint that reaches so far (seed 1019918).
+            let least = self.fetching.map_or(least, |fetching| fetching.min(least)).max(chosen.next());
             self.fetching = Some(least);
             orders.push((group, MirrorOrder::Fetch { least, sources: self.sources(now, peers) }));
         }
