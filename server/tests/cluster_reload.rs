@@ -5,6 +5,7 @@ mod cluster;
 use std::fs;
 use std::time::Duration;
 
+use cluster::http::request;
 use cluster::{Cluster, Recipe, Reply, turn, within};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -95,4 +96,51 @@ fn limits_and_level_change_live_and_a_mistake_changes_nothing() {
     let changed = said("a setting has changed").expect("the change is logged");
     assert!(changed["key"].is_string() && changed["time"].is_string(), "{changed}");
     assert!(!cluster.log(2).contains("DEBUG"), "and does not where the command line has fixed it");
+}
+
+/// The story: what a node shows of its limits, and whom its admin port lets in, came from the configuration of the
+/// start: after a reload `INFO` and `/metrics` told other limits than those in force, and the port took
+/// the old password, or none.
+#[test]
+fn what_shows_a_setting_shows_the_one_in_force() {
+    let _turn = turn();
+    let recipe = Recipe {
+        nodes: 1,
+        groups: 2,
+        more: "[limits]\nmax_connections = 100\nmax_state_bytes = \"64MiB\"\n",
+        ..Recipe::default()
+    };
+    let cluster = Cluster::start(recipe);
+    let port = cluster.ports().admin(1);
+    let get = |path: &str, more: &str| {
+        let text = format!("GET {path} HTTP/1.1\r\nhost: x\r\n{more}connection: close\r\n\r\n");
+        request(port, &text).expect("an answer")
+    };
+    assert_eq!(get("/status", "").code, 200);
+    edit(&cluster, "max_connections = 100", "max_connections = 101");
+    edit(
+        &cluster,
+        "max_state_bytes = \"64MiB\"\n",
+        "max_state_bytes = \"65MiB\"\n\n[security]\npassword = \"sesame\"\n",
+    );
+    let (code, said) = cluster.pelago(&["admin", "reload"], 1);
+    assert_eq!(code, Some(0), "{said}");
+
+    assert_eq!(get("/status", "").code, 401, "the password counts here, too");
+    let metrics = get("/metrics", "authorization: Bearer sesame\r\n");
+    assert_eq!(metrics.code, 200);
+    for line in ["pelago_connections_limit 101", "pelago_state_limit_bytes 68157440"] {
+        assert!(metrics.body.lines().any(|known| known == line), "{line} is not in\n{}", metrics.body);
+    }
+    let mut client = cluster.client(1);
+    assert_eq!(client.say("AUTH sesame").expect("an answer"), Reply::Status("OK".into()));
+    for (section, line) in [("clients", "maxclients:101"), ("memory", "maxmemory:68157440")] {
+        match client.say(&format!("INFO {section}")).expect("an answer") {
+            Reply::Bulk(Some(text)) => {
+                let text = String::from_utf8(text).expect("text");
+                assert!(text.lines().any(|known| known == line), "{line} is not in\n{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
 }

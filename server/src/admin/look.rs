@@ -13,6 +13,7 @@ use super::Serving;
 use crate::client::Options;
 use crate::client::overview::Overview;
 use crate::client::survey;
+use crate::config::LiveConfig;
 use crate::connection::node_commands;
 use crate::runtime::worker::{Letter, ShardReport};
 use crate::status::NodeStatus;
@@ -62,13 +63,13 @@ impl<T: Clone> Kept<T> {
 pub struct Look {
     own: Mutex<Option<Kept<Rc<Own>>>>,
     all: Mutex<Option<Kept<Arc<All>>>>,
-    password: Option<String>,
+    live: Arc<LiveConfig>,
 }
 
 impl Look {
-    /// Nothing seen yet. Other nodes are shown this password.
-    pub fn new(password: Option<String>) -> Look {
-        Look { own: Mutex::new(None), all: Mutex::new(None), password }
+    /// Nothing seen yet. Other nodes are shown the password that is in force.
+    pub fn new(live: Arc<LiveConfig>) -> Look {
+        Look { own: Mutex::new(None), all: Mutex::new(None), live }
     }
 
     /// This node.
@@ -107,7 +108,7 @@ impl Look {
 
     /// Asks the other nodes at their client ports, as `pelago status` does.
     async fn survey(&self, own: NodeStatus) -> Result<All, String> {
-        let options = Options { password: self.password.clone(), ..Options::default() };
+        let options = Options { password: self.live.now().0.security.password.clone(), ..Options::default() };
         let asked = tokio::task::spawn_blocking(move || {
             let mut overview = Overview::of(survey::around(own, &options, NODES));
             let groups: Vec<_> = overview.nodes.iter_mut().map(|n| std::mem::take(&mut n.groups)).collect();

@@ -207,7 +207,7 @@ fn clients(out: &mut Exposition, shared: &Shared, own: &Own) {
     family.histogram(&["read"], &traffic.read_took);
     family.histogram(&["write"], &traffic.write_took);
     out.value(&CONNECTIONS, own.status.connections);
-    out.value(&CONNECTIONS_LIMIT, u64::from(shared.config.limits.max_connections));
+    out.value(&CONNECTIONS_LIMIT, u64::from(shared.live.now().0.limits.max_connections));
     out.value(&ACCEPTED, shared.accepted.load(Ordering::Relaxed));
     out.value(&TURNED_AWAY, shared.turned_away.load(Ordering::Relaxed));
     out.value(&OPEN_REQUESTS, own.status.open_requests);
@@ -238,7 +238,7 @@ fn groups(out: &mut Exposition, shared: &Shared, own: &Own) {
     out.value(&APPLIED, sum(&|g| g.applied));
     out.value(&KEYS, sum(&|g| g.keys));
     out.value(&STATE, sum(&|g| g.bytes));
-    out.value(&STATE_LIMIT, shared.config.limits.max_state_bytes.0);
+    out.value(&STATE_LIMIT, shared.live.now().0.limits.max_state_bytes.0);
     out.value(&LED_KEYS, sum(&|g| led(g.keys, g)));
     out.value(&LED_STATE, sum(&|g| led(g.bytes, g)));
     out.value(&LEASED, sum(&|g| g.leased));
@@ -290,7 +290,7 @@ fn log(out: &mut Exposition, shared: &Shared) {
     out.value(&WAITS, log.waits_for_segment);
     out.value(&HELD, shared.gauge.held().map_or(Duration::ZERO, |(_, since)| since));
     out.value(&FREE, shared.gauge.free());
-    out.value(&FREE_LIMIT, shared.config.limits.min_free_disk.0);
+    out.value(&FREE_LIMIT, shared.live.now().0.limits.min_free_disk.0);
 }
 
 /// What the node does beside serving.

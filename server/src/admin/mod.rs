@@ -39,6 +39,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
+use crate::config::LiveConfig;
 use crate::connection::Shared;
 use crate::runtime::worker::Post;
 use look::Look;
@@ -124,7 +125,7 @@ impl Board {
 struct Desk {
     board: Arc<Board>,
     look: Look,
-    password: Option<String>,
+    live: Arc<LiveConfig>,
     /// Requests answered, by route and status code.
     answered: RefCell<BTreeMap<(Route, u16), u64>>,
     /// Connections now.
@@ -135,15 +136,15 @@ struct Desk {
 ///
 /// # Errors
 /// When the system refuses the thread.
-pub fn start(listener: TcpListener, board: Arc<Board>, password: Option<String>) -> std::io::Result<()> {
+pub fn start(listener: TcpListener, board: Arc<Board>, live: Arc<LiveConfig>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let listened = runtime.and_then(|runtime| {
             let desk = Rc::new(Desk {
-                look: Look::new(password.clone()),
+                look: Look::new(Arc::clone(&live)),
                 board,
-                password,
+                live,
                 answered: RefCell::default(),
                 open: Cell::new(0),
             });

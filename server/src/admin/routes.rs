@@ -155,7 +155,8 @@ async fn find(desk: &Desk, route: Route, request: &Request<Incoming>) -> Answer 
         return Answer::new(StatusCode::METHOD_NOT_ALLOWED, TEXT, text).with(header::ALLOW, "GET, HEAD");
     }
     let proof = request.headers().get(header::AUTHORIZATION).map(HeaderValue::as_bytes);
-    if let Some(password) = desk.password.as_deref().filter(|_| !route.is_open())
+    let in_force = desk.live.now();
+    if let Some(password) = in_force.0.security.password.as_deref().filter(|_| !route.is_open())
         && !auth::proves(proof, password)
     {
         let text = "this node has a password (security.password): send it with any user name\n";

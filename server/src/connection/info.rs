@@ -79,14 +79,14 @@ fn server(lines: &mut Lines, shared: &Shared, _: &[ShardReport]) {
 
 fn clients(lines: &mut Lines, shared: &Shared, _: &[ShardReport]) {
     lines.add("connected_clients", shared.connections.load(Ordering::Relaxed));
-    lines.add("maxclients", shared.config.limits.max_connections);
+    lines.add("maxclients", shared.live.now().0.limits.max_connections);
 }
 
 fn memory(lines: &mut Lines, shared: &Shared, reports: &[ShardReport]) {
     if let Some(bytes) = resident() {
         lines.add("used_memory_rss", bytes);
     }
-    lines.add("maxmemory", shared.config.limits.max_state_bytes.0);
+    lines.add("maxmemory", shared.live.now().0.limits.max_state_bytes.0);
     lines.add("maxmemory_policy", "noeviction");
     lines.add("pelago_state_bytes", reports.iter().map(|r| r.state_bytes).sum::<u64>());
 }

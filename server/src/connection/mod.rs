@@ -550,7 +550,7 @@ impl Connection {
         self.state.borrow_mut().asking = true;
         let (connection, worker) = (Rc::clone(self), Rc::clone(worker));
         tokio::task::spawn_local(async move {
-            let reply = node_commands::answer(command, connection.id, &worker).await;
+            let reply = node_commands::answer(command, &connection, &worker).await;
             connection.fill(number, reply);
             connection.flush();
         });

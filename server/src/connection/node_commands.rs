@@ -10,7 +10,7 @@ use bytes::Bytes;
 use groups::ids::{GroupId, NodeId, Slot};
 use groups::paxos::Session;
 
-use super::{Shared, info, roster, slots, trace};
+use super::{Connection, Shared, info, roster, slots, trace};
 use crate::config::{Address, Durability};
 use crate::node::compaction::Held;
 use crate::node::roster::RosterNode;
@@ -26,7 +26,7 @@ use crate::status::{
 };
 
 /// Answers a node command of a connection.
-pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) -> Reply {
+pub async fn answer(command: NodeCommand, asker: &Connection, worker: &Rc<Worker>) -> Reply {
     let shared = worker.shared();
     match command {
         NodeCommand::Status { json } => {
@@ -61,7 +61,7 @@ pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) 
             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
             Reply::text(worker.clients(now).await)
         }
-        NodeCommand::ClientKill(filter) => match worker.kill(&filter, connection).await {
+        NodeCommand::ClientKill(filter) => match worker.kill(&filter, asker.id).await {
             0 if filter.plain => ErrorReply::err("No such client").into(),
             _ if filter.plain => Reply::ok(),
             killed => Reply::unsigned(killed),
@@ -72,7 +72,7 @@ pub async fn answer(command: NodeCommand, connection: u64, worker: &Rc<Worker>) 
         NodeCommand::ClusterSlots => cluster_slots(shared, &all_leaders(shared, &worker.report().await)),
         NodeCommand::ClusterShards => cluster_shards(shared, &all_leaders(shared, &worker.report().await)),
         NodeCommand::ClusterCountKeysInSlot(slot) => slots::count(slot, worker).await,
-        NodeCommand::Trace { words, command } => trace::answer(&words, *command, worker).await,
+        NodeCommand::Trace { words, command } => trace::answer(&words, *command, &asker.sizes, worker).await,
         NodeCommand::ClusterGetKeysInSlot(slot, limit) => slots::keys(slot, limit, worker).await,
     }
 }

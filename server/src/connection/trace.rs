@@ -11,22 +11,21 @@ use groups::ids::{GroupId, NodeId};
 use super::plan::plan;
 use super::{Shared, refused};
 use crate::node::trace::{Step, StepKind};
-use crate::protocol::{Args, Command, DataCommand, ErrorReply, Reply};
+use crate::protocol::{Args, Command, DataCommand, ErrorReply, Reply, SizeLimits};
 use crate::runtime::worker::Worker;
 
 /// Executes what `words` say, which was understood as `command` before.
-pub(super) async fn answer(words: &Args, command: DataCommand, worker: &Worker) -> Reply {
+pub(super) async fn answer(words: &Args, command: DataCommand, sizes: &SizeLimits, worker: &Worker) -> Reply {
     let shared = worker.shared();
     if let Some(refusal) = refused(&command, worker, shared) {
         return refusal.into();
     }
     let began = Instant::now();
-    let again = Command::parse(words, &shared.config.sizes());
+    let again = Command::parse(words, sizes);
     let parsed = began.elapsed();
     debug_assert!(again.is_ok(), "it was understood before");
     let read = !command.is_write();
-    let max_value = shared.config.limits.max_value.0;
-    let planned = plan(command, &shared.layout, u32::try_from(max_value).unwrap_or(u32::MAX));
+    let planned = plan(command, &shared.layout, u32::try_from(sizes.max_value).unwrap_or(u32::MAX));
     let (mut pieces, mut join) = match planned {
         Ok(planned) => planned,
         Err(error) => return error.into(),
@@ -41,7 +40,7 @@ pub(super) async fn answer(words: &Args, command: DataCommand, worker: &Worker) 
     let planned = began.elapsed().saturating_sub(parsed);
     let (result, steps) = worker.trace(piece.group, &piece.command, read).await;
     join.take(piece.group, result);
-    let reply = join.reply(max_value);
+    let reply = join.reply(sizes.max_value as u64);
     let story = Story { shared, group: piece.group, bytes: words.size(), parsed, planned, steps };
     Reply::Array(vec![reply, Reply::Array(story.lines().into_iter().map(Reply::bulk).collect())])
 }

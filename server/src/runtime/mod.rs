@@ -50,7 +50,7 @@ use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
 use crate::admin::{self, Board, Serving, Stage};
-use crate::config::{Address, Config, Durability, Node, Share};
+use crate::config::{Address, Config, Durability, LiveConfig, Node, Share};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::manifest::Manifest;
@@ -175,11 +175,10 @@ struct Admin<'a> {
 
 impl Admin<'_> {
     /// Begins to answer there, unless it does already.
-    fn open(&mut self, config: &Config) -> Result<(), ServeError> {
+    fn open(&mut self, live: Arc<LiveConfig>) -> Result<(), ServeError> {
         if !self.open {
             let listener = listen(self.address, "for administration", "admin_addr")?;
-            let password = config.security.password.clone();
-            admin::start(listener, Arc::clone(&self.board), password).map_err(system("start a thread"))?;
+            admin::start(listener, Arc::clone(&self.board), live).map_err(system("start a thread"))?;
             self.open = true;
         }
         self.board.show(Stage::Opening);
@@ -247,7 +246,7 @@ fn live(
     let (memory, memory_changed) = MemoryHandle::new(crate::node::memory::load(&disk));
 
     let listener = listen(&entry.client_addr, "for clients", "client_addr")?;
-    admin.open(config)?;
+    admin.open(reloader.live())?;
     let identity = |manifest: &Manifest| Identity {
         cluster_name: config.cluster.name.clone(),
         cluster: match &manifest.stage {
