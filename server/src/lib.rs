@@ -4,6 +4,7 @@
 //! the clients, [`protocol`] their language, [`admin`] HTTP for operators.
 
 pub mod admin;
+pub mod base64;
 pub mod cli;
 pub mod client;
 pub mod config;

@@ -1,5 +1,7 @@
 //! Who may read the admin port: with `security.password` set, whoever knows it, by HTTP's own means.
 
+use crate::base64::Alphabet;
+
 /// Whether an `Authorization` header proves the password: `Basic` with any user name, or `Bearer`.
 pub fn proves(header: Option<&[u8]>, password: &str) -> bool {
     let Some((scheme, rest)) =
@@ -25,28 +27,9 @@ fn same(given: &[u8], wanted: &[u8]) -> bool {
     given.len() == wanted.len() && given.iter().zip(wanted).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
 }
 
-/// Standard base64 (RFC 4648, section 4), with its padding or without. A header has at most 16 KiB.
+/// Standard base64 with its padding or without. A header has at most 16 KiB.
 fn base64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 3);
-    let (mut held, mut bits) = (0u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        held = held << 6 | u32::from(six);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push((held >> bits) as u8);
-            held &= (1 << bits) - 1;
-        }
-    }
-    (bits < 6 && held == 0).then_some(out)
+    Alphabet::Standard.decode(text.trim_end_matches('=').as_bytes())
 }
 
 #[cfg(test)]

@@ -121,7 +121,8 @@ fn single_quoted<'a>(mut rest: &'a [u8], out: &mut BytesMut) -> Option<&'a [u8]>
     }
 }
 
-fn hex(digit: u8) -> Option<u8> {
+/// The value of a hexadecimal digit.
+pub(crate) fn hex(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).map(|value| value as u8)
 }
 

@@ -55,7 +55,7 @@ pub use error::{ErrorClass, ErrorReply, Shortage};
 pub use expiry::Until;
 pub use fuzz::{reply as fuzz_reply, request as fuzz_request};
 pub use groups::kv::slot::{SLOTS, crc16, pinned_slot, slot_of};
-pub(crate) use inline::split as split_line;
+pub(crate) use inline::{hex as hex_digit, split as split_line};
 pub use nearest::nearest;
 pub use ordered::{Cursor, DEFAULT_LIMIT, MAX_LIMIT, Ordered, PageQuery, ScanQuery, behind_prefix};
 pub use parse_roster::{NewNode, RosterAction};

@@ -6,6 +6,8 @@ use bytes::Bytes;
 
 use groups::kv::slot::{SLOTS, crc16};
 
+use crate::base64::Alphabet;
+
 /// Where the next page of a range begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PageToken {
@@ -101,39 +103,17 @@ fn number(rest: &mut &[u8]) -> Option<u64> {
     None
 }
 
-const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-
 fn text(kind: u8, mut bytes: Vec<u8>) -> String {
     let sum = crc16(&[&[kind], &bytes[..]].concat());
     bytes.extend_from_slice(&sum.to_be_bytes());
     let mut text = String::with_capacity(2 + bytes.len() * 4 / 3);
     text.push(char::from(kind));
-    for part in bytes.chunks(3) {
-        let word =
-            part.iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - part.len()));
-        for place in 0..=part.len() {
-            text.push(char::from(LETTERS[(word >> (18 - 6 * place) & 63) as usize]));
-        }
-    }
+    Alphabet::Url.encode(&bytes, &mut text);
     text
 }
 
 fn bytes(kind: u8, text: &[u8]) -> Option<Vec<u8>> {
-    let letters = text.strip_prefix(&[kind])?;
-    let mut bytes = Vec::with_capacity(letters.len() * 3 / 4);
-    for part in letters.chunks(4) {
-        let mut word = 0_u32;
-        for letter in part {
-            word = word << 6 | LETTERS.iter().position(|known| known == letter)? as u32;
-        }
-        word <<= 6 * (4 - part.len());
-        let all = word.to_be_bytes();
-        let (kept, spare) = all[1..].split_at(part.len() - 1);
-        if part.len() == 1 || spare.iter().any(|byte| *byte != 0) {
-            return None;
-        }
-        bytes.extend_from_slice(kept);
-    }
+    let mut bytes = Alphabet::Url.decode(text.strip_prefix(&[kind])?)?;
     let payload = bytes.len().checked_sub(2)?;
     let sum = crc16(&[&[kind], &bytes[..payload]].concat());
     let told = bytes.split_off(payload);

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use super::base64;
 use crate::client::bulk::Put;
+use crate::protocol::hex_digit;
 
 /// Appends a line.
 pub fn write(key: &[u8], value: &[u8], life: Option<u64>, out: &mut Vec<u8>) {
@@ -74,11 +75,10 @@ pub(super) fn read(line: &[u8]) -> Result<Put, String> {
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {
-    let digit = |letter: u8| char::from(letter).to_digit(16).map(|value| value as u8);
     if !text.len().is_multiple_of(2) {
         return None;
     }
-    text.as_bytes().chunks(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
+    text.as_bytes().chunks(2).map(|pair| Some(hex_digit(pair[0])? << 4 | hex_digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]

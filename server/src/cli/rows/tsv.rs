@@ -5,6 +5,7 @@
 //! as `\xHH`, so that a dump is a text file.
 
 use crate::client::bulk::Put;
+use crate::protocol::hex_digit;
 
 /// Appends a line.
 pub fn write(key: &[u8], value: &[u8], life: Option<u64>, out: &mut Vec<u8>) {
@@ -70,8 +71,10 @@ fn unescape(word: &[u8]) -> Result<Vec<u8>, String> {
     loop {
         match rest {
             [] => return Ok(out),
-            [b'\\', b'x', high, low, behind @ ..] if digit(*high).is_some() && digit(*low).is_some() => {
-                out.push(digit(*high).unwrap_or(0) << 4 | digit(*low).unwrap_or(0));
+            [b'\\', b'x', high, low, behind @ ..]
+                if let (Some(high), Some(low)) = (hex_digit(*high), hex_digit(*low)) =>
+            {
+                out.push(high << 4 | low);
                 rest = behind;
             }
             [b'\\', escaped, behind @ ..] => {
@@ -97,10 +100,6 @@ fn unescape(word: &[u8]) -> Result<Vec<u8>, String> {
             }
         }
     }
-}
-
-fn digit(byte: u8) -> Option<u8> {
-    char::from(byte).to_digit(16).map(|value| value as u8)
 }
 
 #[cfg(test)]
