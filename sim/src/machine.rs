@@ -511,7 +511,8 @@ impl Machine {
         self.node_disk.restore(&node);
         self.log_disk.restore(&log);
         self.lose_mirror();
-        self.untrusted = true;
+        // The copy is of a sound log, whatever became of the one that it replaces.
+        (self.damaged, self.untrusted, self.rotten) = (false, true, None);
     }
 
     /// The newest commit of a peer's disk that this machine would still know of after a power loss.
