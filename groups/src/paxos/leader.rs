@@ -10,7 +10,7 @@ use super::message::{self, Accept, Advance, AdvanceReply, Message, Transfer};
 use super::quorum::{Members, Votes};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
-use crate::ids::{Ballot, Boot, InstanceId, Member, NodeId, StorageId};
+use crate::ids::{Ballot, InstanceId, Member, NodeId, StorageId};
 use crate::log::Record;
 use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
@@ -356,11 +356,7 @@ impl Replica {
             follower.told = now;
         }
         for node in self.others() {
-            self.send(
-                node,
-                Message::Advance(Advance { ballot, mark, barrier: number, asked: Time::ZERO, life: Boot(0) }),
-                ready,
-            );
+            self.send(node, Message::Advance(Advance::new(ballot, mark, number)), ready);
         }
         Some(number)
     }
@@ -559,11 +555,7 @@ impl Replica {
             self.send(node, Message::Accept(Accept { ballot, instance, mark, value }), ready);
         }
         for node in tell {
-            self.send(
-                node,
-                Message::Advance(Advance { ballot, mark, barrier: asked, asked: Time::ZERO, life: Boot(0) }),
-                ready,
-            );
+            self.send(node, Message::Advance(Advance::new(ballot, mark, asked)), ready);
         }
         self.tick_change(now, peers);
         self.tick_handover(now, peers, ready) || busy
@@ -647,8 +639,7 @@ impl Replica {
             // It is to have everything, and the group pauses until it says so.
             (follower.told, follower.vain) = (now, 1);
             let (ballot, mark) = (leadership.ballot, self.mark());
-            let word = Advance { ballot, mark, barrier: 0, asked: Time::ZERO, life: Boot(0) };
-            self.send(to, Message::Advance(word), ready);
+            self.send(to, Message::Advance(Advance::new(ballot, mark, 0)), ready);
         }
         true
     }

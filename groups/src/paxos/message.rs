@@ -150,6 +150,14 @@ pub struct Advance {
     pub life: Boot,
 }
 
+impl Advance {
+    /// A word that answers no [`Ask`].
+    #[must_use]
+    pub fn new(ballot: Ballot, mark: Mark, barrier: u64) -> Advance {
+        Advance { ballot, mark, barrier, asked: Time::ZERO, life: Boot(0) }
+    }
+}
+
 /// A follower wants to know how far it may be behind, for a read that need not be the newest. It
 /// asks again when it still wants to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
