@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::Shared;
 use super::node_commands::node_name;
 use crate::config::Durability;
+use crate::runtime::tally::Counts;
 use crate::runtime::worker::ShardReport;
 
 /// The version of Redis whose replies these commands give.
@@ -104,7 +105,7 @@ fn persistence(lines: &mut Lines, shared: &Shared, _: &[ShardReport]) {
 
 fn stats(lines: &mut Lines, shared: &Shared, reports: &[ShardReport]) {
     lines.add("total_connections_received", shared.accepted.load(Ordering::Relaxed));
-    lines.add("total_commands_processed", shared.commands.load(Ordering::Relaxed));
+    lines.add("total_commands_processed", Counts::of(reports.iter().map(|r| &r.tally)).commands());
     lines.add("pelago_open_requests", reports.iter().map(|r| r.open_requests).sum::<usize>());
 }
 

@@ -110,8 +110,6 @@ pub struct Shared {
     pub notes: Vec<String>,
     /// More live data than the limit.
     pub no_memory: AtomicBool,
-    /// Commands executed since the start, for `INFO`.
-    pub commands: AtomicU64,
     /// Connections accepted since the start, for `INFO`.
     pub accepted: AtomicU64,
     /// Connections turned away since the start, because there were too many.
@@ -476,7 +474,6 @@ impl Connection {
                 self.push(Slot::Ready(ErrorReply::ending(shared.node).into()));
                 continue;
             }
-            shared.commands.fetch_add(1, Ordering::Relaxed);
             let mut bytes = 0;
             let command = match parsed {
                 Parsed::Command(args) => {

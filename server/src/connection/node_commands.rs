@@ -22,7 +22,6 @@ use crate::runtime::tally::Counts;
 use crate::runtime::worker::{ShardReport, Worker};
 use crate::status::{
     Begun, FollowerLine, GroupLine, HeldLine, LearningLine, LogStatus, NodeStatus, PeerStatus, PointLine,
-    TrafficStatus,
 };
 
 /// Answers a node command of a connection.
@@ -150,6 +149,7 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         reports.iter().flat_map(|r| &r.groups).filter(|g| !g.parted).collect();
     groups.sort_unstable_by_key(|g| g.group);
     let leads = leaders(reports);
+    let counts = Counts::of(reports.iter().map(|r| &r.tally));
     let nodes = located(&shared.config, &shared.roster.current())
         .into_iter()
         .map(|n| PeerStatus {
@@ -263,18 +263,12 @@ pub fn status(shared: &Shared, reports: &[ShardReport]) -> NodeStatus {
         transfers: shared.mirror.transfers(),
         learning,
         connections: shared.connections.load(Ordering::Relaxed),
-        commands: shared.commands.load(Ordering::Relaxed),
+        commands: counts.commands(),
         open_requests: reports.iter().map(|r| r.open_requests as u64).sum(),
-        traffic: traffic(reports),
+        traffic: counts.traffic(),
         read_only,
         alarms,
     }
-}
-
-fn traffic(reports: &[ShardReport]) -> TrafficStatus {
-    let mut all = Counts::default();
-    reports.iter().for_each(|r| all.add(&r.tally));
-    all.traffic()
 }
 
 /// What keeps the log from being shortened, with the reason that the group itself gives.

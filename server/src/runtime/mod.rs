@@ -377,7 +377,6 @@ fn live(
         state_bytes: (0..shards).map(|_| AtomicU64::new(0)).collect(),
         turned_ms: (0..shards).map(|_| AtomicU64::new(started.elapsed().as_millis() as u64)).collect(),
         no_memory: AtomicBool::new(false),
-        commands: AtomicU64::new(0),
         accepted: AtomicU64::new(0),
         turned_away: AtomicU64::new(0),
         verdict: OnceLock::new(),

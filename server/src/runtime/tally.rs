@@ -92,6 +92,20 @@ impl Counts {
         self.write.add(&other.write);
     }
 
+    /// What workers have counted, together.
+    #[must_use]
+    pub fn of<'a>(parts: impl Iterator<Item = &'a Counts>) -> Counts {
+        let mut all = Counts::default();
+        parts.for_each(|part| all.add(part));
+        all
+    }
+
+    /// Commands taken from clients, of every kind.
+    #[must_use]
+    pub fn commands(&self) -> u64 {
+        self.reads + self.writes + self.other
+    }
+
     /// As the status tells it.
     #[must_use]
     pub fn traffic(&self) -> TrafficStatus {

@@ -209,26 +209,25 @@ impl Worker {
         &self.tally
     }
 
-    /// Takes a request of one of this worker's connections.
-    pub fn submit(&self, request: Request) {
-        let owner = request.group.0 % self.posts.len() as u32;
+    /// Hands something to the shard that owns a group: at once if that is this worker's, by letter else.
+    fn hand<T>(&self, group: GroupId, what: T, here: fn(&mut Shard, T, Time), letter: fn(T) -> Letter) {
+        let owner = group.0 % self.posts.len() as u32;
         if owner == self.index {
-            self.shard.borrow_mut().submit(request, self.clock.now());
+            here(&mut self.shard.borrow_mut(), what, self.clock.now());
             self.wake.notify_one();
         } else {
-            self.posts[owner as usize].mail.push(Letter::Request(request));
+            self.posts[owner as usize].mail.push(letter(what));
         }
+    }
+
+    /// Takes a request of one of this worker's connections.
+    pub fn submit(&self, request: Request) {
+        self.hand(request.group, request, Shard::submit, Letter::Request);
     }
 
     /// Takes a request of a client that is told where else its group is led, instead of being forwarded.
     pub fn submit_or_move(&self, request: Request) {
-        let owner = request.group.0 % self.posts.len() as u32;
-        if owner == self.index {
-            self.shard.borrow_mut().submit_or_move(request, self.clock.now());
-            self.wake.notify_one();
-        } else {
-            self.posts[owner as usize].mail.push(Letter::RequestOrMove(request));
-        }
+        self.hand(request.group, request, Shard::submit_or_move, Letter::RequestOrMove);
     }
 
     /// Whether a connection may take one more command now; a connection that may not is asked again behind
@@ -252,13 +251,7 @@ impl Worker {
 
     /// Takes a question of a watch of one of this worker's connections.
     pub fn pull(&self, pull: Pull) {
-        let owner = pull.group.0 % self.posts.len() as u32;
-        if owner == self.index {
-            self.shard.borrow_mut().pull(pull, self.clock.now());
-            self.wake.notify_one();
-        } else {
-            self.posts[owner as usize].mail.push(Letter::Pull(pull));
-        }
+        self.hand(pull.group, pull, Shard::pull, Letter::Pull);
     }
 
     /// One watch of a connection has ended, or all of them.
