@@ -12,7 +12,7 @@ use groups::kv::value::{Batch, lead};
 use groups::kv::{BadImage, Command, Condition, Fold, Image, State, StateHash, Ticket, Want};
 use groups::log::Record;
 use groups::mirrored::{Demand, MirrorLimits, MirrorOrder};
-use groups::paxos::message::{Accept, Mark};
+use groups::paxos::message::{Accept, Advance, Learn, Mark, Then, Values};
 use groups::paxos::{Halt, Members, Message, Ready, Tuning, chain};
 use groups::peers::{Peers, Proof};
 use groups::random::Random;
@@ -301,6 +301,48 @@ fn a_checkpoint_leaves_the_promise_and_what_was_accepted_beyond_it() {
     // An older one changes nothing.
     follower.install(Mark::default(), State::default(), at(4), &mut ready);
     assert_eq!(follower.state().hash(), state.hash());
+}
+
+/// A learner was told by one peer that its log begins with instance 50, and looked for a checkpoint that
+/// reaches so far. That peer then lost its mirror, and with it the only such checkpoint; the log of
+/// another began with instance 20, and its checkpoint would have done, but the learner insisted on 49 and
+/// stood for ever (simulator, seed 1019918).
+#[test]
+fn a_log_that_begins_sooner_makes_do_with_an_older_checkpoint() {
+    let (mut learner, me) = (group(&[1, 2, 3], Replay::mirrored()), NodeId(1));
+    let nodes = [1, 2, 3].map(NodeId);
+    let timeout = Tuning::default().election_timeout;
+    let peers = Peers::new(me, Boot(1), 0, 1, timeout, &nodes, Proof::alone(StorageId(1)));
+    let (mut random, mut now) = (Random::new(7), 2);
+    let ballot = Ballot { round: 1, node: NodeId(2) };
+    let mark = Mark { instance: InstanceId(100), chain: 9 };
+    let mut told = Some((NodeId(2), Message::Advance(Advance::new(ballot, mark, 0))));
+    let mut wanted = Vec::new();
+    // The third log begins later than the second: what is wanted stays.
+    let mut beginnings = [50, 20, 50].map(InstanceId).into_iter();
+    for _ in 0..1_000 {
+        let mut ready = Ready::default();
+        if let Some((from, message)) = told.take() {
+            learner.replica.step(from, message, at(now), &peers, &mut random, &mut ready);
+        }
+        now += 100;
+        learner.replica.tick(at(now), &peers, &mut random, &mut ready);
+        let mut orders = Vec::new();
+        learner.turn(at(now), &peers, &mut ready, &mut Vec::new(), &mut orders);
+        wanted.extend(orders.into_iter().map(|(_, order)| match order {
+            MirrorOrder::Fetch { least, .. } => least,
+            other => panic!("not a fetch: {other:?}"),
+        }));
+        let asked = ready.send_now.into_iter().find_map(|envelope| match envelope.message {
+            Message::Learn(Learn { session, from, credit: 1.. }) => Some((envelope.to, session, from)),
+            _ => None,
+        });
+        let Some((source, session, first)) = asked else { continue };
+        let Some(begins) = beginnings.next() else { break };
+        let values = Values { session, first, then: Then::Begins(begins), entries: Vec::new() };
+        told = Some((source, Message::Values(values)));
+    }
+    assert_eq!(wanted, [49, 19, 19].map(InstanceId));
 }
 
 fn accept(instance: u64, number: u64) -> Record {

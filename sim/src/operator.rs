@@ -127,6 +127,9 @@ pub fn plan(cluster: &mut Cluster, turmoil: Duration, seed: u64, faults: &mut Ve
             _ => Step::MoveLeader(random.below(u64::from(cluster.groups)) as u32, any),
         };
         let at = Duration::from_millis(400 + random.below(turmoil.as_millis() as u64));
+        if let Step::Remove(gone) | Step::Replace(gone, _) = step {
+            slow_farewell(gone, all as usize, at, seed, faults);
+        }
         faults.push(Planned { number: faults.len() + 1, at, fault: Fault::Roster(step) });
     }
     // What happens to the machines in reserve: nothing there can cost a group its majority for ever.
@@ -143,6 +146,27 @@ pub fn plan(cluster: &mut Cluster, turmoil: Duration, seed: u64, faults: &mut Ve
             _ => Fault::Pause { node, length: down },
         };
         let at = Duration::from_millis(400 + random.below(turmoil.as_millis() as u64));
+        faults.push(Planned { number: faults.len() + 1, at, fault });
+    }
+}
+
+/// A node leaves while the disks of those that stay are slow, and it asks them for a leader again and
+/// again: only then does it matter that nobody tells it to forget the group before a majority has on its
+/// disks what came before.
+fn slow_farewell(gone: Node, all: usize, at: Duration, seed: u64, faults: &mut Vec<Planned>) {
+    // A stream of its own, as above.
+    let mut random = Random::new(seed ^ at.as_nanos() as u64 ^ 0xFA4E_3E11);
+    if random.below(2) == 0 {
+        return;
+    }
+    let length = Duration::from_millis(1_500 + random.below(1_500));
+    for node in (0..all).filter(|node| *node != gone) {
+        let fault = Fault::SlowDisk { node, micros: 50_000 + random.below(350_000), share: 0, length };
+        faults.push(Planned { number: faults.len() + 1, at, fault });
+    }
+    for _ in 0..3 {
+        let at = at + Duration::from_millis(200 + random.below(1_500));
+        let fault = Fault::Kill { node: gone, down: Duration::from_millis(1 + random.below(20)) };
         faults.push(Planned { number: faults.len() + 1, at, fault });
     }
 }

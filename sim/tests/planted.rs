@@ -22,7 +22,7 @@ const RARE: &[(Bug, u64)] = &[
     (Bug::LeaseOfOne, 2866),
     (Bug::LeaseYieldsToLeaders, 817),
     (Bug::LeaseConsentOfAnother, 817),
-    (Bug::PartsTooEarly, 658),
+    (Bug::PartsTooEarly, 1837),
     (Bug::BirthVotesAgain, 453),
 ];
 
