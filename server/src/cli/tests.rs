@@ -198,3 +198,44 @@ fn the_systemd_unit_and_the_container_call_the_program_as_it_is() {
     let serve = run.iter().find(|line| line.starts_with("serve ")).expect("how a node is run");
     parse(serve).unwrap_or_else(|error| panic!("{serve}: {error}"));
 }
+
+/// The words of a line as a shell sees them, as far as the documents go: quotes, and no comments.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
+    for c in line.chars() {
+        match (c, quote) {
+            ('\'' | '"', None) => (quote, word) = (Some(c), Some(word.unwrap_or_default())),
+            (c, Some(q)) if c == q => quote = None,
+            ('#', None) if word.is_none() => break,
+            (c, None) if c.is_whitespace() => words.extend(word.take()),
+            (c, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    words.extend(word);
+    words
+}
+
+#[test]
+fn every_command_line_of_the_documents_is_one() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
+    let docs =
+        std::fs::read_dir(root.join("docs")).expect("documents").map(|entry| entry.expect("one").path());
+    let mut found = 0;
+    for path in
+        docs.chain([root.join("README.md")]).filter(|path| path.extension().is_some_and(|e| e == "md"))
+    {
+        let text = std::fs::read_to_string(&path).expect("text");
+        for line in text.split("```").skip(1).step_by(2).flat_map(str::lines) {
+            let line = line.strip_prefix("$ ").unwrap_or(line);
+            let Some(line) = line.strip_prefix("pelago ") else { continue };
+            found += 1;
+            let words = std::iter::once("pelago".to_owned()).chain(words(line));
+            if let Err(error) = Cli::try_parse_from(words)
+                && error.exit_code() != 0
+            {
+                panic!("{}: pelago {line}\n{error}", path.display());
+            }
+        }
+    }
+    assert!(found > 30, "{found} command lines");
+}
