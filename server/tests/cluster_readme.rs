@@ -85,7 +85,7 @@ fn command_lines_do_what_stands_beside_them() {
     fs::write(cluster.dir().join("Makefile"), "report:\n\t@echo reported\n").expect("a file");
     let (code, said) = run(&cluster, "pelago put user:anna 1");
     assert_eq!(code, Some(0), "{said}");
-    let [lines] = fenced("From a shell")[..] else { panic!("another block") };
+    let [lines, _] = fenced("From a shell")[..] else { panic!("another block") };
     let mut done = 0;
     for line in lines.lines().filter(|line| !line.is_empty()) {
         let (command, comment) = line.split_once("   # ").or(line.split_once(" # ")).expect("a comment");
@@ -140,4 +140,20 @@ fn command_lines_do_what_stands_beside_them() {
         assert_eq!(code, Some(0), "{line}\n{said}");
     }
     assert_eq!(run(&cluster, "pelago get report"), (Some(0), "done\n".to_owned()));
+}
+
+#[test]
+fn a_backup_is_restored_in_another_place() {
+    let _turn = turn();
+    let cluster = Cluster::start(Recipe::default());
+    let other = Cluster::start(Recipe { nodes: 1, groups: 4, name: "other", ..Recipe::default() });
+    let (code, said) = run(&cluster, "pelago put greeting hello");
+    assert_eq!(code, Some(0), "{said}");
+    let [lines] = fenced("A backup, and another place")[..] else { panic!("another block") };
+    for line in lines.lines().filter(|line| !line.is_empty()) {
+        let line = line.replace("10.0.0.9:7001", &other.ports().client(1).to_string());
+        let (code, said) = run(&cluster, &line);
+        assert_eq!(code, Some(0), "{line}\n{said}");
+    }
+    assert_eq!(other.pelago(&["get", "greeting"], 1), (Some(0), "hello\n".to_owned()));
 }
