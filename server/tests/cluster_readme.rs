@@ -156,4 +156,18 @@ fn a_backup_is_restored_in_another_place() {
         assert_eq!(code, Some(0), "{line}\n{said}");
     }
     assert_eq!(other.pelago(&["get", "greeting"], 1), (Some(0), "hello\n".to_owned()));
+
+    // With the slash that a shell's completion leaves, what was noted once lay in the backup itself, which was
+    // then called damaged.
+    let (code, said) = run(&cluster, "pelago admin backup tuesday/ && pelago admin backup verify tuesday/");
+    assert_eq!(code, Some(0), "{said}");
+    let restore = format!(
+        "pelago admin restore tuesday/ --into-nonempty --addr {}; cd tuesday && pelago admin restore . --into-nonempty --addr {}",
+        other.ports().client(1),
+        other.ports().client(1)
+    );
+    let (code, said) = run(&cluster, &restore);
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(run(&cluster, "ls -A | grep -c 'tuesday'").1, "1\n", "nothing is left beside it");
+    assert_eq!(run(&cluster, "pelago admin backup verify tuesday").0, Some(0));
 }

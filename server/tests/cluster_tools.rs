@@ -106,6 +106,14 @@ fn what_is_loaded_is_dumped_backed_up_and_restored_elsewhere() {
     // Killed in the middle, and a node with it; the rest comes with --resume.
     killed_in_the_middle(&here, &["load", &path("in.tsv")], &dir.join("in.tsv.loading"));
     here.kill(2);
+    // Pasted without its --addr, the advice to go on once brought the rest into another cluster.
+    let note = fs::read_to_string(dir.join("in.tsv.loading")).expect("a note");
+    let strange = note.replace("\"cluster\":\"", "\"cluster\":\"f");
+    assert!(strange != note, "{note}");
+    fs::write(dir.join("in.tsv.loading"), strange).expect("a note");
+    let (code, said) = ended(pelago(&here, &["load", &path("in.tsv"), "--resume"]));
+    assert!(code == Some(2) && said.contains("Nothing was sent"), "{said}");
+    fs::write(dir.join("in.tsv.loading"), note).expect("a note");
     let (code, said) = ended(pelago(&here, &["load", &path("in.tsv"), "--resume"]));
     assert!(
         code == Some(1) && said.contains("loaded 40003 keys") && said.contains("1 line was wrong"),

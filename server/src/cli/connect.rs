@@ -45,12 +45,39 @@ impl Servers {
             .collect()
     }
 
+    /// What has to be said again for the same addresses: ` --addr …`, or nothing where none were given.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self.addr.is_empty() {
+            true => String::new(),
+            false => format!(" --addr {}", self.addr.join(",")),
+        }
+    }
+
     /// Waiting times, and the password from the environment, where `ps` does not show it.
     #[must_use]
     pub fn options() -> Options {
         let password = std::env::var("PELAGO_PASSWORD").ok().filter(|password| !password.is_empty());
         Options { password, ..Options::default() }
     }
+}
+
+/// The id of the cluster that the client talks to: what is noted for a later run is noted of one cluster.
+///
+/// # Errors
+/// When it does not say.
+pub fn cluster_of(client: &mut Client) -> Result<String, Failure> {
+    let said = client.call(&[b"STATUS", b"JSON"]).map_err(|error| Failure::error(error.to_string()))?;
+    let id = match &said {
+        Reply::Bulk(text) => serde_json::from_slice::<Value>(text).ok(),
+        Reply::Error(error) => return Err(Failure::error(error.to_string())),
+        _ => None,
+    };
+    let id = id.as_ref().and_then(|status| status.get("cluster")?.as_str());
+    id.map(str::to_owned).ok_or_else(|| {
+        let address = client.address();
+        Failure::error(format!("{address} does not say which cluster it belongs to. Nothing was changed"))
+    })
 }
 
 /// What every write takes.

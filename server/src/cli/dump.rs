@@ -10,7 +10,7 @@ use bytes::Bytes;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::connect::{Servers, key};
+use super::connect::{Servers, cluster_of, key};
 use super::load::quoted;
 use super::progress::{Progress, Unit, bytes, count, time};
 use super::rows::Form;
@@ -109,7 +109,12 @@ impl Dump {
         part.push(".part");
         let part = PathBuf::from(part);
         let mut side = SideFile::of(&self.file, "dumping");
-        let of = format!("{form:?} of the keys that begin with \"{}\"", key(&self.prefix).escape_ascii());
+        let of = format!(
+            "{form:?}{} of the keys that begin with \"{}\", from the cluster {}",
+            if self.no_ttl { " without lives" } else { "" },
+            key(&self.prefix).escape_ascii(),
+            cluster_of(&mut client)?
+        );
         let (mut file, mut note) = self.begin(&part, &side, of)?;
         let mut progress = Progress::new("dump", Unit::Keys, self.expected(&mut client), note.keys);
         loop {
@@ -248,7 +253,14 @@ impl Dump {
             true => String::new(),
             false => format!(" --prefix {}", quoted(Path::new(&self.prefix))),
         };
-        Failure::error(format!("{why}. Go on with: pelago dump {} --resume{prefix}", quoted(&self.file)))
+        let format = self.format.map(|form| format!(" --format {}", form.name())).unwrap_or_default();
+        let more = [(self.no_ttl, " --no-ttl"), (self.overwrite, " --overwrite")];
+        let more: String = more.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
+        Failure::error(format!(
+            "{why}. Go on with: pelago dump {} --resume{prefix}{format}{more}{}",
+            quoted(&self.file),
+            self.servers.hint()
+        ))
     }
 
     fn unwritable(&self, path: &Path, error: &io::Error) -> Failure {
@@ -268,6 +280,7 @@ mod tests {
     use super::*;
     use crate::client::fake::{Act, Fake};
 
+    const STATUS: &str = "$18\r\n{\"cluster\":\"c0ff\"}\r\n";
     const ONE: &str = "*2\r\n$2\r\nr1\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n";
     const LAST: &str = "*2\r\n$0\r\n\r\n*4\r\n$1\r\nb\r\n$1\r\n2\r\n$1\r\nc\r\n$1\r\n3\r\n";
 
@@ -282,17 +295,19 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("pelago-dump-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
         let file = dir.join("a.tsv");
-        let fake = Fake::start(&[Act::Say(ONE), Act::Say(":-1\r\n"), Act::Say("-ERR no\r\n")]);
+        let fake =
+            Fake::start(&[Act::Say(STATUS), Act::Say(ONE), Act::Say(":-1\r\n"), Act::Say("-ERR no\r\n")]);
         let failure = dump(&fake, &file, false).run().expect_err("the second page is refused");
         assert!(failure.message.contains("--resume --prefix x") && failure.code == 2, "{}", failure.message);
         assert!(!file.exists());
         // A crash leaves more than was noted.
         let mut part = OpenOptions::new().append(true).open(dir.join("a.tsv.part")).expect("the part");
         part.write_all(b"half a li").expect("written");
-        let fake = Fake::start(&[Act::Say(LAST), Act::Say(":7\r\n"), Act::Say(":-2\r\n")]);
+        let fake = Fake::start(&[Act::Say(STATUS), Act::Say(LAST), Act::Say(":7\r\n"), Act::Say(":-2\r\n")]);
         dump(&fake, &file, true).run().expect("the rest");
-        assert_eq!(fake.seen()[0], "PREFIX x LIMIT 1000 AFTER r1");
+        assert_eq!(fake.seen()[1], "PREFIX x LIMIT 1000 AFTER r1");
         assert_eq!(fs::read_to_string(&file).expect("the file"), "a\t1\nb\t2\t7\n");
+        let fake = Fake::start(&[Act::Say(STATUS)]);
         let again = dump(&fake, &file, false).run().expect_err("the file is there");
         assert!(again.message.contains("exists"), "{}", again.message);
         assert_eq!(fs::read_dir(&dir).expect("a directory").count(), 1, "nothing is left beside it");

@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde::{Deserialize, Serialize};
 
-use super::connect::{Servers, shown};
+use super::connect::{Servers, cluster_of, shown};
 use super::progress::{Progress, Unit, bytes, count, time};
 use super::rows::{Form, Line, next_line};
 use super::sidefile::{SideFile, fingerprint};
 use super::{Failure, print};
+use crate::client::Client;
 use crate::client::bulk::{Bulk, Put, WINDOW_BYTES, WINDOW_PUTS};
 
 /// Set keys from a file of TSV or JSON lines
@@ -57,6 +58,10 @@ struct Note {
     length: u64,
     /// Checksum of what [`fingerprint`] looks at.
     fingerprint: String,
+    /// How its lines were read.
+    form: String,
+    /// The cluster that it went to.
+    cluster: String,
     /// Everything before this byte is done.
     offset: u64,
     counts: Counts,
@@ -94,12 +99,20 @@ impl Load {
         let fail = |error: io::Error| {
             Failure::error(format!("{} cannot be read: {error}. Nothing was sent", self.file.display()))
         };
+        let cluster = match self.dry_run {
+            true => String::new(),
+            false => {
+                let client = Client::connect(&self.servers.addresses(), Servers::options());
+                cluster_of(&mut client.map_err(|error| Failure::error(error.to_string()))?)?
+            }
+        };
         let mut file = File::open(&self.file).map_err(fail)?;
         let side = SideFile::of(&self.file, "loading");
         let mut start = Start {
             offset: 0,
             counts: Counts::default(),
             length: Some(file.metadata().map_err(fail)?.len()),
+            cluster,
         };
         match side.read::<Note>() {
             Ok(Some(note)) if self.resume => {
@@ -109,6 +122,18 @@ impl Load {
                         "{} has changed since {} was written. Nothing was sent. Run it again without --resume",
                         self.file.display(),
                         side.path().display()
+                    )));
+                }
+                let form = form.name();
+                if (note.form.as_str(), &note.cluster) != (form.as_str(), &start.cluster) {
+                    return Err(Failure::error(format!(
+                        "the earlier load of {} went to the cluster {} and read {}; this one would go to {} and read \
+                         {form}. Nothing was sent. Name that one with --addr, with --format as before, or run it again \
+                         without --resume",
+                        self.file.display(),
+                        note.cluster,
+                        note.form,
+                        start.cluster,
                     )));
                 }
                 (start.offset, start.counts) = (note.offset, note.counts);
@@ -139,6 +164,8 @@ impl Load {
             load: self,
             progress: Progress::new("load", Unit::Bytes, start.length, start.offset),
             side,
+            form: form.name(),
+            cluster: start.cluster,
             offset: start.offset,
             counts: start.counts,
             length: start.length,
@@ -204,12 +231,17 @@ struct Start {
     counts: Counts,
     /// Bytes of the whole input, where that is known.
     length: Option<u64>,
+    /// The cluster that it goes to, where that matters.
+    cluster: String,
 }
 
 struct Loading<'a> {
     load: &'a Load,
     progress: Progress,
     side: Option<SideFile>,
+    /// For the note, as in [`Note`].
+    form: String,
+    cluster: String,
     /// Bytes read.
     offset: u64,
     counts: Counts,
@@ -276,7 +308,8 @@ impl Loading<'_> {
         let note = || -> io::Result<Note> {
             let mut file = File::open(&self.load.file)?;
             let (_, fingerprint) = fingerprint(&mut file, self.offset)?;
-            Ok(Note { length, fingerprint, offset: self.offset, counts: self.counts })
+            let (form, cluster) = (self.form.clone(), self.cluster.clone());
+            Ok(Note { length, fingerprint, form, cluster, offset: self.offset, counts: self.counts })
         };
         // Reading for the fingerprint costs as much as the note.
         if !side.is_due() {
@@ -294,7 +327,15 @@ impl Loading<'_> {
     fn stopped(&self, why: &str) -> Failure {
         let Counts { loaded, .. } = self.counts;
         let how = match &self.side {
-            Some(_) => format!("Go on with: pelago load {} --resume", quoted(&self.load.file)),
+            Some(_) => {
+                let format = self.load.format.map(|form| format!(" --format {}", form.name()));
+                format!(
+                    "Go on with: pelago load {} --resume{}{}",
+                    quoted(&self.load.file),
+                    format.unwrap_or_default(),
+                    self.load.servers.hint()
+                )
+            }
             None => "Load it again: what is there already does no harm".to_owned(),
         };
         Failure::error(format!("{why}. {} set before that, and perhaps some behind. {how}", are(loaded)))

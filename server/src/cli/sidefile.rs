@@ -80,6 +80,16 @@ impl SideFile {
     }
 }
 
+/// The directory under a name to which something can be appended: no slash at its end, which a shell's
+/// completion leaves there, and neither `.` nor `..`.
+pub fn plain(dir: &Path) -> PathBuf {
+    let dir: PathBuf = dir.components().collect();
+    match dir.file_name() {
+        Some(_) => dir,
+        None => fs::canonicalize(&dir).unwrap_or(dir),
+    }
+}
+
 /// Bytes that are looked at where a file is recognised.
 const LOOKED_AT: u64 = 1 << 20;
 

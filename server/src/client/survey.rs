@@ -245,11 +245,7 @@ pub fn client_address(peer: &PeerStatus) -> String {
     let (Ok(client), Ok(known)) = (Address::parse(&peer.client_addr), Address::parse(&peer.peer_addr)) else {
         return peer.client_addr.clone();
     };
-    match client.is_unspecified() {
-        true if known.host().contains(':') => format!("[{}]:{}", known.host(), client.port()),
-        true => format!("{}:{}", known.host(), client.port()),
-        false => peer.client_addr.clone(),
-    }
+    client.reached_like(&known).to_string()
 }
 
 /// Whom any other node hears.

@@ -106,6 +106,18 @@ fn a_write_whose_connection_is_lost_is_in_doubt_and_not_repeated() {
     }
 }
 
+/// `TRACE` was taken for a read, whatever stood behind it: after a lost connection the shell sent
+/// `TRACE INCR k` to the next node, and the counter rose twice.
+#[test]
+fn a_traced_write_whose_connection_is_lost_is_not_repeated() {
+    let (bad, good) = (Fake::start(&[Act::Close]), Fake::start(&[]));
+    let error = client(&[&bad, &good]).call(&[b"trace", b"INCR", b"k"]).unwrap_err();
+    assert!(error.maybe_applied(), "{error}");
+    assert_eq!(good.seen(), [""; 0]);
+    let (bad, good) = (Fake::start(&[Act::Close]), Fake::start(&[Act::Say("+OK\r\n")]));
+    assert!(client(&[&bad, &good]).call(&[b"TRACE", b"GET", b"k"]).is_ok());
+}
+
 #[test]
 fn a_connection_closed_while_idle_is_replaced_and_not_in_doubt() {
     let fake = Fake::start(&[Act::SayAndClose("+OK\r\n"), Act::Say("+OK\r\n")]);

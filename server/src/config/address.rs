@@ -63,6 +63,16 @@ impl Address {
         self.ip().is_some_and(|ip| ip.is_unspecified())
     }
 
+    /// Where to connect to it: "every interface" is no place, so the host is then the one of `known`, another
+    /// address of the same node.
+    #[must_use]
+    pub fn reached_like(self, known: &Address) -> Address {
+        match self.is_unspecified() {
+            true => Address { host: known.host.clone(), port: self.port },
+            false => self,
+        }
+    }
+
     fn ip(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
@@ -80,6 +90,18 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::Address;
+
+    #[test]
+    fn every_interface_is_no_place_to_connect_to() {
+        let address = |text| Address::parse(text).expect("an address");
+        for (text, known, reached) in [
+            ("0.0.0.0:7001", "10.0.0.4:7101", "10.0.0.4:7001"),
+            ("[::]:7001", "[fd00::4]:7101", "[fd00::4]:7001"),
+            ("10.0.0.5:7001", "10.0.0.4:7101", "10.0.0.5:7001"),
+        ] {
+            assert_eq!(address(text).reached_like(&address(known)), address(reached));
+        }
+    }
 
     #[test]
     fn addresses() {

@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::keys::keys;
 use super::problem::{ConfigErrors, Place, Problem};
-use super::{Config, read};
+use super::{Address, Config, read};
 
 /// Where a configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +107,20 @@ fn again(
     }
     let mut effective = if stays.len() > overrides.len() { Config::parse(text, name, &stays)? } else { new };
     effective.nodes = old.nodes;
+    // The file was checked with its own addresses; the ports that are open are those of the start.
+    let open = |address: &&Address| !address.is_loopback();
+    let security = &effective.security;
+    if security.password.is_none()
+        && !security.insecure
+        && let Some(address) = effective.nodes.iter().flat_map(|n| [&n.client_addr, &n.admin_addr]).find(open)
+    {
+        let message = format!(
+            "without a password nothing would protect {address}, which other machines can reach until the node is \
+             started again; keep `password` in [security] until then"
+        );
+        let problem = Problem { file: name.to_owned(), place: Place::File, message };
+        return Err(ConfigErrors { problems: vec![problem] });
+    }
     Ok((effective, changes))
 }
 
@@ -184,5 +198,18 @@ mod tests {
         let errors =
             again(&text, "config.toml", &[], &old).expect_err("too large for the segments that there are");
         assert!(errors.to_string().contains("max_value"), "{errors}");
+    }
+
+    /// The addresses of a file were checked with its security, and then those of the start stayed: a reload
+    /// that took both back left the ports open to all without a password.
+    #[test]
+    fn a_password_stays_as_long_as_the_ports_that_it_protects_are_open() {
+        let open = with(&[("client_addr = \"127.0.0.1:7001\"", "client_addr = \"0.0.0.0:7001\"")]);
+        let old = parse(&format!("{open}[security]\npassword = \"hunter2\"\n"));
+        let errors = again(SHIPPED, "config.toml", &[], &old).expect_err("nothing would protect it");
+        let text = errors.to_string();
+        assert!(text.contains("0.0.0.0:7001") && !text.contains("hunter2"), "{text}");
+        let other = format!("{SHIPPED}[security]\npassword = \"another\"\n");
+        assert!(again(&other, "config.toml", &[], &old).is_ok());
     }
 }

@@ -609,7 +609,9 @@ impl Connection {
     /// cluster client sends to one node, all keys in one slot. A transaction is forwarded in any case: its
     /// client has been told `QUEUED` here.
     fn moves(&self, command: &DataCommand) -> Option<groups::ids::Slot> {
-        if !self.state.borrow().session.redirects() || command.is_transaction() {
+        // A read that need not be the newest may be answered here.
+        let anywhere = command.is_transaction() || command.stale().is_some();
+        if !self.state.borrow().session.redirects() || anywhere {
             return None;
         }
         command.keys().next().map(|key| crate::protocol::slot_of(key))

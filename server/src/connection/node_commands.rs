@@ -551,7 +551,7 @@ struct Endpoint {
 fn endpoints(shared: &Shared) -> Vec<Endpoint> {
     let known = |n: RosterNode| {
         let (client, peer) = (Address::parse(&n.client_addr).ok()?, Address::parse(&n.peer_addr).ok()?);
-        Some(Endpoint { id: n.id, client, peer })
+        Some(Endpoint { id: n.id, client: client.reached_like(&peer), peer })
     };
     located(&shared.config, &shared.roster.current()).into_iter().filter_map(known).collect()
 }

@@ -303,7 +303,9 @@ impl Requests {
         let index = self.index(group);
         let cost = cost(&command);
         let queue = &mut self.queues[index];
-        if self.admission.bytes() + cost > self.patience.max_bytes
+        // Where there is nothing else, anything that the protocol took is taken: many shards have small shares.
+        let open = self.admission.bytes();
+        if (open > 0 && open + cost > self.patience.max_bytes)
             || queue.line(read).pending.len() as u64 >= MAX_OPEN / 2
             || !self.admission.admit(cost, now)
         {

@@ -66,7 +66,7 @@ impl Reloader {
     fn take_over(&self) -> ReloadStatus {
         let mut status = ReloadStatus { node: self.node.0, ..ReloadStatus::default() };
         let old = self.live.now();
-        let (config, changes) = match self.source.again(&old.0) {
+        let (mut config, changes) = match self.source.again(&old.0) {
             Ok(read) => read,
             Err(errors) => {
                 status.mistakes = errors.problems.iter().map(ToString::to_string).collect();
@@ -84,7 +84,11 @@ impl Reloader {
                 }
                 _ => None,
             };
-            let counts = live && !(key == "log.level" && note.is_some());
+            let refused = key == "log.level" && note.is_some();
+            if refused {
+                config.log.level.clone_from(&old.0.log.level);
+            }
+            let counts = live && !refused;
             let line = SettingLine { key, from, to, note };
             if counts { status.applied.push(line) } else { status.restart.push(line) }
         }
@@ -177,6 +181,8 @@ mod tests {
         file.write("level = \"info\"", "level = \"warn\"");
         let told = reloader.reload();
         assert_eq!(told.restart[0].note.as_deref(), Some("--log-level stands before it"));
-        assert_eq!(*asked.lock(), ["debug", "warn"]);
+        // It once counted as in force from then on.
+        assert_eq!(reloader.reload(), told);
+        assert_eq!(*asked.lock(), ["debug", "warn", "warn"]);
     }
 }

@@ -24,6 +24,12 @@ pub enum Form {
 }
 
 impl Form {
+    /// As it is named on the command line.
+    #[must_use]
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
     /// The form that a file's name tells; TSV where it tells nothing.
     #[must_use]
     pub fn of(path: &Path) -> Form {

@@ -28,6 +28,8 @@ pub struct Session {
     style: Style,
     /// Commands are queued: what is queued lives on this connection only.
     queuing: bool,
+    /// Keys are watched, by this connection only: over another one `EXEC` would ask nobody.
+    watching: bool,
     /// Made at the first watch: from then on Ctrl-C is heard.
     interrupt: Option<Interrupt>,
 }
@@ -42,7 +44,7 @@ impl Session {
     pub fn connect(servers: &Servers, style: Style) -> Result<Session, Failure> {
         let client = Client::connect(&servers.addresses(), Servers::options())
             .map_err(|error| Failure::error(error.to_string()))?;
-        Ok(Session { client, style, queuing: false, interrupt: None })
+        Ok(Session { client, style, queuing: false, watching: false, interrupt: None })
     }
 
     pub fn prompt(&self) -> String {
@@ -57,13 +59,13 @@ impl Session {
 
     /// Sends a command and prints its reply.
     pub fn run(&mut self, words: &[&[u8]]) -> Result<Verdict, Failure> {
-        if self.queuing && !self.client.is_open() {
+        if (self.queuing || self.watching) && !self.client.is_open() {
             self.lost();
             return Ok(Verdict::Error);
         }
         let name = words.first().map(|word| word.to_ascii_lowercase()).unwrap_or_default();
-        // What is queued is nowhere else.
-        self.client.set_once(self.queuing);
+        // What is queued or watched is nowhere else.
+        self.client.set_once(self.queuing || self.watching);
         let before = self.client.address();
         let reply = match self.client.call(words) {
             Ok(reply) => reply,
@@ -72,11 +74,15 @@ impl Session {
                 return Ok(Verdict::Error);
             }
             Err(error) => {
+                let watched = std::mem::take(&mut self.watching) && !self.queuing;
                 self.queuing = false;
                 let class = if error.maybe_applied() { "INDOUBT" } else { "UNREACHABLE" };
                 say(&format!("(error) {class} {error}"));
                 if let ClientError::InDoubt { .. } = error {
                     say(&format!("the next command goes to {}", self.client.address()));
+                }
+                if watched {
+                    say("nothing is watched any more. Begin again with WATCH");
                 }
                 return Ok(Verdict::Error);
             }
@@ -87,7 +93,9 @@ impl Session {
         }
         match (name.as_slice(), &reply) {
             (b"multi", Reply::Simple(_)) => self.queuing = true,
-            (b"exec" | b"discard" | b"reset", _) => self.queuing = false,
+            (b"watch", Reply::Simple(_)) => self.watching = true,
+            (b"unwatch", _) if !self.queuing => self.watching = false,
+            (b"exec" | b"discard" | b"reset", _) => (self.queuing, self.watching) = (false, false),
             _ => {}
         }
         self.print(words, &reply)
@@ -110,17 +118,23 @@ impl Session {
     }
 
     fn lost(&mut self) {
-        self.queuing = false;
-        say(
-            "(error) the connection was lost, and with it what was queued. Nothing of the transaction was applied. \
-             Begin again with MULTI",
-        );
+        let (queuing, watching) = (self.queuing, self.watching);
+        (self.queuing, self.watching) = (false, false);
+        let what = if queuing { "queued" } else { "watched" };
+        let begin = if watching { "WATCH" } else { "MULTI" };
+        say(&format!(
+            "(error) the connection was lost, and with it what was {what}. Nothing of the transaction was applied. \
+             Begin again with {begin}"
+        ));
     }
 
     /// Prints changes until Ctrl-C. Goes on at another node behind what was printed.
     pub fn subscribe(&mut self, words: &[&[u8]]) -> Result<Verdict, Failure> {
         if self.queuing {
             return self.run(words);
+        }
+        if std::mem::take(&mut self.watching) {
+            say("what was watched for a transaction is not any more: this goes on at any node");
         }
         if self.interrupt.is_none() {
             self.interrupt = Some(Interrupt::listen()?);
@@ -238,5 +252,35 @@ mod tests {
         assert_eq!(session.run(&[b"GET"]).expect("a verdict"), Verdict::Error);
         assert_eq!(session.run(&[b"INCR", b"x"]).expect("a verdict"), Verdict::Error);
         assert_eq!(fake.seen().len(), 3, "a write in doubt is not sent again");
+    }
+
+    /// The watch of a connection that was lost was forgotten without a word: `MULTI` and `EXEC` went over a new
+    /// one, and the transaction was applied although the watched key had changed.
+    #[test]
+    fn a_lost_watch_is_told_and_what_follows_is_not_sent() {
+        let fake = Fake::start(&[Act::SayAndClose("+OK\r\n"), Act::Say("+OK\r\n"), Act::Say("+OK\r\n")]);
+        let mut session = session(&[&fake]);
+        assert!(matches!(session.run(&[b"WATCH", b"k"]), Ok(Verdict::Fine)));
+        let end = std::time::Instant::now() + Duration::from_secs(10);
+        while session.client.is_open() && std::time::Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert!(matches!(session.run(&[b"MULTI"]), Ok(Verdict::Error)));
+        assert_eq!(fake.seen(), ["WATCH k"]);
+        // Told once; then the user begins again.
+        assert!(matches!(session.run(&[b"WATCH", b"k"]), Ok(Verdict::Fine)));
+        assert!(matches!(session.run(&[b"UNWATCH"]), Ok(Verdict::Fine)));
+        assert!(!session.watching);
+    }
+
+    #[test]
+    fn a_watch_does_not_move_to_another_node() {
+        let busy = "-BUSY too much at once\r\n";
+        let fake = Fake::start(&[Act::Say("+OK\r\n"), Act::Say(busy), Act::Say("+OK\r\n")]);
+        let mut session = session(&[&fake]);
+        assert!(matches!(session.run(&[b"WATCH", b"k"]), Ok(Verdict::Fine)));
+        assert!(matches!(session.run(&[b"GET", b"k"]), Ok(Verdict::Error)));
+        assert_eq!(fake.seen(), ["WATCH k", "GET k"], "it was not sent again by itself");
+        assert!(session.watching && session.client.is_open());
     }
 }

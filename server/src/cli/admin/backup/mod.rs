@@ -22,6 +22,7 @@ use self::manifest::{BadBackup, ImageLine, Manifest, clock_of, examine, file_nam
 use crate::cli::connect::Servers;
 use crate::cli::load::quoted;
 use crate::cli::progress::{Progress, Unit, bytes, count, time};
+use crate::cli::sidefile;
 use crate::cli::status::PATIENCE;
 use crate::cli::{Failure, print};
 use crate::client::Client;
@@ -87,7 +88,7 @@ impl Backup {
     pub(in crate::cli) fn run(self) -> Result<(), Failure> {
         match (self.action, self.dir) {
             (Some(Action::Verify(Verify { dir })), _) => check(&dir),
-            (None, Some(dir)) => take(&dir, &self.servers, self.dry_run),
+            (None, Some(dir)) => take(&sidefile::plain(&dir), &self.servers, self.dry_run),
             (None, None) => Err(Failure::error("a directory is missing. Run: pelago admin backup --help")),
         }
     }

@@ -20,7 +20,7 @@ use super::{bad_backup, unix_ms};
 use crate::cli::connect::{Servers, shown};
 use crate::cli::load::quoted;
 use crate::cli::progress::{Progress, Unit, bytes, count, time};
-use crate::cli::sidefile::SideFile;
+use crate::cli::sidefile::{self, SideFile};
 use crate::cli::status::PATIENCE;
 use crate::cli::{Failure, print};
 use crate::client::bulk::{Bulk, Put, WINDOW_BYTES, WINDOW_PUTS};
@@ -97,8 +97,9 @@ struct Sums {
 }
 
 impl Restore {
-    pub(in crate::cli) fn run(self) -> Result<(), Failure> {
+    pub(in crate::cli) fn run(mut self) -> Result<(), Failure> {
         let begun = Instant::now();
+        self.dir = sidefile::plain(&self.dir);
         let manifest = self.checked()?;
         let (_, checksum) = Manifest::read(&self.dir).map_err(|bad| bad_backup(&self.dir, &bad))?;
         let (addresses, options) = (self.servers.addresses(), Servers::options());
@@ -116,10 +117,11 @@ impl Restore {
         let mut side = SideFile::of(&self.dir, "restoring");
         let mut note =
             Note { backup: checksum, cluster: cluster.clone(), was_empty: held == 0, files: 0, entries: 0 };
+        let mut going_on = false;
         if self.resume {
             match side.read::<Note>()? {
                 Some(earlier) if earlier.backup == note.backup && earlier.cluster == cluster => {
-                    note = earlier
+                    (note, going_on) = (earlier, true);
                 }
                 Some(_) => {
                     return Err(Failure::error(format!(
@@ -130,7 +132,6 @@ impl Restore {
                 None => {}
             }
         }
-        let going_on = note.files > 0 || note.entries > 0;
         if held > 0 && !self.into_nonempty && !going_on {
             return Err(Failure::error(format!(
                 "the cluster {name} has {} already. {nothing}. Restore into an empty cluster, go on with an earlier \
@@ -200,6 +201,11 @@ impl Restore {
             .map_err(|error| Failure::error(format!("{error}. Nothing was changed")))?;
         let mut sums = Sums::default();
         let mut noted = done;
+        // Before the first key: whoever is stopped then has put some of them, and must be able to go on.
+        side.note(note).map_err(|error| {
+            let path = side.path().display();
+            Failure::error(format!("{path} cannot be written: {error}. Nothing was put in this run"))
+        })?;
         for (index, line) in manifest.images.iter().enumerate().skip(note.files) {
             let mut skip = if index == note.files { note.entries } else { 0 };
             (note.files, note.entries) = (index, skip);
@@ -299,6 +305,8 @@ impl Restore {
                     batch.clear();
                 }
                 match next {
+                    // What was left out is nothing to compare with.
+                    Some(entry) if self.life(&entry, line) == Some(0) => {}
                     Some(entry) => batch.push(entry),
                     None => break,
                 }
@@ -346,9 +354,10 @@ impl Restore {
         let more: String = more.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         Failure::error(format!(
             "{why}. {} of the backup were put before that, and perhaps some more. Go on with: pelago admin restore {} \
-             --resume{more}",
+             --resume{more}{}",
             count(done, "key"),
-            quoted(&self.dir)
+            quoted(&self.dir),
+            self.servers.hint()
         ))
     }
 }
