@@ -541,3 +541,28 @@ impl Requests {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(number: u64, bytes: usize) -> Request {
+        let token = Token { connection: 1, request: number };
+        let command = Bytes::from(vec![0; bytes]);
+        Request { token, group: GroupId(0), read: false, ordered: false, stale: None, command }
+    }
+
+    /// Every shard has its part of `max_inflight_bytes`. With 32 cores that part was smaller than the largest
+    /// value, which was answered with BUSY however often it came.
+    #[test]
+    fn what_is_larger_than_the_share_of_a_shard_is_taken_where_nothing_else_is() {
+        let patience = Patience { max_bytes: 1000, ..Patience::default() };
+        let mut requests = Requests::new(NodeId(1), Boot(1), 0, 1, 1, patience);
+        let mut refused = Vec::new();
+        assert!(requests.submit(request(1, 5000), Time::ZERO, &mut refused).is_some());
+        assert!(refused.is_empty());
+        // But only one of them, and nothing beside it.
+        assert!(requests.submit(request(2, 10), Time::ZERO, &mut refused).is_none());
+        assert!(matches!(refused[0].result, Err(Refusal::Busy)));
+    }
+}
