@@ -11,7 +11,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 
 use super::connect::{Servers, cluster_of, key};
-use super::load::quoted;
+use super::load::{given, quoted};
 use super::progress::{Progress, Unit, bytes, count, time};
 use super::rows::Form;
 use super::scan::understood;
@@ -253,12 +253,11 @@ impl Dump {
             true => String::new(),
             false => format!(" --prefix {}", quoted(Path::new(&self.prefix))),
         };
-        let format = self.format.map(|form| format!(" --format {}", form.name())).unwrap_or_default();
-        let more = [(self.no_ttl, " --no-ttl"), (self.overwrite, " --overwrite")];
-        let more: String = more.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         Failure::error(format!(
-            "{why}. Go on with: pelago dump {} --resume{prefix}{format}{more}{}",
+            "{why}. Go on with: pelago dump {} --resume{prefix}{}{}{}",
             quoted(&self.file),
+            Form::option(self.format),
+            given(&[(self.no_ttl, "--no-ttl"), (self.overwrite, "--overwrite")]),
             self.servers.hint()
         ))
     }

@@ -164,7 +164,7 @@ impl Load {
             load: self,
             progress: Progress::new("load", Unit::Bytes, start.length, start.offset),
             side,
-            form: form.name(),
+            form,
             cluster: start.cluster,
             offset: start.offset,
             counts: start.counts,
@@ -178,7 +178,7 @@ impl Load {
             }
         };
         loop {
-            let (mut window, more) = loading.read(input, form)?;
+            let (mut window, more) = loading.read(input)?;
             if let Some(bulk) = &mut bulk {
                 loading.write(bulk, &mut window)?;
             }
@@ -239,8 +239,8 @@ struct Loading<'a> {
     load: &'a Load,
     progress: Progress,
     side: Option<SideFile>,
+    form: Form,
     /// For the note, as in [`Note`].
-    form: String,
     cluster: String,
     /// Bytes read.
     offset: u64,
@@ -250,7 +250,7 @@ struct Loading<'a> {
 
 impl Loading<'_> {
     /// The next window, and whether there may be more.
-    fn read(&mut self, input: &mut impl BufRead, form: Form) -> Result<(Window, bool), Failure> {
+    fn read(&mut self, input: &mut impl BufRead) -> Result<(Window, bool), Failure> {
         let mut window = Window::default();
         while window.puts.len() < WINDOW_PUTS && window.bytes < WINDOW_BYTES {
             let line = match next_line(input) {
@@ -266,7 +266,7 @@ impl Loading<'_> {
             self.offset += line.1;
             self.counts.lines += 1;
             let put = match line.0 {
-                Line::Whole(line) => form.read(&line),
+                Line::Whole(line) => self.form.read(&line),
                 Line::TooLong => Err("the line is longer than any value can be".to_owned()),
             };
             match put {
@@ -308,7 +308,7 @@ impl Loading<'_> {
         let note = || -> io::Result<Note> {
             let mut file = File::open(&self.load.file)?;
             let (_, fingerprint) = fingerprint(&mut file, self.offset)?;
-            let (form, cluster) = (self.form.clone(), self.cluster.clone());
+            let (form, cluster) = (self.form.name(), self.cluster.clone());
             Ok(Note { length, fingerprint, form, cluster, offset: self.offset, counts: self.counts })
         };
         // Reading for the fingerprint costs as much as the note.
@@ -327,15 +327,12 @@ impl Loading<'_> {
     fn stopped(&self, why: &str) -> Failure {
         let Counts { loaded, .. } = self.counts;
         let how = match &self.side {
-            Some(_) => {
-                let format = self.load.format.map(|form| format!(" --format {}", form.name()));
-                format!(
-                    "Go on with: pelago load {} --resume{}{}",
-                    quoted(&self.load.file),
-                    format.unwrap_or_default(),
-                    self.load.servers.hint()
-                )
-            }
+            Some(_) => format!(
+                "Go on with: pelago load {} --resume{}{}",
+                quoted(&self.load.file),
+                Form::option(self.load.format),
+                self.load.servers.hint()
+            ),
             None => "Load it again: what is there already does no harm".to_owned(),
         };
         Failure::error(format!("{why}. {} set before that, and perhaps some behind. {how}", are(loaded)))
@@ -353,6 +350,11 @@ pub fn quoted(path: &Path) -> String {
         true => text,
         false => format!("'{}'", text.replace('\'', "'\\''")),
     }
+}
+
+/// Those options of a command line that were given, as they are repeated behind it.
+pub fn given(options: &[(bool, &str)]) -> String {
+    options.iter().filter(|(given, _)| *given).map(|(_, option)| format!(" {option}")).collect()
 }
 
 fn say(text: &str) {

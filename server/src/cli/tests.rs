@@ -1,8 +1,10 @@
 use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
 
 use clap::{CommandFactory, Parser, error::ErrorKind};
 
 use super::Cli;
+use crate::protocol::split_line;
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
     Cli::try_parse_from(std::iter::once("pelago").chain(line.split_whitespace()))
@@ -163,7 +165,6 @@ fn every_example_of_the_help_is_a_command_line() {
 
 #[test]
 fn keys_and_values_need_not_be_utf8() {
-    use std::os::unix::ffi::OsStringExt;
     let bytes = || OsString::from_vec(vec![0xff, 0xfe]);
     let words = [OsString::from("pelago"), "put".into(), bytes(), bytes()];
     assert!(Cli::try_parse_from(words).is_ok());
@@ -199,22 +200,6 @@ fn the_systemd_unit_and_the_container_call_the_program_as_it_is() {
     parse(serve).unwrap_or_else(|error| panic!("{serve}: {error}"));
 }
 
-/// The words of a line as a shell sees them, as far as the documents go: quotes, and no comments.
-fn words(line: &str) -> Vec<String> {
-    let (mut words, mut word, mut quote) = (Vec::new(), None::<String>, None);
-    for c in line.chars() {
-        match (c, quote) {
-            ('\'' | '"', None) => (quote, word) = (Some(c), Some(word.unwrap_or_default())),
-            (c, Some(q)) if c == q => quote = None,
-            ('#', None) if word.is_none() => break,
-            (c, None) if c.is_whitespace() => words.extend(word.take()),
-            (c, _) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
-}
-
 #[test]
 fn every_command_line_of_the_documents_is_one() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
@@ -229,8 +214,11 @@ fn every_command_line_of_the_documents_is_one() {
             let line = line.strip_prefix("$ ").unwrap_or(line);
             let Some(line) = line.strip_prefix("pelago ") else { continue };
             found += 1;
-            let words = std::iter::once("pelago".to_owned()).chain(words(line));
-            if let Err(error) = Cli::try_parse_from(words)
+            let line = line.split(" #").next().unwrap_or(line);
+            let words =
+                split_line(bytes::Bytes::copy_from_slice(line.as_bytes())).expect("quotes are closed");
+            let words = words.iter().map(|word| OsString::from_vec(word.to_vec()));
+            if let Err(error) = Cli::try_parse_from(std::iter::once("pelago".into()).chain(words))
                 && error.exit_code() != 0
             {
                 panic!("{}: pelago {line}\n{error}", path.display());

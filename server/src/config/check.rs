@@ -94,8 +94,7 @@ fn duplicate_addresses(reading: &mut Reading<'_>) {
 
 /// Whether other machines can reach what they must and cannot reach what they may not.
 fn reachable(reading: &mut Reading<'_>) {
-    let insecure = reading.config.security.insecure;
-    let password = reading.config.security.password.is_some();
+    let security = reading.config.security.clone();
     let understood = reading.blame(&[INSECURE, PASSWORD]).is_some();
     let mut found = Vec::new();
     for node in &reading.nodes {
@@ -105,7 +104,14 @@ fn reachable(reading: &mut Reading<'_>) {
                     "`peer_addr` {address} is where the other nodes connect to; name an address of this machine"
                 );
                 found.push((place.clone(), message));
-            } else if understood && !insecure && !address.is_loopback() && (key == "peer_addr" || !password) {
+                continue;
+            }
+            // No password protects what nodes say to each other.
+            let allowed = match key {
+                "peer_addr" => security.insecure || address.is_loopback(),
+                _ => security.allows(address),
+            };
+            if understood && !allowed {
                 let way = match key {
                     "peer_addr" => "set `insecure = true` in [security] if the network is trusted",
                     _ => "set `password` in [security], or `insecure = true` if the network is trusted",

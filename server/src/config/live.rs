@@ -10,7 +10,7 @@ use parking_lot::RwLock;
 
 use super::keys::keys;
 use super::problem::{ConfigErrors, Place, Problem};
-use super::{Address, Config, read};
+use super::{Address, Config, Node, read};
 
 /// Where a configuration came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +108,9 @@ fn again(
     let mut effective = if stays.len() > overrides.len() { Config::parse(text, name, &stays)? } else { new };
     effective.nodes = old.nodes;
     // The file was checked with its own addresses; the ports that are open are those of the start.
-    let open = |address: &&Address| !address.is_loopback();
-    let security = &effective.security;
-    if security.password.is_none()
-        && !security.insecure
-        && let Some(address) = effective.nodes.iter().flat_map(|n| [&n.client_addr, &n.admin_addr]).find(open)
-    {
+    let open = |n: &Node| [n.client_addr.clone(), n.admin_addr.clone()];
+    let refused = |address: &Address| !effective.security.allows(address);
+    if let Some(address) = effective.nodes.iter().flat_map(open).find(refused) {
         let message = format!(
             "without a password nothing would protect {address}, which other machines can reach until the node is \
              started again; keep `password` in [security] until then"

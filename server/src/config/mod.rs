@@ -161,6 +161,14 @@ pub struct Security {
     pub password: Option<String>,
 }
 
+impl Security {
+    /// Whether clients may be served at an address: it is protected, or nobody else reaches it, or that is wanted.
+    #[must_use]
+    pub fn allows(&self, address: &Address) -> bool {
+        self.insecure || self.password.is_some() || address.is_loopback()
+    }
+}
+
 /// Section `[log]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {

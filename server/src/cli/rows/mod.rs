@@ -30,6 +30,12 @@ impl Form {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 
+    /// What has to be said again for the same form: ` --format …`, or nothing where none was given.
+    #[must_use]
+    pub fn option(given: Option<Form>) -> String {
+        given.map(|form| format!(" --format {}", form.name())).unwrap_or_default()
+    }
+
     /// The form that a file's name tells; TSV where it tells nothing.
     #[must_use]
     pub fn of(path: &Path) -> Form {

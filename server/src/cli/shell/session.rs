@@ -47,6 +47,11 @@ impl Session {
         Ok(Session { client, style, queuing: false, watching: false, interrupt: None })
     }
 
+    /// Whether only this connection will do: what is queued or watched is nowhere else.
+    fn is_bound(&self) -> bool {
+        self.queuing || self.watching
+    }
+
     pub fn prompt(&self) -> String {
         let queuing = if self.queuing { "(TX)" } else { "" };
         format!("{}{queuing}> ", self.client.address())
@@ -59,13 +64,12 @@ impl Session {
 
     /// Sends a command and prints its reply.
     pub fn run(&mut self, words: &[&[u8]]) -> Result<Verdict, Failure> {
-        if (self.queuing || self.watching) && !self.client.is_open() {
+        if self.is_bound() && !self.client.is_open() {
             self.lost();
             return Ok(Verdict::Error);
         }
         let name = words.first().map(|word| word.to_ascii_lowercase()).unwrap_or_default();
-        // What is queued or watched is nowhere else.
-        self.client.set_once(self.queuing || self.watching);
+        self.client.set_once(self.is_bound());
         let before = self.client.address();
         let reply = match self.client.call(words) {
             Ok(reply) => reply,

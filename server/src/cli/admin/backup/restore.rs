@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::manifest::{ImageLine, Manifest, life_of, verify};
 use super::{bad_backup, unix_ms};
 use crate::cli::connect::{Servers, shown};
-use crate::cli::load::quoted;
+use crate::cli::load::{given, quoted};
 use crate::cli::progress::{Progress, Unit, bytes, count, time};
 use crate::cli::sidefile::{self, SideFile};
 use crate::cli::status::PATIENCE;
@@ -350,13 +350,12 @@ impl Restore {
     }
 
     fn stopped(&self, why: &str, done: u64) -> Failure {
-        let more = [(self.deadlines, " --deadlines"), (self.into_nonempty, " --into-nonempty")];
-        let more: String = more.into_iter().filter(|(set, _)| *set).map(|(_, word)| word).collect();
         Failure::error(format!(
             "{why}. {} of the backup were put before that, and perhaps some more. Go on with: pelago admin restore {} \
-             --resume{more}{}",
+             --resume{}{}",
             count(done, "key"),
             quoted(&self.dir),
+            given(&[(self.deadlines, "--deadlines"), (self.into_nonempty, "--into-nonempty")]),
             self.servers.hint()
         ))
     }
