@@ -243,7 +243,7 @@ fn record(input: &mut Input) -> Record {
         0 => Record::Promise { group, ballot },
         1 => Record::Accept { group, instance, ballot, value: value() },
         2 => Record::Chosen { group, instance, ballot, value: value() },
-        3 => Record::Watermark { group, instance },
+        3 => Record::Watermark { group, first: InstanceId(ballot.round), instance },
         _ => {
             let members = Bytes::copy_from_slice(&[7; 64][..input.number() as usize % 65]);
             Record::Anchor { group, instance, chain: input.number(), ballot, members }

@@ -670,6 +670,8 @@ impl Group {
             return;
         }
         rebuilding.due = now + REBUILD_RETRY;
+        let from = self.replica.vouched_from().0.saturating_sub(1);
+        rebuilding.least = rebuilding.least.max(InstanceId(from));
         if applied < rebuilding.least {
             orders.push((group, MirrorOrder::Fetch { least: rebuilding.least, sources }));
         } else {
@@ -713,6 +715,8 @@ impl Group {
             self.replica.anchor(point, point.instance, ready);
         }
         if let Some(order) = mirrored.order(&mut self.state, mark.chain, limits, now) {
+            // The log is not to know less than the mirror: it could not vouch for its values then.
+            self.replica.mark_chosen(ready);
             orders.push((self.replica.group(), order));
         }
         if let Some((point, through)) = mirrored.anchor(mark, limits) {

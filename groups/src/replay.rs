@@ -27,6 +27,9 @@ pub struct Replay {
     /// What records call chosen. Log GC may have taken the values before the first of them; the
     /// anchor that stands for those comes later in the log.
     known: InstanceId,
+    /// What watermarks call chosen, with values that the log has from `vouched_from` on.
+    marked: InstanceId,
+    vouched_from: InstanceId,
     /// Records begin behind this: a state that is to be continued from the log reaches here.
     floor: InstanceId,
     /// The members that the prefix has made; `None` for those of the birth.
@@ -94,7 +97,7 @@ impl Replay {
                     self.choose(instance);
                 }
             }
-            Record::Watermark { instance, .. } => self.choose(instance),
+            Record::Watermark { first, instance, .. } => self.mark(first, instance),
             Record::Anchor { instance, chain, ballot, members, .. } => {
                 self.anchor(instance, chain, ballot, members);
             }
@@ -137,6 +140,16 @@ impl Replay {
         }
     }
 
+    /// Everything up to `instance` is chosen; values before `first` may be others than those.
+    fn mark(&mut self, first: InstanceId, instance: InstanceId) {
+        self.marked = self.marked.max(instance);
+        if first > self.vouched_from {
+            self.vouched_from = first;
+            self.pending = self.pending.split_off(&first);
+        }
+        self.choose(instance);
+    }
+
     /// The log has a value of `instance`.
     fn cover(&mut self, instance: InstanceId) {
         if instance > self.covered && instance <= self.mirror {
@@ -153,10 +166,12 @@ impl Replay {
 
     /// Whether the mirror has what the log has not: values were folded before their records were
     /// on the disk, and then the process died. The mirror alone has them now, and before anything
-    /// else is built on it, it must be durable.
+    /// else is built on it, it must be durable. What the log does not call chosen is not there
+    /// either: it may be another value, accepted once.
     #[must_use]
     pub fn is_mirror_ahead(&self) -> bool {
-        self.covered < self.mirror && !planted::is(Bug::MirrorAheadOfLog)
+        let told = self.covered.min(self.marked.max(self.floor));
+        told < self.mirror && !planted::is(Bug::MirrorAheadOfLog)
     }
 
     /// How many chosen values lay behind the mirror and were applied once more.
@@ -204,13 +219,19 @@ impl Replay {
     pub(crate) fn finish(mut self) -> Replayed {
         let ahead = self.is_mirror_ahead();
         self.choose(self.known);
-        let Replay { promised, pending, chosen, chain, known, floor, members, state, mirror, halted, .. } =
-            self;
+        // What a checkpoint has that no watermark calls chosen came with it, or may have.
+        let held = self.mirror.max(self.floor);
+        let doubtful = self.marked < held;
+        if doubtful {
+            self.vouched_from = held.next();
+        }
+        let Replay { promised, pending, chosen, chain, known, vouched_from, floor, .. } = self;
+        let Replay { members, state, mirror, halted, .. } = self;
         let missing = (chosen < known).then_some(Halt::Missing { instance: chosen.next() });
         let halted = halted.or(missing);
         // Members that a missing value has made are not the members of this prefix.
         let members = members.filter(|m| m.changed_at() <= chosen);
-        let recovered = Recovered { promised, chosen, chain, open: pending, members };
+        let recovered = Recovered { promised, chosen, chain, open: pending, members, vouched_from, doubtful };
         Replayed { recovered, state, mirror, ahead, floor, halted }
     }
 }

@@ -12,7 +12,7 @@ use groups::kv::value::{Batch, lead};
 use groups::kv::{BadImage, Command, Condition, Fold, Image, State, StateHash, Ticket, Want};
 use groups::log::Record;
 use groups::mirrored::{Demand, MirrorLimits, MirrorOrder};
-use groups::paxos::message::{Accept, Advance, Learn, Mark, Then, Values};
+use groups::paxos::message::{Accept, Advance, Entry, Learn, Mark, Then, Values};
 use groups::paxos::{Halt, Members, Message, Ready, Tuning, chain};
 use groups::peers::{Peers, Proof};
 use groups::random::Random;
@@ -351,6 +351,10 @@ fn accept(instance: u64, number: u64) -> Record {
     Record::Accept { group: G, instance: InstanceId(instance), ballot, value }
 }
 
+fn watermark(instance: u64) -> Record {
+    Record::Watermark { group: G, first: InstanceId::ZERO, instance: InstanceId(instance) }
+}
+
 fn replayed(from: Replay, records: Vec<Record>) -> (bool, Group) {
     let mut replay = from;
     records.into_iter().for_each(|record| replay.record(record));
@@ -376,10 +380,10 @@ fn a_log_may_begin_with_a_watermark_whose_anchor_comes_later() {
     let (_, sum) = state_after(4);
     let ballot = Ballot { round: 1, node: NodeId(1) };
     let records = vec![
-        Record::Watermark { group: G, instance: InstanceId(4) },
+        watermark(4),
         accept(5, 5),
         Record::Anchor { group: G, instance: InstanceId(4), chain: sum, ballot, members: Bytes::new() },
-        Record::Watermark { group: G, instance: InstanceId(5) },
+        watermark(5),
         accept(6, 6),
     ];
     let (_, group) = replayed(Replay::mirrored(), records);
@@ -392,7 +396,7 @@ fn a_log_may_begin_with_a_watermark_whose_anchor_comes_later() {
 
 #[test]
 fn chosen_values_that_nothing_stands_for_stop_the_group() {
-    let records = vec![accept(2, 2), Record::Watermark { group: G, instance: InstanceId(2) }];
+    let records = vec![accept(2, 2), watermark(2)];
     let (_, group) = replayed(Replay::mirrored(), records);
     assert_eq!(group.replica.halted(), Some(&Halt::Missing { instance: InstanceId(1) }));
 }
@@ -432,12 +436,11 @@ fn a_mirror_that_contradicts_the_log_stops_the_group() {
 #[test]
 fn a_mirror_that_is_ahead_of_the_log_is_noticed() {
     let (state, sum) = state_after(3);
-    let mark = Record::Watermark { group: G, instance: InstanceId(1) };
     let (ahead, _) =
-        replayed(Replay::from_mirror(state, sum), vec![accept(1, 1), mark.clone(), accept(3, 3)]);
+        replayed(Replay::from_mirror(state, sum), vec![accept(1, 1), watermark(1), accept(3, 3)]);
     assert!(ahead, "the log has no value for instance 2");
     let (state, sum) = state_after(3);
-    let records = vec![accept(1, 1), accept(3, 3), accept(2, 2)];
+    let records = vec![accept(1, 1), accept(3, 3), accept(2, 2), watermark(3)];
     assert!(!replayed(Replay::from_mirror(state, sum), records).0);
     let (state, sum) = state_after(3);
     let ballot = Ballot { round: 1, node: NodeId(1) };
@@ -448,8 +451,122 @@ fn a_mirror_that_is_ahead_of_the_log_is_noticed() {
         ballot,
         members: Bytes::new(),
     };
-    assert!(!replayed(Replay::from_mirror(state, sum), vec![accept(3, 3), anchor]).0);
+    let records = vec![accept(3, 3), anchor, watermark(3)];
+    assert!(!replayed(Replay::from_mirror(state, sum), records).0);
     assert!(!replayed(Replay::mirrored(), vec![lead_record()]).0, "without a mirror there is nothing ahead");
+}
+
+/// A mirror that has three values.
+fn mirror() -> Replay {
+    let (state, sum) = state_after(3);
+    Replay::from_mirror(state, sum)
+}
+
+/// Where the values begin that the group teaches node 3, which asks for those from `from` on.
+fn teaches_from(group: &mut Group, from: u64) -> Option<InstanceId> {
+    let (mut ready, mut random) = (Ready::default(), Random::new(3));
+    // A session that is over stays so.
+    let session = from + group.replica.counters.log_reads;
+    let learn = Message::Learn(Learn { session, from: InstanceId(from), credit: 1 << 20 });
+    group.replica.step(NodeId(3), learn, at(4), &alone(), &mut random, &mut ready);
+    if let Some(read) = ready.log_reads.pop() {
+        return Some(read.from);
+    }
+    match ready.send_now.into_iter().chain(ready.send_after_sync).next()?.message {
+        Message::Values(Values { then: Then::Begins(first), .. }) => Some(first),
+        _ => None,
+    }
+}
+
+/// A replica had accepted a value that was never chosen, in an instance that a checkpoint then went
+/// beyond. Its log had a record of every instance up to there, and after a restart it taught that value
+/// as the chosen one (simulator, seed 3001150).
+#[test]
+fn what_was_accepted_before_a_checkpoint_came_is_taught_to_nobody() {
+    let (state, sum) = state_after(3);
+    let mark = Mark { instance: InstanceId(3), chain: sum };
+    let mut log = vec![accept(1, 1), watermark(1)];
+    log.extend([accept(2, 7), accept(3, 3)]);
+    let (_, mut follower) = replayed(Replay::mirrored(), log.clone());
+    assert_eq!(teaches_from(&mut follower, 1), Some(InstanceId(1)), "its log vouches for it");
+    let mut ready = Ready::default();
+    follower.install(mark, state, at(3), &mut ready);
+    assert_eq!(teaches_from(&mut follower, 1), Some(InstanceId(4)), "it was not chosen");
+    assert_eq!(teaches_from(&mut follower, 4), None, "nothing more is chosen");
+    log.append(&mut ready.records);
+
+    // After a restart, with its checkpoint and without.
+    for replay in [mirror(), Replay::mirrored()] {
+        let (_, mut follower) = replayed(replay, log.clone());
+        assert_eq!(follower.replica.mark(), mark);
+        assert_eq!(teaches_from(&mut follower, 1), Some(InstanceId(4)));
+        assert_eq!(teaches_from(&mut follower, 2), Some(InstanceId(4)));
+    }
+    // And when what was chosen later has been marked.
+    let (_, mut follower) = replayed(mirror(), log.clone());
+    follower.replica.mark_chosen(&mut ready);
+    let confession = Record::Watermark { group: G, first: InstanceId(4), instance: InstanceId(3) };
+    assert_eq!(ready.records, [confession.clone()]);
+    log.extend([confession, accept(4, 4)]);
+    log.push(Record::Watermark { group: G, first: InstanceId(4), instance: InstanceId(4) });
+    for replay in [mirror(), Replay::mirrored()] {
+        let (_, mut follower) = replayed(replay, log.clone());
+        assert_eq!(follower.replica.mark().instance, InstanceId(4));
+        assert_eq!(teaches_from(&mut follower, 2), Some(InstanceId(4)));
+        assert_eq!(teaches_from(&mut follower, 4), Some(InstanceId(4)), "this it knows");
+    }
+}
+
+/// As above, but it was the mirror that went beyond the log: values were folded before their
+/// records were on the disk. Where the log had accepted others, it seemed to have them all.
+#[test]
+fn what_a_log_has_accepted_is_not_what_the_mirror_has_applied() {
+    let log = vec![accept(1, 1), watermark(1), accept(2, 7), accept(3, 3)];
+    let (ahead, mut group) = replayed(mirror(), log.clone());
+    assert!(ahead, "the log does not call it chosen");
+    assert_eq!(teaches_from(&mut group, 2), Some(InstanceId(4)));
+    // What it learns next stands behind the word that the log is not to be trusted before it.
+    let mut ready = Ready::default();
+    let (peers, mut random) = (alone(), Random::new(3));
+    let ballot = Ballot { round: 2, node: NodeId(2) };
+    let more = Mark { instance: InstanceId(4), chain: state_after(4).1 };
+    let advance = Message::Advance(Advance::new(ballot, more, 0));
+    group.replica.step(NodeId(2), advance, at(4), &peers, &mut random, &mut ready);
+    group.replica.tick(at(500), &peers, &mut random, &mut ready);
+    let asked = ready.send_now.iter().find_map(|envelope| match envelope.message {
+        Message::Learn(Learn { session, credit: 1.., .. }) => Some((envelope.to, session)),
+        _ => None,
+    });
+    let (source, session) = asked.expect("it learns");
+    let entries = vec![Entry { instance: InstanceId(4), ballot, value: value(4, &put("k", "4")) }];
+    let values = Values { session, first: InstanceId(4), then: Then::End, entries };
+    group.replica.step(source, Message::Values(values), at(501), &peers, &mut random, &mut ready);
+    assert_eq!(group.replica.mark(), more);
+    let said: Vec<Record> =
+        ready.records.into_iter().filter(|record| !matches!(record, Record::Promise { .. })).collect();
+    let confession = Record::Watermark { group: G, first: InstanceId(4), instance: InstanceId(3) };
+    assert_eq!(said[0], confession);
+    assert!(matches!(said[1], Record::Chosen { instance: InstanceId(4), .. }));
+    // If the mirror is lost before an anchor stands in the log, nothing is made of the wrong values.
+    let (_, lost) = replayed(Replay::mirrored(), log.into_iter().chain(said).collect());
+    assert_eq!(lost.replica.halted(), Some(&Halt::Missing { instance: InstanceId(2) }));
+    assert_eq!(lost.state().applied(), InstanceId(1));
+}
+
+/// The log learns what is chosen before the mirror folds it, so that it can vouch for its values after a
+/// crash.
+#[test]
+fn a_fold_is_marked_in_the_log() {
+    let mut alone = Alone::new();
+    while alone.orders.is_empty() {
+        alone.run(&put("k", "v"));
+    }
+    let fold = alone.take_fold().expect("a fold");
+    let marked = alone.records.iter().filter_map(|record| match record {
+        Record::Watermark { instance, .. } => Some(*instance),
+        _ => None,
+    });
+    assert!(marked.max() >= Some(fold.head.applied));
 }
 
 fn lead_record() -> Record {

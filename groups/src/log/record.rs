@@ -11,7 +11,8 @@
 //!      14     2  zero
 //!      16     4  group        commit: zero
 //!      20     4  ballot node  commit, watermark: zero
-//!      24     8  ballot round commit: length of the commit in bytes, this header included
+//!      24     8  ballot round commit: length of the commit in bytes, this header included;
+//!                             watermark: the first instance that it vouches for
 //!      32     8  instance     commit: number of records that follow; promise: zero
 //!      40     8  commit id
 //!      48     n  payload      the value of an accept or chosen record
@@ -83,11 +84,16 @@ pub enum Record {
         /// The value.
         value: Bytes,
     },
-    /// Every instance up to and including this one is chosen, with the value of the newest
-    /// accept or chosen record of that instance before this record in the log.
+    /// Every instance up to and including this one is chosen, those from `first` on with the value of
+    /// the newest accept or chosen record of that instance before this record in the log.
+    ///
+    /// Where a checkpoint has taken the place of values that never came, older records may hold
+    /// what was accepted there once and never chosen. Nobody may learn it from them.
     Watermark {
         /// The group.
         group: GroupId,
+        /// Where older records can be trusted from; zero when nothing is before that.
+        first: InstanceId,
         /// The last instance of the chosen prefix.
         instance: InstanceId,
     },
@@ -323,7 +329,7 @@ impl Place {
             Kind::Promise => Record::Promise { group, ballot },
             Kind::Accept => Record::Accept { group, instance, ballot, value: value() },
             Kind::Chosen => Record::Chosen { group, instance, ballot, value: value() },
-            Kind::Watermark => Record::Watermark { group, instance },
+            Kind::Watermark => Record::Watermark { group, first: InstanceId(ballot.round), instance },
             Kind::Anchor => {
                 let members = Bytes::copy_from_slice(&payload[ANCHOR_PAYLOAD..]);
                 Record::Anchor { group, instance, chain: u64_at(payload, 0), ballot, members }
@@ -368,7 +374,9 @@ pub(super) fn encode(record: &Record, out: &mut Vec<u8>) {
         Record::Promise { group, ballot } => (Kind::Promise, *group, InstanceId::ZERO, *ballot),
         Record::Accept { group, instance, ballot, .. } => (Kind::Accept, *group, *instance, *ballot),
         Record::Chosen { group, instance, ballot, .. } => (Kind::Chosen, *group, *instance, *ballot),
-        Record::Watermark { group, instance } => (Kind::Watermark, *group, *instance, Ballot::ZERO),
+        Record::Watermark { group, first, instance } => {
+            (Kind::Watermark, *group, *instance, Ballot { round: first.0, node: NodeId(0) })
+        }
         Record::Anchor { group, instance, ballot, .. } => (Kind::Anchor, *group, *instance, *ballot),
     };
     let anchor: Vec<u8>;

@@ -18,10 +18,10 @@
 //! majority of *them* has it all ([`Part`]): the change was chosen by the old members, and until
 //! then some of the prefix may lie on the disks of those alone that leave.
 
+use super::leader::Leadership;
 use super::message::{Message, Part};
 use super::ready::Ready;
 use super::replica::{Replica, Role, circle};
-use super::{leader::Leadership, learner::Recent};
 use crate::ids::{Member, NodeId};
 use crate::kv::value::{members, noop};
 use crate::log::Record;
@@ -176,15 +176,11 @@ impl Replica {
         self.stand_down();
         self.halted = None;
         self.resign_at = None;
-        (self.chosen, self.chain) = (mark.instance, mark.chain);
+        // What it has accepted beyond the mark stays with the promise.
+        self.jump(*mark);
         self.members = members.clone();
         self.members_changed = false;
         self.circle = circle(&self.members, &self.preference, self.me);
-        // What it has accepted beyond the mark stays with the promise.
-        self.open = self.open.split_off(&self.chosen.next());
-        self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
-        self.recent = Recent::new(self.chosen, &self.tuning);
-        self.delivery.clear();
         self.stateless = true;
         self.parted = true;
         self.counters.parted += 1;

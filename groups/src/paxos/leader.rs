@@ -317,6 +317,7 @@ impl Replica {
             if self.open.get(&instance).is_none_or(|held| held.ballot != ballot) {
                 // Chosen without the own vote: a restart must have the value all the same.
                 let value = flight.value.clone();
+                self.confess(ready);
                 ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
             }
             self.choose(ballot, flight.value, ready);

@@ -156,7 +156,17 @@ impl Replica {
 
     pub(super) fn write_mark(&mut self, ready: &mut Ready) {
         self.marked = self.chosen;
-        ready.records.push(Record::Watermark { group: self.group, instance: self.chosen });
+        self.doubtful = false;
+        let (group, first, instance) = (self.group, self.vouched_from, self.chosen);
+        ready.records.push(Record::Watermark { group, first, instance });
+    }
+
+    /// To be called before a record that calls a value chosen, and so all before it: that the log is not
+    /// to be trusted for some of those comes first.
+    pub(super) fn confess(&mut self, ready: &mut Ready) {
+        if self.doubtful {
+            self.write_mark(ready);
+        }
     }
 
     /// A leader's watermark: moves the prefix over values accepted at its ballot, notes what has
@@ -326,6 +336,7 @@ impl Replica {
             let held = self.open.get(&instance).is_some_and(|h| h.ballot == ballot);
             if !held {
                 let value = entry.value.clone();
+                self.confess(ready);
                 ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
             }
             self.counters.learned += 1;

@@ -330,6 +330,11 @@ pub struct Replica {
     pub(super) chain: u64,
     /// `marked <= chosen`: what the log says is chosen.
     pub(super) marked: InstanceId,
+    /// From here to the end of the chosen prefix the newest records of the log are the chosen values.
+    /// Before it they may be what was only accepted: a checkpoint has gone beyond them.
+    pub(super) vouched_from: InstanceId,
+    /// The log does not say so yet.
+    pub(super) doubtful: bool,
     /// What was chosen when a tick last looked at it, and since when: the log is told once that rests.
     pub(super) resting: (InstanceId, Time),
     /// When a tick is due for what can wait, if none comes before.
@@ -393,6 +398,10 @@ pub struct Recovered {
     pub open: BTreeMap<InstanceId, Accepted>,
     /// The members that the prefix has made; `None` for those of the birth.
     pub members: Option<Members>,
+    /// From where on the log's newest records, up to the end of the chosen prefix, are the chosen values.
+    pub vouched_from: InstanceId,
+    /// The log does not say so itself.
+    pub doubtful: bool,
 }
 
 impl Replica {
@@ -431,6 +440,8 @@ impl Replica {
             chosen: recovered.chosen,
             chain: recovered.chain,
             marked: recovered.chosen,
+            vouched_from: recovered.vouched_from,
+            doubtful: recovered.doubtful,
             resting: (recovered.chosen, now),
             wakes: None,
             eager: false,
@@ -490,6 +501,19 @@ impl Replica {
     #[must_use]
     pub fn mark(&self) -> Mark {
         Mark { instance: self.chosen, chain: self.chain }
+    }
+
+    /// From where on the log's newest records, up to the end of the chosen prefix, are the chosen values.
+    #[must_use]
+    pub fn vouched_from(&self) -> InstanceId {
+        self.vouched_from
+    }
+
+    /// Tells the log what is chosen, if it does not know.
+    pub fn mark_chosen(&mut self, ready: &mut Ready) {
+        if self.marked != self.chosen || self.doubtful {
+            self.write_mark(ready);
+        }
     }
 
     /// The highest ballot promised.
@@ -642,20 +666,17 @@ impl Replica {
             self.acks = None;
             self.election_due = now + self.tuning.election_timeout;
         }
-        self.open = self.open.split_off(&mark.instance.next());
+        self.jump(mark);
         if planted::is(Bug::InstallDropsAccepted) {
             self.open.clear();
+            self.open_bytes = 0;
         }
         if planted::is(Bug::InstallLowersPromise) {
             self.promised = Ballot::ZERO;
         }
-        self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
-        (self.chosen, self.chain) = (mark.instance, mark.chain);
         if let Some(members) = members.filter(|m| m.changed_at() > self.members.changed_at()) {
             self.change_members(members.clone());
         }
-        self.recent = Recent::new(self.chosen, &self.tuning);
-        self.delivery.clear();
         self.write_anchor(mark, ready);
         if let Some(learning) = &mut self.learning {
             learning.heard = None;
@@ -663,6 +684,17 @@ impl Replica {
         // What is being sent may no longer be here.
         self.teaching.clear();
         self.counters.installed += 1;
+    }
+
+    /// The prefix ends at `mark` now, of which not every value has come here.
+    pub(super) fn jump(&mut self, mark: Mark) {
+        (self.chosen, self.chain) = (mark.instance, mark.chain);
+        self.open = self.open.split_off(&mark.instance.next());
+        self.open_bytes = self.open.values().map(|a| a.value.len()).sum();
+        self.recent = Recent::new(self.chosen, &self.tuning);
+        self.delivery.clear();
+        // What was accepted in place of those need not be what was chosen.
+        (self.vouched_from, self.doubtful) = (mark.instance.next(), true);
     }
 
     /// Writes what stands for every older record of the group except the values beyond `mark`,

@@ -158,6 +158,9 @@ impl Replica {
             }
             match self.recent.from(teaching.next, max_bytes) {
                 Some(entries) => self.send_values(to, entries, now, ready),
+                None if teaching.next < self.vouched_from => {
+                    return self.end_session(to, Then::Begins(self.vouched_from), ready);
+                }
                 None => {
                     teaching.reading = true;
                     self.counters.log_reads += 1;

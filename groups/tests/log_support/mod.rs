@@ -35,7 +35,7 @@ pub fn chosen(group: u32, instance: u64, round: u64, value: impl Into<Bytes>) ->
 }
 
 pub fn watermark(group: u32, instance: u64) -> Record {
-    Record::Watermark { group: GroupId(group), instance: InstanceId(instance) }
+    Record::Watermark { group: GroupId(group), first: InstanceId::ZERO, instance: InstanceId(instance) }
 }
 
 pub fn anchor(group: u32, instance: u64, round: u64) -> Record {

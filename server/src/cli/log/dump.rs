@@ -140,7 +140,12 @@ pub fn line(at: &At, record: &Record) -> String {
     // Writing to a string cannot fail.
     let _ = match record {
         Record::Promise { ballot, .. } => write!(text, "promise ballot={ballot}"),
-        Record::Watermark { instance, .. } => write!(text, "watermark instance={instance}"),
+        Record::Watermark { first: InstanceId::ZERO, instance, .. } => {
+            write!(text, "watermark instance={instance}")
+        }
+        Record::Watermark { first, instance, .. } => {
+            write!(text, "watermark instance={instance} first={first}")
+        }
         Record::Anchor { instance, chain, ballot, members, .. } => {
             let members = match Members::decode(members.clone()) {
                 Some(members) => format!(" {}", shown_members(members.list())),

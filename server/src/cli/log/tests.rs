@@ -98,8 +98,11 @@ fn a_record_is_one_bounded_line() {
         format!("{place} accept instance=9 ballot=3.2 lead node=2")
     );
     assert_eq!(
-        dump::line(&at, &Record::Watermark { group: GroupId(7), instance: InstanceId(8) }),
-        format!("{place} watermark instance=8")
+        dump::line(
+            &at,
+            &Record::Watermark { group: GroupId(7), first: InstanceId(3), instance: InstanceId(8) }
+        ),
+        format!("{place} watermark instance=8 first=3")
     );
     assert!(dump::line(&at, &accept(9, put("k", &[0xff; 9000]))).len() < 350);
     let transaction = |n: usize| {
