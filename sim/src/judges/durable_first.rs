@@ -30,7 +30,7 @@ impl Judge for DurableFirst {
         }
         let Some((first, last)) = votes else { return Ok(()) };
         for instance in (first.0..=last.0).map(InstanceId) {
-            let voted = disk.accepted.get(&instance).is_some_and(|(held, _)| *held == ballot);
+            let voted = ledger.has_accepted(*from, instance, ballot);
             // A vote within the chosen prefix is for the chosen value, whatever ballot it had.
             if !(voted || ledger.chosen(instance).is_some() && disk.holds(instance)) {
                 return Err(format!(
@@ -40,5 +40,47 @@ impl Judge for DurableFirst {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use groups::ids::{Ballot, GroupId, NodeId, StorageId};
+    use groups::log::Record;
+    use groups::paxos::message::Accepted;
+    use server::node::layout::Layout;
+
+    /// A node that had stood still took in the accepts of two leaders in one turn, and its slow disk synced
+    /// both in one commit. The vote for the first one left behind that, and was called a lie because
+    /// the second had a higher ballot (seed 4014359).
+    #[test]
+    fn a_vote_is_true_when_a_higher_ballot_is_on_the_disk_too() {
+        let (node, group, storage) = (NodeId(1), GroupId(0), StorageId(1));
+        let mut ledger = Ledger::new(&Layout::new((1..=3).map(NodeId).collect(), 1, 3));
+        ledger.runs_on(node, storage, &vec![(node, storage)]);
+        let ballot = |round| Ballot { round, node: NodeId(2) };
+        let says = |ledger: &Ledger, round| {
+            let vote = Accepted {
+                ballot: ballot(round),
+                voter: storage,
+                first: InstanceId(1),
+                last: InstanceId(1),
+                chosen: InstanceId::ZERO,
+            };
+            let message = Message::Accepted(vote);
+            DurableFirst
+                .sent(&Sent { from: node, life: 1, storage, to: NodeId(2), group, message: &message }, ledger)
+        };
+        for round in [6, 7] {
+            let value = Bytes::from_static(b"v");
+            ledger.durable(
+                node,
+                &Record::Accept { group, instance: InstanceId(1), ballot: ballot(round), value },
+            );
+        }
+        assert_eq!((says(&ledger, 6), says(&ledger, 7)), (Ok(()), Ok(())));
+        assert!(says(&ledger, 5).is_err(), "at that ballot it has accepted nothing");
     }
 }

@@ -241,6 +241,15 @@ impl GroupLedger {
         self.acceptors.get(&Member { node, storage: *self.disks.get(&node)? })
     }
 
+    /// Whether the disk that the node runs on has accepted a value of this instance at this ballot, by
+    /// a record that a later one at a higher ballot may stand above.
+    #[must_use]
+    pub fn has_accepted(&self, node: NodeId, instance: InstanceId, ballot: Ballot) -> bool {
+        let Some(&storage) = self.disks.get(&node) else { return false };
+        let mut votes = self.votes.get(&instance).into_iter().flatten();
+        votes.any(|vote| vote.ballot == ballot && vote.voters.contains(&Member { node, storage }))
+    }
+
     fn shadow_mut(&mut self, node: NodeId) -> Option<&mut Shadow> {
         self.acceptors.get_mut(&Member { node, storage: *self.disks.get(&node)? })
     }
