@@ -8,7 +8,7 @@ use std::time::Duration;
 use groups::ids::{Ballot, Boot, InstanceId, NodeId};
 use groups::kv::{Command, Outcome};
 use groups::paxos::Message;
-use groups::paxos::message::{Prepare, Probe};
+use groups::paxos::message::{Advance, Prepare, Probe};
 use paxos_support::{GROUP, STEP, Setup, World, text};
 
 const LEASE: Duration = Duration::from_millis(300);
@@ -133,6 +133,26 @@ fn who_says_that_it_leads_no_more_binds_nobody() {
     world.hand_over(1, 2, probe(held));
     prepare(&mut world, 3, 2, Ballot::ZERO);
     assert_eq!(promised(&world, 2).node, NodeId(3));
+}
+
+/// Story: the leader's disk was lost, and its node went on as another one, which knew of no ballot. A late
+/// word of the leader that it had been had its followers confirm it once more; they were bound to a node
+/// that could not say that it led at that ballot no more, elected nobody, and so no other disk ever took
+/// the lost one's place (simulator, seed 5005528).
+#[test]
+fn a_new_disk_in_the_place_of_the_leaders_binds_nobody() {
+    let mut world = led();
+    let (held, mark) = (promised(&world, 2), world.replica(1).mark());
+    world.crash(1);
+    world.replace(1);
+    world.run(Duration::from_millis(100));
+    for follower in [2, 3] {
+        assert_eq!(promised(&world, follower), held, "nobody else was elected yet");
+        world.hand_over(1, follower, Message::Advance(Advance::new(held, mark, 0)));
+    }
+    world.run(Duration::from_secs(3));
+    assert!(world.leader().is_some());
+    assert!(world.replica(1).is_voter(), "and the new disk is a member");
 }
 
 #[test]

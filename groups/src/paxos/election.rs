@@ -164,6 +164,10 @@ impl Replica {
 
     pub(super) fn on_probe(&mut self, from: NodeId, m: &Probe, now: Time, peers: &Peers, ready: &mut Ready) {
         self.release(from, m.life, m.renounced, peers);
+        if !self.is_voter() && self.plausible(m.renounced) {
+            // That ballot may be one of this node's lost disk, and bind whoever asks: it is renounced.
+            self.seen = self.seen.max(m.renounced);
+        }
         if self.leader == Some(from) {
             // Whoever looks for a leader is none.
             self.leader = None;

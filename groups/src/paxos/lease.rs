@@ -55,6 +55,9 @@ impl Replica {
     /// when it leads, or may lead soon.
     pub(super) fn renounced(&self) -> Ballot {
         match self.role {
+            // It stands for election once it is a member, and begins far above what it has seen then. A
+            // leader's disk may have been lost, and who follows its ballot still must be told by somebody.
+            Role::Follower | Role::Probing(_) if !self.is_voter() => self.seen.max(self.promised),
             Role::Follower | Role::Probing(_) => self.promised,
             Role::Candidate(_) | Role::Leader(_) => Ballot::ZERO,
         }

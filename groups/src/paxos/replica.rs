@@ -418,10 +418,16 @@ impl Replica {
         now: Time,
     ) -> Replica {
         let Member { node: me, storage } = me;
+        let is_founder = founders.counts(me, storage);
         let members = recovered.members.unwrap_or(founders);
         assert!(members.changed_at() <= recovered.chosen, "members follow from the prefix");
         let rank = preference.iter().position(|n| *n == me).unwrap_or(preference.len()) as u32;
         let wait = tuning.election_timeout + tuning.election_timeout / 4 * rank;
+        let mut seen = recovered.promised;
+        if members.counts(me, storage) && !is_founder {
+            // As when it became one, which no record says.
+            seen = Ballot { round: seen.round + ROUNDS_OF_A_LOST_DISK, node: me };
+        }
         let open_bytes = recovered.open.values().map(|a| a.value.len()).sum();
         assert!(recovered.open.keys().all(|i| *i > recovered.chosen), "open entries lie beyond the prefix");
         Replica {
@@ -434,7 +440,7 @@ impl Replica {
             preference,
             parted: false,
             promised: recovered.promised,
-            seen: recovered.promised,
+            seen,
             open: recovered.open,
             open_bytes,
             chosen: recovered.chosen,
