@@ -112,6 +112,7 @@ pub fn around(start: NodeStatus, options: &Options, patience: Duration) -> Surve
             });
         }
     });
+    let (asked, roster) = (survey.nodes[0].node, survey.nodes[0].roster);
     for (peer, answer) in others.into_iter().zip(answers) {
         let why = match answer.into_inner() {
             Some(Ok(status)) if status.cluster == cluster && status.node == peer.node => {
@@ -129,6 +130,13 @@ pub fn around(start: NodeStatus, options: &Options, patience: Duration) -> Surve
         };
         let client_addr = client_address(&peer);
         survey.unreachable.push(Unreachable { node: peer.node, client_addr, alive: false, why });
+    }
+    // A node that was taken off knows for ever the list that it was on, and waits for itself to follow.
+    if let Some(newest) =
+        survey.nodes.iter().filter(|node| node.roster > roster).max_by_key(|node| node.roster)
+        && !newest.nodes.iter().any(|peer| peer.node == asked)
+    {
+        return around(newest.clone(), options, patience);
     }
     let heard = heard(&survey.nodes);
     for missing in &mut survey.unreachable {
