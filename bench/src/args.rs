@@ -353,4 +353,25 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn every_command_line_of_the_documents_is_one() {
+        let mut found = 0;
+        let texts = [
+            include_str!("../../README.md"),
+            include_str!("../../docs/performance.md"),
+            include_str!("../../docs/scaling.md"),
+        ];
+        for line in texts.iter().flat_map(|text| text.split("```").skip(1).step_by(2)).flat_map(str::lines) {
+            let words = line.split(" #").next().unwrap_or(line).trim();
+            let words = words.strip_prefix("cargo run --release -p bench -- ");
+            let Some(words) = words.or(line.strip_prefix("pelago-bench ")) else { continue };
+            let words = words.split(" #").next().unwrap_or(words).split_whitespace();
+            found += 1;
+            if let Err(error) = Args::try_parse_from(std::iter::once("pelago-bench").chain(words)) {
+                panic!("{line}: {error}");
+            }
+        }
+        assert!(found > 3, "{found} command lines");
+    }
 }

@@ -29,7 +29,7 @@ example: sim swarm --seeds 2000";
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    match command(&words) {
+    match Task::parse(&words).and_then(Task::run) {
         Ok(code) => code,
         Err(why) => {
             eprintln!("{why}\n\n{USAGE}");
@@ -38,26 +38,48 @@ fn main() -> ExitCode {
     }
 }
 
-/// Does what the command line says.
-fn command(words: &[&str]) -> Result<ExitCode, String> {
-    let seed = |word: &str| word.parse::<u64>().map_err(|_| format!("\"{word}\" is no seed"));
-    match words {
-        ["swarm", options @ ..] => {
-            let (seeds, from, plant) = swarm_options(options)?;
-            Ok(report(&swarm::run(seeds, from, plant), &Cut { plant, ..Cut::default() }))
+/// What a command line says.
+enum Task {
+    Swarm { seeds: u64, from: u64, plant: Option<Bug> },
+    Replay { seed: u64, cut: Cut, once: bool },
+    Shrink { seed: u64, cut: Cut },
+    Calm(Calm),
+}
+
+impl Task {
+    fn parse(words: &[&str]) -> Result<Task, String> {
+        let seed = |word: &str| word.parse::<u64>().map_err(|_| format!("\"{word}\" is no seed"));
+        match words {
+            ["swarm", options @ ..] => {
+                let (seeds, from, plant) = swarm_options(options)?;
+                Ok(Task::Swarm { seeds, from, plant })
+            }
+            ["replay", word, options @ ..] => {
+                let once = options.contains(&"--once");
+                let options: Vec<&str> = options.iter().copied().filter(|o| *o != "--once").collect();
+                Ok(Task::Replay { seed: seed(word)?, cut: Cut::parse(&options)?, once })
+            }
+            ["shrink", word, options @ ..] => {
+                Ok(Task::Shrink { seed: seed(word)?, cut: Cut::parse(options)? })
+            }
+            ["calm", options @ ..] => Ok(Task::Calm(calm_options(options)?)),
+            _ => Err("say what to do".into()),
         }
-        ["replay", word, options @ ..] => {
-            let once = options.contains(&"--once");
-            let options: Vec<&str> = options.iter().copied().filter(|o| *o != "--once").collect();
-            let (seed, cut) = (seed(word)?, Cut::parse(&options)?);
-            Ok(if once { replay_once(seed, &cut) } else { replay(seed, &cut) })
+    }
+
+    fn run(self) -> Result<ExitCode, String> {
+        match self {
+            Task::Swarm { seeds, from, plant } => {
+                Ok(report(&swarm::run(seeds, from, plant), &Cut { plant, ..Cut::default() }))
+            }
+            Task::Replay { seed, cut, once: true } => Ok(replay_once(seed, &cut)),
+            Task::Replay { seed, cut, once: false } => Ok(replay(seed, &cut)),
+            Task::Shrink { seed, cut } => small(seed, &cut),
+            Task::Calm(calm) => {
+                println!("{}", calm.run()?);
+                Ok(ExitCode::SUCCESS)
+            }
         }
-        ["shrink", word, options @ ..] => small(seed(word)?, &Cut::parse(options)?),
-        ["calm", options @ ..] => {
-            println!("{}", calm_options(options)?.run()?);
-            Ok(ExitCode::SUCCESS)
-        }
-        _ => Err("say what to do".into()),
     }
 }
 
@@ -205,4 +227,31 @@ fn small(seed: u64, whole: &Cut) -> Result<ExitCode, String> {
         println!("seed {seed} {FAILED}other processes do not see the same: {again:?}");
     }
     Ok(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_line_of_the_documents_is_one() {
+        let mut found = 0;
+        for text in [include_str!("../../docs/testing.md"), include_str!("../../docs/scaling.md")] {
+            for line in text.lines().filter(|line| line.contains("-p sim")) {
+                let Some((cargo, words)) = line.split_once(" -- ") else { continue };
+                let words = words.split(" #").next().unwrap_or(words);
+                let words: Vec<&str> = words.split_whitespace().collect();
+                found += 1;
+                match Task::parse(&words) {
+                    Ok(_) => {}
+                    // This build may have no bugs in it to plant.
+                    Err(why) if cargo.contains("planted") && !cfg!(feature = "planted") => {
+                        assert!(why.contains("planted"), "{line}: {why}");
+                    }
+                    Err(why) => panic!("{line}: {why}"),
+                }
+            }
+        }
+        assert!(found > 7, "{found} command lines");
+    }
 }
