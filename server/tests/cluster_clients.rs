@@ -4,6 +4,7 @@
 mod cluster;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -20,6 +21,15 @@ fn text(reply: Reply) -> String {
     match reply {
         Reply::Bulk(Some(bytes)) => String::from_utf8(bytes).expect("text"),
         other => panic!("{other:?}"),
+    }
+}
+
+/// All of a reply in one text.
+fn flat(reply: &Reply) -> String {
+    match reply {
+        Reply::Bulk(Some(bytes)) => String::from_utf8_lossy(bytes).into_owned(),
+        Reply::Array(items) => items.iter().map(flat).collect::<Vec<_>>().join(" "),
+        other => format!("{other:?}"),
     }
 }
 
@@ -193,6 +203,12 @@ fn redirects(cluster: &mut Cluster) -> u32 {
     assert_eq!(say(&mut client, "MULTI"), Reply::ok());
     assert_eq!(say(&mut client, &format!("INCR {key}")), Reply::Status("QUEUED".into()));
     assert_eq!(say(&mut client, "EXEC"), Reply::Array(vec![Reply::Integer(3)]));
+    // Nor is who asks for what may be old: every member may answer that, and this node is asked.
+    within(LIMIT, "this node has applied it", || match say(&mut client, &format!("GET {key} STALE 10000")) {
+        reply if moved(&reply).is_some() => panic!("sent away: {reply:?}"),
+        reply if reply == Reply::bulk("3") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
     assert_eq!(say(&mut client, "CLIENT REDIRECT OFF"), Reply::ok());
     assert_eq!(say(&mut client, &format!("GET {key}")), Reply::bulk("3"));
     assert_eq!(say(&mut client, "CLIENT REDIRECT ON"), Reply::ok());
@@ -326,4 +342,40 @@ fn a_trace_without_a_member(cluster: &Cluster, away: u32) {
         way.iter().filter(|(_, name, _)| name == "silent").map(|(node, ..)| *node).collect();
     assert_eq!(silent, [away], "{way:?}");
     assert!(way.iter().any(|(_, name, took)| name == "quorum" && took.is_some()), "{way:?}");
+}
+
+/// Nodes that listened on all interfaces told clients to connect to 0.0.0.0, which is nowhere.
+#[test]
+fn who_listens_on_every_interface_is_named_by_its_host() {
+    let _turn = turn();
+    let more = "[security]\ninsecure = true\n";
+    let mut cluster = Cluster::prepare(Recipe { more, ..Recipe::default() });
+    let mut text = fs::read_to_string(cluster.config()).expect("the configuration");
+    for node in 1..=3 {
+        let address = cluster.ports().client(node);
+        text = text.replace(
+            &format!("client_addr = \"{address}\""),
+            &format!("client_addr = \"0.0.0.0:{}\"", address.port()),
+        );
+    }
+    assert_eq!(text.matches("0.0.0.0").count(), 3);
+    fs::write(cluster.config(), text).expect("written");
+    for node in 1..=3 {
+        cluster.run(node);
+    }
+    cluster.wait_whole(LIMIT);
+    let mut client = cluster.client(1);
+    for command in ["CLUSTER SLOTS", "CLUSTER SHARDS", "CLUSTER NODES"] {
+        let said = flat(&say(&mut client, command));
+        assert!(!said.contains("0.0.0.0"), "{command}: {said}");
+        for node in 1..=3 {
+            let port = cluster.ports().client(node).port().to_string();
+            assert!(said.contains("127.0.0.1") && said.contains(&port), "{command}: {said}");
+        }
+    }
+    assert_eq!(say(&mut client, "CLIENT REDIRECT ON"), Reply::ok());
+    let key = (0..).map(|n| format!("key{n}")).find(|key| cluster.leader_of(key) != 1).expect("some key");
+    let (found, _) =
+        within(LIMIT, "a redirect", || moved(&say(&mut client, &format!("GET {key}"))).ok_or(&key));
+    assert_eq!(found.1, cluster.ports().client(cluster.leader_of(&key)), "where a client gets an answer");
 }
