@@ -361,7 +361,12 @@ impl World {
                 }
             }
             let living: Vec<NodeId> = members.into_iter().filter(|n| !self.machine(*n).gone).collect();
-            let fit = living.iter().find(|n| !self.machine(**n).is_slow(group)).or(living.first()).copied();
+            // Where all of them lag, nobody would do better than whoever leads (seed 5019244).
+            let led_by = |node: &NodeId| {
+                self.machine(*node).groups().find(|g| g.replica.group() == group)?.replica.leader()
+            };
+            let fit = living.iter().find(|n| !self.machine(**n).is_slow(group)).copied();
+            let fit = fit.or_else(|| living.iter().find_map(led_by).filter(|leader| living.contains(leader)));
             for node in &living {
                 let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
                     return Some(format!("node {node} has no seat in group {group}"));
