@@ -18,11 +18,11 @@ const SEEDS: u64 = 5_000;
 /// does not go through thousands of others each time. Should it show the bug no more, all are gone through.
 const RARE: &[(Bug, u64)] = &[
     (Bug::ReadWithoutBarrier, 2866),
-    (Bug::LeaseOutlivesPromise, 4048),
+    (Bug::LeaseOutlivesPromise, 3995),
     (Bug::LeaseOfOne, 2866),
     (Bug::LeaseYieldsToLeaders, 1116),
     (Bug::LeaseConsentOfAnother, 1116),
-    (Bug::PartsTooEarly, 1837),
+    (Bug::PartsTooEarly, 1533),
     (Bug::BirthVotesAgain, 453),
 ];
 

@@ -265,12 +265,6 @@ impl GroupLedger {
         &self.members[self.members.len() - 1]
     }
 
-    /// Whether a node was ever a member, as far as the chosen prefix tells.
-    #[must_use]
-    pub fn was_member(&self, node: NodeId) -> bool {
-        self.members.iter().any(|m| m.contains(node))
-    }
-
     /// Who decides `instance`, as far as the chosen prefix tells.
     #[must_use]
     pub fn members_of(&self, instance: InstanceId) -> &Members {
