@@ -521,7 +521,7 @@ fn what_was_accepted_before_a_checkpoint_came_is_taught_to_nobody() {
 /// records were on the disk. Where the log had accepted others, it seemed to have them all.
 #[test]
 fn what_a_log_has_accepted_is_not_what_the_mirror_has_applied() {
-    let log = vec![accept(1, 1), watermark(1), accept(2, 7), accept(3, 3)];
+    let mut log = vec![accept(1, 1), watermark(1), accept(2, 7), accept(3, 3)];
     let (ahead, mut group) = replayed(mirror(), log.clone());
     assert!(ahead, "the log does not call it chosen");
     assert_eq!(teaches_from(&mut group, 2), Some(InstanceId(4)));
@@ -547,10 +547,59 @@ fn what_a_log_has_accepted_is_not_what_the_mirror_has_applied() {
     let confession = Record::Watermark { group: G, first: InstanceId(4), instance: InstanceId(3) };
     assert_eq!(said[0], confession);
     assert!(matches!(said[1], Record::Chosen { instance: InstanceId(4), .. }));
+    log.extend(said);
+    let (ahead, _) = replayed(mirror(), log.clone());
+    assert!(ahead, "the next start must anchor it still");
     // If the mirror is lost before an anchor stands in the log, nothing is made of the wrong values.
-    let (_, lost) = replayed(Replay::mirrored(), log.into_iter().chain(said).collect());
+    let (_, lost) = replayed(Replay::mirrored(), log.clone());
     assert_eq!(lost.replica.halted(), Some(&Halt::Missing { instance: InstanceId(2) }));
     assert_eq!(lost.state().applied(), InstanceId(1));
+    // Behind one it is the state alone that is missing.
+    log.push(Record::Anchor {
+        group: G,
+        instance: InstanceId(3),
+        chain: state_after(3).1,
+        ballot,
+        members: Bytes::new(),
+    });
+    let (_, lost) = replayed(Replay::mirrored(), log);
+    assert_eq!((lost.replica.halted(), lost.replica.mark()), (None, more));
+    assert!(lost.is_rebuilding());
+}
+
+/// The doubt was groundless: the log had the chosen values, and only the watermark was not written yet when the
+/// process died. They were thrown away for it when the mirror was lost later, although the anchor's
+/// checksum proved them, and no other member had a checkpoint.
+#[test]
+fn what_an_anchor_proves_is_used_even_where_it_was_doubted() {
+    let (state, sum) = state_after(3);
+    let ballot = Ballot { round: 1, node: NodeId(1) };
+    let log = vec![
+        accept(1, 1),
+        watermark(1),
+        accept(2, 2),
+        accept(3, 3),
+        Record::Watermark { group: G, first: InstanceId(4), instance: InstanceId(3) },
+        Record::Anchor { group: G, instance: InstanceId(3), chain: sum, ballot, members: Bytes::new() },
+    ];
+    let (_, group) = replayed(Replay::mirrored(), log);
+    assert_eq!(group.replica.halted(), None);
+    assert_eq!(group.state().hash(), state.hash());
+    assert!(!group.is_rebuilding());
+}
+
+/// A chosen value that could not be applied at a start was neither in the prefix nor among what is beyond it: a
+/// replica that gave up its state for it went on, voted, and did not know the value.
+#[test]
+fn a_chosen_value_that_cannot_be_applied_is_chosen_all_the_same() {
+    let garbage = Bytes::from_static(b"no batch");
+    let ballot = Ballot { round: 1, node: NodeId(1) };
+    let bad = Record::Accept { group: G, instance: InstanceId(2), ballot, value: garbage.clone() };
+    let (_, group) = replayed(Replay::mirrored(), vec![accept(1, 1), bad, accept(3, 3), watermark(3)]);
+    assert!(matches!(group.replica.halted(), Some(Halt::Unreadable { instance: InstanceId(2), .. })));
+    let chain = chain(state_after(1).1, &garbage);
+    assert_eq!(group.replica.mark(), Mark { instance: InstanceId(2), chain });
+    assert_eq!(group.replica.open().keys().copied().collect::<Vec<_>>(), [InstanceId(3)]);
 }
 
 /// The log learns what is chosen before the mirror folds it, so that it can vouch for its values after a

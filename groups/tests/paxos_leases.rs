@@ -153,6 +153,14 @@ fn a_new_disk_in_the_place_of_the_leaders_binds_nobody() {
     world.run(Duration::from_secs(3));
     assert!(world.leader().is_some());
     assert!(world.replica(1).is_voter(), "and the new disk is a member");
+    // Which does not use a ballot of the lost one: neither in the life in which it became a member nor in the next.
+    let far = promised(&world, 1).round;
+    assert!(world.leader() == Some(1) && far > 1 << 16, "{far}");
+    world.crash(1);
+    world.run(Duration::from_secs(1));
+    world.start(1);
+    world.run(Duration::from_secs(5));
+    assert!(world.leader() == Some(1) && promised(&world, 1).round > far + (1 << 16));
 }
 
 #[test]

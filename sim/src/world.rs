@@ -367,6 +367,9 @@ impl World {
             };
             let fit = living.iter().find(|n| !self.machine(**n).is_slow(group)).copied();
             let fit = fit.or_else(|| living.iter().find_map(led_by).filter(|leader| living.contains(leader)));
+            if fit.is_none() && !living.is_empty() {
+                return Some(format!("nobody leads group {group}, and all of its members lag"));
+            }
             for node in &living {
                 let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
                     return Some(format!("node {node} has no seat in group {group}"));

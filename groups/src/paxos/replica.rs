@@ -319,7 +319,7 @@ pub struct Replica {
     /// The promise that covers all instances. Rises only through phase 1 and 2 messages, never
     /// by learning a value. `ballot of every open entry <= promised`.
     pub(super) promised: Ballot,
-    /// `promised <= seen`: the highest ballot heard of; the next candidacy goes above it.
+    /// The highest ballot heard of; the next candidacy goes above it, and above the promise.
     pub(super) seen: Ballot,
     /// Accepted values beyond the chosen prefix: `chosen < every key`.
     pub(super) open: BTreeMap<InstanceId, Accepted>,
