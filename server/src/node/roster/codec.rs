@@ -65,7 +65,8 @@ impl Roster {
             return None;
         }
         let count = bytes.try_get_u32_le().ok()? as usize;
-        if count == 0 || count > MAX_NODES {
+        // A node takes 19 bytes at least, a group five: no length is believed that cannot be true.
+        if count == 0 || count > MAX_NODES || count * 19 > bytes.len() {
             return None;
         }
         let mut nodes: Vec<RosterNode> = Vec::with_capacity(count);
@@ -79,7 +80,7 @@ impl Roster {
         }
         let ascending = nodes.is_sorted_by(|a, b| a.id < b.id) && nodes[0].id != NodeId(0);
         let groups = bytes.try_get_u32_le().ok()?;
-        if !ascending || groups == 0 || groups > SLOTS {
+        if !ascending || groups == 0 || groups > SLOTS || groups as usize * 5 > bytes.len() {
             return None;
         }
         let mut roster = Roster { version, nodes, placement: Vec::with_capacity(groups as usize) };
