@@ -363,12 +363,12 @@ mod tests {
             include_str!("../../docs/scaling.md"),
         ];
         for line in texts.iter().flat_map(|text| text.split("```").skip(1).step_by(2)).flat_map(str::lines) {
-            let words = line.split(" #").next().unwrap_or(line).trim();
-            let words = words.strip_prefix("cargo run --release -p bench -- ");
+            let line = line.split(" #").next().unwrap_or(line);
+            let words = line.strip_prefix("cargo run --release -p bench -- ");
             let Some(words) = words.or(line.strip_prefix("pelago-bench ")) else { continue };
-            let words = words.split(" #").next().unwrap_or(words).split_whitespace();
             found += 1;
-            if let Err(error) = Args::try_parse_from(std::iter::once("pelago-bench").chain(words)) {
+            let words = std::iter::once("pelago-bench").chain(words.split_whitespace());
+            if let Err(error) = Args::try_parse_from(words) {
                 panic!("{line}: {error}");
             }
         }

@@ -21,8 +21,13 @@ macro_rules! document {
     };
 }
 
+/// What stands between fences in a document.
+fn blocks(text: &str) -> impl Iterator<Item = &str> {
+    text.split("```").skip(1).step_by(2)
+}
+
 /// What a document shows: a command, and what it prints.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Shown {
     command: String,
     prints: Vec<String>,
@@ -31,7 +36,7 @@ struct Shown {
 /// The command lines of the document's fenced blocks that begin with this word, with their prompt or without.
 fn shown(document: &str, word: &str) -> Vec<Shown> {
     let mut found: Vec<Shown> = Vec::new();
-    for block in document.split("```").skip(1).step_by(2) {
+    for block in blocks(document) {
         let mut printing = false;
         for line in block.lines().skip(1) {
             let bare = line.strip_prefix("$ ").unwrap_or(line);
@@ -99,11 +104,11 @@ fn happens(cluster: &Cluster, shown: &Shown) {
 fn fenced(heading: &str) -> Vec<&'static str> {
     let from = README.split_once(&format!("\n## {heading}\n")).unwrap_or_else(|| panic!("no {heading}")).1;
     let section = from.split_once("\n## ").map_or(from, |(section, _)| section);
-    section.split("```").skip(1).step_by(2).collect()
+    blocks(section).collect()
 }
 
-/// Says what stands behind `> ` in a session, and compares the answers with what stands below.
-fn as_written(cluster: &Cluster, node: u32, session: &str) {
+/// Says what stands behind `> ` in a session. Returns the lines of the answers, and those that stand below.
+fn acted_out<'a>(cluster: &Cluster, node: u32, session: &'a str) -> (Vec<String>, Vec<&'a str>) {
     let said = session.lines().filter_map(|line| line.strip_prefix("> "));
     let shown = session.lines().skip(1).filter(|line| !line.starts_with("> ") && !line.starts_with("$ nc"));
     let mut stream = TcpStream::connect(cluster.ports().client(node)).expect("the node listens");
@@ -114,28 +119,26 @@ fn as_written(cluster: &Cluster, node: u32, session: &str) {
     stream.shutdown(Shutdown::Write).expect("a socket");
     let mut answers = String::new();
     stream.read_to_string(&mut answers).expect("answers, and then the end");
-    assert_eq!(answers.replace("\r\n", "\n").trim_end(), shown.collect::<Vec<_>>().join("\n"), "{session}");
+    (answers.lines().map(str::to_owned).collect(), shown.collect())
+}
+
+/// The answers are those that the session shows.
+fn as_written(cluster: &Cluster, node: u32, session: &str) {
+    let (told, shown) = acted_out(cluster, node, session);
+    assert_eq!(told, shown, "{session}");
 }
 
 /// As above for a session whose revisions are those of another day, and whose errors are cut short.
 fn as_sketched(cluster: &Cluster, node: u32, session: &str) {
-    let mut client = cluster.client(node);
-    let mut told = String::new();
-    for line in session.lines().filter_map(|line| line.strip_prefix("> ")) {
-        client.raw(format!("{line}\r\n").as_bytes()).expect("it is sent");
-    }
-    client.say_only("QUIT").expect("it is sent");
-    client.stream().expect("a socket").read_to_string(&mut told).expect("answers, and then the end");
-    let told: Vec<String> = told.lines().map(without_figures).collect();
-    let shown: Vec<&str> = session.lines().skip(1).filter(|line| !line.starts_with("> ")).collect();
-    assert_eq!(told.len(), shown.len() + 1, "and one OK for the end: {told:#?}");
-    for (shown, told) in shown.iter().zip(&told) {
+    let (told, shown) = acted_out(cluster, node, session);
+    assert_eq!(told.len(), shown.len(), "{told:#?}");
+    for (shown, told) in shown.iter().zip(told.iter().map(|line| without_figures(line))) {
         match shown.strip_suffix("...") {
             Some(begins) => {
                 let begins = begins.trim_end_matches([' ', ',', ';']);
                 assert!(told.starts_with(&without_figures(begins)), "{told}: not {shown}");
             }
-            None => assert_eq!(*told, without_figures(shown)),
+            None => assert_eq!(told, without_figures(shown)),
         }
     }
 }
@@ -363,8 +366,7 @@ fn a_running_node_does_what_its_documents_show() {
 fn sessions_of_the_documents_happen() {
     let _turn = turn();
     let cluster = Cluster::start(Recipe::default());
-    let sessions =
-        |text: &'static str| text.split("```").skip(1).step_by(2).filter(|s| s.starts_with("\n> "));
+    let sessions = |text: &'static str| blocks(text).filter(|s| s.starts_with("\n> "));
     let mut transactions = sessions(document!("transactions.md"));
     let mut client = cluster.client(1);
     let mut say = |line: &str| client.say(line).expect("an answer");
@@ -391,7 +393,7 @@ fn tools_do_what_their_document_shows() {
     let lines = shown(document!("tools.md"), "pelago ");
     let (shell, lines) = lines.split_last().expect("lines");
     assert_eq!(lines.len(), 5);
-    for mut shown in lines.iter().map(|s| Shown { command: s.command.clone(), prints: s.prints.clone() }) {
+    for mut shown in lines.iter().cloned() {
         shown.command = shown.command.replace("10.0.0.9:7001", &other.ports().client(1).to_string());
         happens(&cluster, &shown);
     }
@@ -420,9 +422,7 @@ fn is_known(root: &Path, command: &str) -> bool {
     match words[..] {
         [script, ref rest @ ..] if script.starts_with("scripts/") => {
             let Ok(text) = fs::read_to_string(root.join(script)) else { return false };
-            rest.iter()
-                .filter(is_option)
-                .all(|option| text.contains(&format!("\"{option}\"")) || text.contains(*option))
+            rest.iter().filter(is_option).all(|option| text.contains(*option))
         }
         ["cargo", "run", .., "--example", example] => {
             root.join(format!("checkpoint/examples/{example}.rs")).exists() && words.contains(&"checkpoint")

@@ -278,6 +278,12 @@ impl Machine {
         self.shards().iter().flat_map(|s| s.host().groups())
     }
 
+    /// The seat here in this group.
+    #[must_use]
+    pub fn seat(&self, group: GroupId) -> Option<&Group> {
+        self.shards().iter().find_map(|s| s.host().group(group))
+    }
+
     /// Whether this machine hands over what it leads of a group because it lags.
     #[must_use]
     pub fn is_slow(&self, group: GroupId) -> bool {

@@ -355,23 +355,20 @@ impl World {
             let listed = |m: &&Machine| !m.gone && roster.node(m.node).is_some();
             let outside = self.machines.iter().filter(listed).filter(|m| !members.contains(&m.node));
             for machine in outside {
-                let seat = machine.groups().find(|g| g.replica.group() == group);
-                if seat.is_some_and(|g| !g.replica.has_parted()) {
+                if machine.seat(group).is_some_and(|g| !g.replica.has_parted()) {
                     return Some(format!("node {} still has a seat in group {group}", machine.node));
                 }
             }
             let living: Vec<NodeId> = members.into_iter().filter(|n| !self.machine(*n).gone).collect();
             // Where all of them lag, nobody would do better than whoever leads (seed 5019244).
-            let led_by = |node: &NodeId| {
-                self.machine(*node).groups().find(|g| g.replica.group() == group)?.replica.leader()
-            };
+            let led_by = |node: &NodeId| self.machine(*node).seat(group)?.replica.leader();
             let fit = living.iter().find(|n| !self.machine(**n).is_slow(group)).copied();
             let fit = fit.or_else(|| living.iter().find_map(led_by).filter(|leader| living.contains(leader)));
             if fit.is_none() && !living.is_empty() {
                 return Some(format!("nobody leads group {group}, and all of its members lag"));
             }
             for node in &living {
-                let Some(seat) = self.machine(*node).groups().find(|g| g.replica.group() == group) else {
+                let Some(seat) = self.machine(*node).seat(group) else {
                     return Some(format!("node {node} has no seat in group {group}"));
                 };
                 if !seat.replica.is_voter() {

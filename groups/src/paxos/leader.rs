@@ -11,7 +11,6 @@ use super::quorum::{Members, Votes};
 use super::ready::Ready;
 use super::replica::{Replica, Role};
 use crate::ids::{Ballot, InstanceId, Member, NodeId, StorageId};
-use crate::log::Record;
 use crate::peers::{Peers, Tenure};
 use crate::planted::{self, Bug};
 use crate::random::Random;
@@ -316,9 +315,7 @@ impl Replica {
             let instance = self.chosen.next();
             if self.open.get(&instance).is_none_or(|held| held.ballot != ballot) {
                 // Chosen without the own vote: a restart must have the value all the same.
-                let value = flight.value.clone();
-                self.confess(ready);
-                ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
+                self.write_chosen(instance, ballot, flight.value.clone(), ready);
             }
             self.choose(ballot, flight.value, ready);
         }

@@ -161,12 +161,19 @@ impl Replica {
         ready.records.push(Record::Watermark { group, first, instance });
     }
 
-    /// To be called before a record that calls a value chosen, and so all before it: that the log is not
-    /// to be trusted for some of those comes first.
-    pub(super) fn confess(&mut self, ready: &mut Ready) {
+    /// Calls a value chosen, and so all before it: that the log is not to be trusted for some of those comes
+    /// first.
+    pub(super) fn write_chosen(
+        &mut self,
+        instance: InstanceId,
+        ballot: Ballot,
+        value: Bytes,
+        ready: &mut Ready,
+    ) {
         if self.doubtful {
             self.write_mark(ready);
         }
+        ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
     }
 
     /// A leader's watermark: moves the prefix over values accepted at its ballot, notes what has
@@ -335,9 +342,7 @@ impl Replica {
             let (instance, ballot) = (entry.instance, entry.ballot);
             let held = self.open.get(&instance).is_some_and(|h| h.ballot == ballot);
             if !held {
-                let value = entry.value.clone();
-                self.confess(ready);
-                ready.records.push(Record::Chosen { group: self.group, instance, ballot, value });
+                self.write_chosen(instance, ballot, entry.value.clone(), ready);
             }
             self.counters.learned += 1;
             if planted::is(Bug::LearningMovesPromise) {

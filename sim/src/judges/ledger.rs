@@ -238,20 +238,26 @@ impl GroupLedger {
     /// What a node with a seat certainly has on the disk that it runs on.
     #[must_use]
     pub fn shadow(&self, node: NodeId) -> Option<&Shadow> {
-        self.acceptors.get(&Member { node, storage: *self.disks.get(&node)? })
+        self.acceptors.get(&self.member(node)?)
+    }
+
+    /// The node with the disk that it runs on.
+    fn member(&self, node: NodeId) -> Option<Member> {
+        Some(Member { node, storage: *self.disks.get(&node)? })
     }
 
     /// Whether the disk that the node runs on has accepted a value of this instance at this ballot, by
     /// a record that a later one at a higher ballot may stand above.
     #[must_use]
     pub fn has_accepted(&self, node: NodeId, instance: InstanceId, ballot: Ballot) -> bool {
-        let Some(&storage) = self.disks.get(&node) else { return false };
+        let Some(voter) = self.member(node) else { return false };
         let mut votes = self.votes.get(&instance).into_iter().flatten();
-        votes.any(|vote| vote.ballot == ballot && vote.voters.contains(&Member { node, storage }))
+        votes.any(|vote| vote.ballot == ballot && vote.voters.contains(&voter))
     }
 
     fn shadow_mut(&mut self, node: NodeId) -> Option<&mut Shadow> {
-        self.acceptors.get_mut(&Member { node, storage: *self.disks.get(&node)? })
+        let member = self.member(node)?;
+        self.acceptors.get_mut(&member)
     }
 
     /// All disks that ever were, with what they had.
@@ -313,7 +319,7 @@ impl GroupLedger {
     }
 
     fn accept(&mut self, node: NodeId, instance: InstanceId, ballot: Ballot, value: &Bytes) {
-        let Some(&storage) = self.disks.get(&node) else { return };
+        let Some(voter) = self.member(node) else { return };
         if let Some(shadow) = self.shadow_mut(node) {
             shadow.promised = shadow.promised.max(ballot);
             match shadow.accepted.get(&instance) {
@@ -338,7 +344,6 @@ impl GroupLedger {
             ));
             return;
         }
-        let voter = Member { node, storage };
         if !vote.voters.contains(&voter) {
             vote.voters.push(voter);
         }
