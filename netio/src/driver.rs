@@ -276,7 +276,12 @@ impl Driver {
         match Source::of(event.token()) {
             Source::Listener => self.accepting = !self.stopping,
             Source::Waker => (),
-            Source::Inbound { serial } => self.list_readable(serial),
+            Source::Inbound { serial } => {
+                if let Some(link) = self.inbounds.get_mut(&serial) {
+                    link.ends |= event.is_read_closed() || event.is_error();
+                }
+                self.list_readable(serial);
+            }
             Source::Outbound { link, dial } => {
                 let current = self.outbounds.get(link).is_some_and(|it| it.dial == dial && it.conn.is_some());
                 if current {

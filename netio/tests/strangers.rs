@@ -258,6 +258,22 @@ fn an_accepted_link_that_falls_silent_is_closed() {
     assert_eq!(refusal.code, RefusalCode::Idle);
 }
 
+#[test]
+fn a_link_that_ends_behind_its_last_frame_is_over_at_once() {
+    // A read that does not fill its room is taken for the last one, so the loop asks no more. Where the end has come
+    // together with the last frame, nothing else would tell it: the link would stay until it falls silent.
+    let mut patient = config(1);
+    patient.idle_timeout = 2 * net::PATIENCE;
+    let node = Node::start(netio::bind(patient).unwrap());
+    for round in 0..200_u32 {
+        let mut peer = ByHand::join(node.address, hello(2, 1));
+        peer.send(&round.to_le_bytes());
+        drop(peer);
+        assert_eq!(node.wait_frame().1.body, round.to_le_bytes()[..]);
+        until("the link is over", || node.handle.stats().links.iter().all(|link| link.receiving == 0));
+    }
+}
+
 fn life(boot: u64, storage: u128, lane: Lane) -> Hello {
     Hello { boot: Boot(boot), storage: StorageId(storage), lane, ..hello(2, 1) }
 }

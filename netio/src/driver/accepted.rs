@@ -66,7 +66,7 @@ impl Driver {
         tune(&stream, self.config.idle_timeout);
         let deadline = self.now + self.config.handshake_timeout;
         let phase = Phase::Greeting(Greeting::new(deadline));
-        self.inbounds.insert(serial, Inbound { stream, remote, listed: false, phase });
+        self.inbounds.insert(serial, Inbound { stream, remote, listed: false, ends: false, phase });
         self.shared.counters.greeting.add(1);
         self.greetings.push_back(serial);
         if self.greetings.len() > 2 * self.config.max_greeting {
@@ -99,7 +99,7 @@ impl Driver {
         let Some(link) = self.inbounds.get_mut(&serial) else { return };
         link.listed = false;
         let Phase::Up(receiving) = &mut link.phase else { return self.greet(serial) };
-        let progress = receiving.read(&mut link.stream, self.now, &mut self.frames);
+        let progress = receiving.read(&mut link.stream, link.ends, self.now, &mut self.frames);
         if !self.frames.is_empty() {
             receiving.shelf.counters.frames_received.add(self.frames.len() as u64);
             self.demux.frames(&receiving.peer, &mut self.frames);

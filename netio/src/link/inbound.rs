@@ -20,6 +20,8 @@ pub(crate) struct Inbound {
     pub(crate) remote: SocketAddr,
     /// It is in one of the loop's lists of connections to read.
     pub(crate) listed: bool,
+    /// The peer has closed its side: what is read goes on to the end.
+    pub(crate) ends: bool,
     pub(crate) phase: Phase,
 }
 
@@ -77,11 +79,15 @@ impl Receiving {
         Receiving { peer: hello.peer(), hello, shelf, last_read: now, decoder }
     }
 
-    /// Reads and decodes until the socket would block or the budget is used up. What was
+    /// Reads and decodes until the socket is empty or the budget is used up. What was
     /// appended to `frames` is good, also when the connection turns out to be over.
+    ///
+    /// A read that does not fill the room has emptied the socket, and whatever comes later is told as an edge of its
+    /// own; only an end that was told already is not (`ends`), and has to be read.
     pub(crate) fn read(
         &mut self,
         stream: &mut TcpStream,
+        ends: bool,
         now: Instant,
         frames: &mut Vec<Frame>,
     ) -> Result<Progress, Down> {
@@ -89,7 +95,9 @@ impl Receiving {
         self.decoder.decode(frames).map_err(Down::Corrupt)?;
         let mut read = 0;
         while read < READ_BUDGET {
-            match stream.read(self.decoder.room()) {
+            let room = self.decoder.room();
+            let size = room.len();
+            match stream.read(room) {
                 Ok(0) => return Err(Down::Closed),
                 Ok(n) => {
                     read += n;
@@ -97,6 +105,9 @@ impl Receiving {
                     self.shelf.counters.bytes_received.add(n as u64);
                     self.decoder.advance(n);
                     self.decoder.decode(frames).map_err(Down::Corrupt)?;
+                    if n < size && !ends {
+                        return Ok(Progress::Done);
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Progress::Done),
