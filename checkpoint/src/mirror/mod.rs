@@ -372,6 +372,12 @@ impl Mirror {
         !self.events.is_empty() || (self.poisoned.is_none() && self.next_to_serve().is_some())
     }
 
+    /// Whether nothing is on its way in or out, so that nothing is due soon.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.incoming.is_empty() && self.outgoing.is_empty()
+    }
+
     /// Every transfer that is going on or waits.
     #[must_use]
     pub fn transfers(&self) -> Vec<Transfer> {

@@ -318,6 +318,12 @@ impl NodeMirror {
         self.mirror.busy() || !self.settle.is_empty() || !self.effects.is_empty()
     }
 
+    /// Whether nothing is on its way in or out, so that nothing is due soon.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.mirror.is_quiet()
+    }
+
     /// Checkpoints on their way in and out.
     #[must_use]
     pub fn transfers(&self) -> Vec<Transfer> {

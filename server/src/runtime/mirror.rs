@@ -177,6 +177,9 @@ pub struct MirrorParts {
 /// How often the mirror is told that time passes.
 const TICK: Duration = Duration::from_millis(20);
 
+/// The same while nothing is on its way: no node is woken often for nothing.
+const QUIET_TICK: Duration = Duration::from_millis(200);
+
 /// How often transfers are shown anew.
 const SHOW: Duration = Duration::from_millis(250);
 
@@ -216,7 +219,11 @@ pub fn run(parts: MirrorParts) {
     let mut held = Held::default();
     let mut scarce = false;
     loop {
-        let patience = if !scarce && mirror.busy() { Duration::ZERO } else { TICK };
+        let patience = match () {
+            () if !scarce && mirror.busy() => Duration::ZERO,
+            () if scarce || mirror.is_quiet() => QUIET_TICK,
+            () => TICK,
+        };
         let mut next = match errands.recv_timeout(patience) {
             Ok(errand) => Some(errand),
             Err(RecvTimeoutError::Timeout) => None,

@@ -22,6 +22,7 @@ use groups::time::Time;
 use netio::{Frame, Loan, NetHandle, SendError};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::runtime::LocalOptions;
 use tokio::sync::{Notify, oneshot};
 
 use super::clock::Clock;
@@ -568,8 +569,8 @@ impl Worker {
 
     async fn run(self: Rc<Self>) {
         let mut pace = TICK;
-        let mut tick = tokio::time::interval(pace);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let tick = tokio::time::sleep(pace);
+        tokio::pin!(tick);
         let mut letters = VecDeque::new();
         let mut dirty = Vec::new();
         let mut reports = Vec::new();
@@ -583,7 +584,7 @@ impl Worker {
                 tokio::select! {
                     biased;
                     () = self.wake.notified() => {}
-                    _ = tick.tick() => {}
+                    () = &mut tick => tick.as_mut().reset(tokio::time::Instant::now() + pace),
                 }
             }
             let began = self.clock.now();
@@ -673,7 +674,7 @@ impl Worker {
             let wanted = if self.shard.borrow().is_active() { TICK } else { idle };
             if wanted != pace {
                 pace = wanted;
-                tick.reset_after(pace);
+                tick.as_mut().reset(tokio::time::Instant::now() + pace);
             }
             let end = self.clock.now();
             if ticks {
@@ -769,7 +770,8 @@ pub struct WorkerParts {
 /// When the runtime cannot be built.
 pub fn run(parts: WorkerParts) -> std::io::Result<()> {
     let WorkerParts { shard, posts, wake, clock, net, loan, log, learner, mirror, memory, shared } = parts;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build_local(LocalOptions::default())?;
     let worker = Rc::new(Worker {
         index: shard.shard(),
         shard: RefCell::new(shard),
@@ -790,10 +792,13 @@ pub fn run(parts: WorkerParts) -> std::io::Result<()> {
         shared,
         tally: Rc::default(),
     });
-    let tasks = tokio::task::LocalSet::new();
     if let Some(loan) = loan {
-        tasks.spawn_local(network(loan));
+        runtime.spawn_local(network(loan));
     }
-    tasks.block_on(&runtime, worker.run());
-    Ok(())
+    // A task like the others, not what the runtime blocks on: that would be woken by a system call each time.
+    let turns = runtime.spawn_local(worker.run());
+    match runtime.block_on(turns) {
+        Ok(()) => Ok(()),
+        Err(e) => std::panic::resume_unwind(e.into_panic()),
+    }
 }
