@@ -124,7 +124,7 @@ pub struct Sizes {
 
 impl Default for Sizes {
     fn default() -> Sizes {
-        Sizes { memtable_bytes: 16 << 20, cache_bytes: 32 << 20, journal_bytes: 128 << 20 }
+        Sizes { memtable_bytes: 8 << 20, cache_bytes: 8 << 20, journal_bytes: 128 << 20 }
     }
 }
 
@@ -145,7 +145,7 @@ impl Writes {
     }
 
     /// The writes in key order; `None` deletes.
-    pub fn into_ops(self) -> impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
+    pub fn into_ops(self) -> impl ExactSizeIterator<Item = (Vec<u8>, Option<Vec<u8>>)> {
         self.0.into_iter()
     }
 }

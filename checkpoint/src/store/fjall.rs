@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot};
 
 use super::engine::{Sizes, Store, View, Visit, Writes};
 use super::error::EngineError;
@@ -65,8 +65,9 @@ impl Store for FjallStore {
     }
 
     fn write(&self, writes: Writes) -> Result<(), EngineError> {
-        let mut batch = self.db.batch();
-        for (key, value) in writes.into_ops() {
+        let writes = writes.into_ops();
+        let mut batch = OwnedWriteBatch::with_capacity(self.db.clone(), writes.len());
+        for (key, value) in writes {
             match value {
                 Some(value) => batch.insert(&self.keys, key, value),
                 None => batch.remove(&self.keys, key),

@@ -623,6 +623,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
                 learn_bytes: Tuning::default().learn_bytes / shards as usize,
+                recent_bytes: share(RECENT_BYTES, config.cluster.groups),
                 lease: config.paxos.lease,
                 own_lease: own_lease(config.paxos.lease, config.paxos.max_clock_drift),
                 ..Tuning::default()
@@ -635,7 +636,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                     keep_entries: config.checkpoint.log_keep_entries,
                     ..MirrorLimits::default()
                 }),
-                history_bytes: history_bytes(config.cluster.groups),
+                history_bytes: share(HISTORY_BYTES, config.cluster.groups),
                 ..GroupLimits::default()
             }),
             seed: Random::new(random_id()? as u64).next_u64(),
@@ -644,10 +645,17 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
     })
 }
 
-/// What each group remembers of its changes for those who watch: 64 MiB over all of them, but neither
-/// so little that a short pause ends a watch nor more than is of use.
-fn history_bytes(groups: u32) -> usize {
-    ((64 << 20) / groups.max(1) as usize).clamp(64 << 10, 4 << 20)
+/// What all groups together remember of their changes, for those who watch.
+const HISTORY_BYTES: usize = 16 << 20;
+
+/// What all groups together keep of the values chosen last, for members that missed a few; they read the log for
+/// the rest.
+const RECENT_BYTES: usize = 16 << 20;
+
+/// A group's share of that, but neither so little that a short pause ends a watch (or has the log read) nor more
+/// than is of use.
+fn share(bytes: usize, groups: u32) -> usize {
+    (bytes / groups.max(1) as usize).clamp(64 << 10, 4 << 20)
 }
 
 /// Half the cores, so that the log, the network and the kernel have the rest; one at least, and
