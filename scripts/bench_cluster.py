@@ -9,7 +9,7 @@
 Whatever was started is killed when the `with` ends, also by an exception, Ctrl-C or SIGTERM (see `ended_by_signals`).
 The directory of a run that failed is kept, because the nodes' logs are in it. Python's standard library only.
 """
-import binascii, itertools, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
+import binascii, contextlib, itertools, json, os, shutil, signal, socket, subprocess, sys, tempfile, time
 
 NODES = (1, 2, 3)
 SLOTS = 16384
@@ -355,9 +355,26 @@ def rss_bytes(pid):
 
 def cpu_seconds(pid):
     """Processor time that a process has used, in user and kernel mode."""
-    with open(f"/proc/{pid}/stat", encoding="utf-8") as file:
-        fields = file.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+    return named_cpu_seconds(f"/proc/{pid}/stat")[1]
+
+
+def cpu_seconds_of_threads(pid):
+    """The same for each kind of thread that it has now, by the thread's name."""
+    spent = {}
+    for thread in os.listdir(f"/proc/{pid}/task"):
+        # One that has ended meanwhile is not there any more.
+        with contextlib.suppress(OSError):
+            name, seconds = named_cpu_seconds(f"/proc/{pid}/task/{thread}/stat")
+            spent[name] = spent.get(name, 0) + seconds
+    return spent
+
+
+def named_cpu_seconds(path):
+    """Name and processor time of the process or thread with this `stat`."""
+    with open(path, encoding="utf-8") as file:
+        name, _, rest = file.read().partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return name, (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def quantile(values, share):
