@@ -13,7 +13,7 @@
 //!         whole state => mirror.refill(..),       // the answer to Refill
 //!         frame       => mirror.on_frame(..),     // kinds FETCH to NONE
 //!         now and then, for some groups => mirror.settle(&groups, now),
-//!         every 10 to 50 ms             => mirror.tick(now),
+//!         every 10 to 50 ms             => mirror.tick(now),      // less often while mirror.is_quiet()
 //!     }
 //! }
 //! ```
@@ -372,10 +372,10 @@ impl Mirror {
         !self.events.is_empty() || (self.poisoned.is_none() && self.next_to_serve().is_some())
     }
 
-    /// Whether nothing is on its way in or out, so that nothing is due soon.
+    /// Whether nothing is on its way in or out and nothing waits to be swept: [`Mirror::tick`] has nothing to do soon.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
-        self.incoming.is_empty() && self.outgoing.is_empty()
+        self.incoming.is_empty() && self.outgoing.is_empty() && !self.garbage
     }
 
     /// Every transfer that is going on or waits.

@@ -263,7 +263,7 @@ fn host(me: NodeId, groups: u32) -> Host {
         tuning: Arc::new(Tuning { lease, own_lease: Duration::from_millis(288), ..Tuning::default() }),
         limits: Arc::new(Limits {
             mirror: Some(MirrorLimits::default()),
-            history_bytes: ((64 << 20) / groups as usize).clamp(64 << 10, 4 << 20),
+            history_bytes: ((32 << 20) / groups as usize).clamp(128 << 10, 4 << 20),
             ..Limits::default()
         }),
         seed: u64::from(me.0),

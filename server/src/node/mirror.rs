@@ -318,7 +318,7 @@ impl NodeMirror {
         self.mirror.busy() || !self.settle.is_empty() || !self.effects.is_empty()
     }
 
-    /// Whether nothing is on its way in or out, so that nothing is due soon.
+    /// Whether a tick has nothing to do soon.
     #[must_use]
     pub fn is_quiet(&self) -> bool {
         self.mirror.is_quiet()

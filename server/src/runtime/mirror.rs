@@ -177,7 +177,7 @@ pub struct MirrorParts {
 /// How often the mirror is told that time passes.
 const TICK: Duration = Duration::from_millis(20);
 
-/// The same while nothing is on its way: no node is woken often for nothing.
+/// The same while it has nothing to do: no node is woken often for nothing.
 const QUIET_TICK: Duration = Duration::from_millis(200);
 
 /// How often transfers are shown anew.

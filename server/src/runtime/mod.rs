@@ -623,7 +623,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 window: config.paxos.window as usize,
                 ahead: (config.paxos.window as usize * 8).max(2048),
                 learn_bytes: Tuning::default().learn_bytes / shards as usize,
-                recent_bytes: share(RECENT_BYTES, config.cluster.groups),
+                recent_bytes: RECENT_BYTES.share(config.cluster.groups),
                 lease: config.paxos.lease,
                 own_lease: own_lease(config.paxos.lease, config.paxos.max_clock_drift),
                 ..Tuning::default()
@@ -636,7 +636,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                     keep_entries: config.checkpoint.log_keep_entries,
                     ..MirrorLimits::default()
                 }),
-                history_bytes: share(HISTORY_BYTES, config.cluster.groups),
+                history_bytes: HISTORY_BYTES.share(config.cluster.groups),
                 ..GroupLimits::default()
             }),
             seed: Random::new(random_id()? as u64).next_u64(),
@@ -645,17 +645,27 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
     })
 }
 
-/// What all groups together remember of their changes, for those who watch.
-const HISTORY_BYTES: usize = 16 << 20;
+/// What all groups together remember of their changes, for those who watch. None remembers so little that a short pause
+/// ends a watch, nor more than is of use.
+const HISTORY_BYTES: Budget = Budget { all: 32 << 20, least: 128 << 10, most: 4 << 20 };
 
-/// What all groups together keep of the values chosen last, for members that missed a few; they read the log for
-/// the rest.
-const RECENT_BYTES: usize = 16 << 20;
+/// What all groups together keep of the values chosen last, for members that missed a few; they read the log for the
+/// rest. Each keeps several full batches: what comes from the log is always a little old, and a replica without a state
+/// is whole only when it has met what is chosen now.
+const RECENT_BYTES: Budget = Budget { all: 32 << 20, least: 1 << 20, most: 4 << 20 };
 
-/// A group's share of that, but neither so little that a short pause ends a watch (or has the log read) nor more
-/// than is of use.
-fn share(bytes: usize, groups: u32) -> usize {
-    (bytes / groups.max(1) as usize).clamp(64 << 10, 4 << 20)
+/// Bytes for all groups together, and what one of them has at least and at most.
+struct Budget {
+    all: usize,
+    least: usize,
+    most: usize,
+}
+
+impl Budget {
+    /// What each of so many groups has.
+    fn share(&self, groups: u32) -> usize {
+        (self.all / groups.max(1) as usize).clamp(self.least, self.most)
+    }
 }
 
 /// Half the cores, so that the log, the network and the kernel have the rest; one at least, and
