@@ -263,7 +263,7 @@ fn a_link_that_ends_behind_its_last_frame_is_over_at_once() {
     // A read that does not fill its room is taken for the last one, so the loop asks no more. Where the end has come
     // together with the last frame, nothing else would tell it: the link would stay until it falls silent.
     let mut patient = config(1);
-    patient.idle_timeout = 2 * net::PATIENCE;
+    patient.idle_timeout = 2 * PATIENCE;
     let node = Node::start(netio::bind(patient).unwrap());
     for round in 0..200_u32 {
         let mut peer = ByHand::join(node.address, hello(2, 1));
