@@ -3,6 +3,7 @@
 //! ```text
 //! sim swarm --seeds 2000 [--from 1]    many seeds on all cores; ends at the first failure
 //! sim replay 4711 [--only 3,7 ...]     one seed twice: prints its story and compares the hashes
+//! sim replay 4711 --whole              the same with all of the story, not only how it ends
 //! sim shrink 4711                      a failing seed with as little as still fails
 //! sim calm --nodes 100 --groups 10000 --puts 20000   no faults: what a large cluster says and writes
 //! ```
@@ -20,7 +21,7 @@ use sim::world::Failure;
 use sim::{story, swarm, trial};
 
 const USAGE: &str = "usage: sim swarm --seeds N [--from SEED] [--plant BUG]
-       sim replay SEED [--only 3,7|none] [--clients N] [--turmoil MILLISECONDS] [--salt N] [--plant BUG] [--once]
+       sim replay SEED [--only 3,7|none] [--clients N] [--turmoil MILLISECONDS] [--salt N] [--plant BUG] [--once|--whole]
        sim shrink SEED [--plant BUG]
        sim calm --nodes N --groups G [--replication R] [--puts P] [--rate PUTS_PER_SECOND]
 
@@ -41,9 +42,20 @@ fn main() -> ExitCode {
 /// What a command line says.
 enum Task {
     Swarm { seeds: u64, from: u64, plant: Option<Bug> },
-    Replay { seed: u64, cut: Cut, once: bool },
+    Replay { seed: u64, cut: Cut, way: Way },
     Shrink { seed: u64, cut: Cut },
     Calm(Calm),
+}
+
+/// How a seed is replayed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// Twice, and the end of the story is told.
+    Twice,
+    /// The same, with the whole story.
+    Whole,
+    /// Once, without words.
+    Once,
 }
 
 impl Task {
@@ -55,9 +67,15 @@ impl Task {
                 Ok(Task::Swarm { seeds, from, plant })
             }
             ["replay", word, options @ ..] => {
-                let once = options.contains(&"--once");
-                let options: Vec<&str> = options.iter().copied().filter(|o| *o != "--once").collect();
-                Ok(Task::Replay { seed: seed(word)?, cut: Cut::parse(&options)?, once })
+                let mut way = Way::Twice;
+                let mut rest = options.to_vec();
+                for (name, other) in [("--once", Way::Once), ("--whole", Way::Whole)] {
+                    if rest.contains(&name) {
+                        way = other;
+                        rest.retain(|option| *option != name);
+                    }
+                }
+                Ok(Task::Replay { seed: seed(word)?, cut: Cut::parse(&rest)?, way })
             }
             ["shrink", word, options @ ..] => {
                 Ok(Task::Shrink { seed: seed(word)?, cut: Cut::parse(options)? })
@@ -72,8 +90,8 @@ impl Task {
             Task::Swarm { seeds, from, plant } => {
                 Ok(report(&swarm::run(seeds, from, plant), &Cut { plant, ..Cut::default() }))
             }
-            Task::Replay { seed, cut, once: true } => Ok(replay_once(seed, &cut)),
-            Task::Replay { seed, cut, once: false } => Ok(replay(seed, &cut)),
+            Task::Replay { seed, cut, way: Way::Once } => Ok(replay_once(seed, &cut)),
+            Task::Replay { seed, cut, way } => Ok(replay(seed, &cut, way == Way::Whole)),
             Task::Shrink { seed, cut } => small(seed, &cut),
             Task::Calm(calm) => {
                 println!("{}", calm.run()?);
@@ -125,7 +143,7 @@ fn calm_options(mut options: &[&str]) -> Result<Calm, String> {
 
 fn report(found: &swarm::Found, cut: &Cut) -> ExitCode {
     if let Some((seed, failure)) = &found.failure {
-        tell(*seed, cut, failure);
+        tell(*seed, cut, failure, false);
         println!("make it small with: {}", cut.command(&format!("shrink {seed}")));
         return ExitCode::FAILURE;
     }
@@ -146,8 +164,8 @@ fn report(found: &swarm::Found, cut: &Cut) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn tell(seed: u64, cut: &Cut, failure: &Failure) {
-    for line in story::excerpt(&failure.story, &failure.what) {
+fn tell(seed: u64, cut: &Cut, failure: &Failure, whole: bool) {
+    for line in story::excerpt(&failure.story, &failure.what, whole) {
         println!("{line}");
     }
     println!("\nseed {seed}{cut} {FAILED}{}", failure.what);
@@ -171,7 +189,7 @@ fn replay_once(seed: u64, cut: &Cut) -> ExitCode {
     code
 }
 
-fn replay(seed: u64, cut: &Cut) -> ExitCode {
+fn replay(seed: u64, cut: &Cut, whole: bool) -> ExitCode {
     let plan = cut.of(seed);
     println!(
         "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} clients, {} tellers, {} keys, {:?} of faults{}",
@@ -202,7 +220,7 @@ fn replay(seed: u64, cut: &Cut) -> ExitCode {
             ExitCode::SUCCESS
         }
         (Err(failure), Err(again)) if alike && failure.what == again.what => {
-            tell(seed, cut, &failure);
+            tell(seed, cut, &failure, whole);
             println!("it failed twice alike: {HASH}{:016x}", first.hash);
             ExitCode::FAILURE
         }
@@ -220,7 +238,7 @@ fn small(seed: u64, whole: &Cut) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     };
     println!("what is left of seed {seed}, and how it fails:\n");
-    let code = replay(seed, &cut);
+    let code = replay(seed, &cut, false);
     // The command is a promise to whoever gets it: it has to hold in another process, too.
     let again: Vec<_> = (0..2).map(|_| symptom(&program, seed, &cut)).collect();
     if again[0].is_none() || again[0] != again[1] {

@@ -12,7 +12,7 @@ use groups::time::Time;
 /// The most lines that are kept.
 const KEPT: usize = 100_000;
 
-/// The most lines that are shown: the end of a story is what matters.
+/// The most lines that are shown: the end of a story is what matters, unless somebody asks for the whole.
 const SHOWN: usize = 6000;
 
 thread_local! {
@@ -33,9 +33,12 @@ pub fn hash() -> u64 {
 }
 
 /// The part of a story that a person wants to read beside the sentence `what`: its end, or, where one
-/// key's history makes no sense, the faults and what the clients saw of that key.
+/// key's history makes no sense, the faults and what the clients saw of that key. With `whole`, all that was kept.
 #[must_use]
-pub fn excerpt(story: &[String], what: &str) -> Vec<String> {
+pub fn excerpt(story: &[String], what: &str, whole: bool) -> Vec<String> {
+    if whole {
+        return story.to_vec();
+    }
     let key = what.split_once("\nkey \"").and_then(|(_, rest)| rest.split_once('"')).map(|(key, _)| key);
     let shown: Vec<&String> = match key {
         Some(key) => story.iter().filter(|line| concerns(line, key)).collect(),

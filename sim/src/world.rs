@@ -1146,7 +1146,12 @@ fn describe(frame: &Frame) -> Option<String> {
     let group = frame.group;
     let text = match frame.kind {
         wire::HEARTBEAT => return None,
-        wire::BIRTH => "a word of birth".into(),
+        wire::BIRTH => match Word::decode(frame.body.clone()) {
+            Some(word) => {
+                format!("a word of birth: {:?}, disk {}, heard life {}", word.stage, word.storage, word.heard)
+            }
+            None => "an unreadable word of birth".into(),
+        },
         wire::ROSTER => "the roster".into(),
         wire::SUBMIT => format!("group {group} submissions, {} bytes", frame.body.len()),
         wire::ANSWER => format!("group {group} answers, {} bytes", frame.body.len()),

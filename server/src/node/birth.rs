@@ -6,6 +6,9 @@
 //! is born; its id follows from the founders. A node that was away in that moment learns of it
 //! from any founder, who names the disks: it is one of them or it is a replacement.
 //!
+//! A disk that has voted for a birth that can be no more, because the disk of another of its founders has voted for others,
+//! is free again: late words may have told an empty disk that nobody is born yet.
+//!
 //! A disk that is none of the founders' joins the cluster once a majority of its nodes has told of
 //! it, and of the newest life of this node that they remember: it begins behind that. It learns
 //! and serves, and each group takes it in by a chosen value. Should the majority be gone, it waits.
@@ -164,7 +167,12 @@ impl Birth {
         if from == self.me || !(born || self.nodes.contains(&from)) {
             return None;
         }
-        self.seen.insert(from, word);
+        // A disk goes on and never back: what says less than it has said already was sent before and came late.
+        let is_old =
+            |seen: &Word| seen.storage == word.storage && progress(&word.stage) < progress(&seen.stage);
+        if !self.seen.get(&from).is_some_and(is_old) {
+            self.seen.insert(from, word);
+        }
         self.advance()
     }
 
@@ -189,7 +197,12 @@ impl Birth {
             }
         }
         // A disk in the place of a founder's.
-        if matches!(self.own.stage, Stage::Empty | Stage::Replacement)
+        let free = match &self.own.stage {
+            Stage::Empty | Stage::Replacement => true,
+            Stage::Voted(founders) => self.is_void(founders),
+            Stage::Born(..) => false,
+        };
+        if free
             && self.roster().is_some_and(|roster| roster.node(self.me).is_some())
             && let Some((cluster, founders)) = self.cluster_of_others()
             && self.tellers(cluster) >= self.needed()
@@ -221,6 +234,17 @@ impl Birth {
             }
             Stage::Born(..) | Stage::Replacement => None,
         }
+    }
+
+    /// Whether there can be no cluster of these founders: the disk of one of them has voted for others.
+    fn is_void(&self, founders: &Founders) -> bool {
+        self.seen.iter().any(|(node, word)| match &word.stage {
+            Stage::Born(_, theirs) => {
+                let disk = (*node, word.storage);
+                theirs != founders && theirs.contains(&disk) && founders.contains(&disk)
+            }
+            _ => false,
+        })
     }
 
     /// A cluster that this disk did not found, if anybody tells of one.
@@ -309,6 +333,15 @@ impl Birth {
         }
         let voted = |n: &NodeId| self.seen.get(n).is_some_and(|w| w.stage != Stage::Empty);
         Waiting::Votes(self.nodes.iter().copied().filter(|n| *n != self.me && !voted(n)).collect())
+    }
+}
+
+/// How far a disk has come that says this.
+fn progress(stage: &Stage) -> u8 {
+    match stage {
+        Stage::Empty | Stage::Replacement => 0,
+        Stage::Voted(_) => 1,
+        Stage::Born(..) => 2,
     }
 }
 
@@ -498,6 +531,57 @@ mod tests {
         talk(&mut [&mut a, &mut b, &mut c]);
         assert_eq!((cluster(&a), cluster(&b), cluster(&c)), (None, None, None));
         assert_eq!(a.waiting(), Waiting::Replaced(NodeId(3)));
+    }
+
+    #[test]
+    fn late_words_of_the_time_before_the_birth_bind_no_new_disk() {
+        // The story (seed 9012748): node 1's disk is lost right after the birth. The new one hears node 3, which is
+        // born, and then, a second late, the words of nodes 2 and 3 from when they were empty. It took all for empty,
+        // voted for a birth with them, and was no member of the cluster for ever after.
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        let late = [(2, b.word().clone()), (3, c.word().clone())];
+        talk(&mut [&mut a, &mut b, &mut c]);
+        let id = cluster(&a);
+        let mut fresh = birth(1, 99, 3);
+        fresh.hear(NodeId(3), told(&c, 0));
+        for (from, word) in late.clone() {
+            fresh.hear(NodeId(from), word);
+        }
+        assert_eq!(fresh.word().stage, Stage::Empty, "node 3 is born, whatever it said before");
+        fresh.hear(NodeId(2), told(&b, 0));
+        assert_eq!(cluster(&fresh), id);
+
+        // Where nothing else was heard before them it votes; that binds it to nothing, because node 2's disk has voted
+        // for others.
+        let mut fresh = birth(1, 99, 3);
+        for (from, word) in late {
+            fresh.hear(NodeId(from), word);
+        }
+        assert!(matches!(fresh.word().stage, Stage::Voted(_)));
+        fresh.hear(NodeId(2), told(&b, 4));
+        assert_eq!(
+            fresh.waiting(),
+            Waiting::Stranger(id.unwrap(), 1, 2),
+            "one node is too few, as for an empty disk"
+        );
+        fresh.hear(NodeId(3), told(&c, 6));
+        assert_eq!((cluster(&fresh), fresh.heard()), (id, Boot(6)));
+    }
+
+    #[test]
+    fn a_vote_that_may_still_count_is_kept() {
+        // Nodes 2 and 3 of the cluster are other disks now than those that this one has voted with: of those nobody
+        // knows what they have voted for.
+        let (mut a, mut b, mut c) = (birth(1, 11, 3), birth(2, 22, 3), birth(3, 33, 3));
+        talk(&mut [&mut a, &mut b, &mut c]);
+        let mut voted = birth(1, 99, 3);
+        for (from, word) in [(2, word(77, Stage::Empty)), (3, word(88, Stage::Empty))] {
+            voted.hear(NodeId(from), word);
+        }
+        assert!(matches!(voted.word().stage, Stage::Voted(_)));
+        voted.hear(NodeId(2), told(&b, 0));
+        voted.hear(NodeId(3), told(&c, 0));
+        assert!(matches!(voted.word().stage, Stage::Voted(_)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A disk votes for one birth at most, and a cluster is born once: whatever is lost meanwhile, no
-//! two sets of founders can both believe that they are the cluster (ARCHITECTURE, "Birth").
+//! two sets of founders can both believe that they are the cluster (ARCHITECTURE, "Birth"). To join a cluster that others
+//! have founded is no vote.
 
 use std::collections::BTreeMap;
 
@@ -22,9 +23,11 @@ impl Judge for Births {
             Stage::Empty | Stage::Replacement => return Ok(()),
             Stage::Voted(founders) | Stage::Born(_, founders) => founders,
         };
-        let vote = self.votes.entry(word.storage).or_insert_with(|| founders.clone());
-        if vote != founders {
-            return Err(format!("the disk of node {node} votes for two births"));
+        if founders.contains(&(node, word.storage)) {
+            let vote = self.votes.entry(word.storage).or_insert_with(|| founders.clone());
+            if vote != founders {
+                return Err(format!("the disk of node {node} votes for two births"));
+            }
         }
         if matches!(word.stage, Stage::Born(..)) {
             let born = self.born.get_or_insert_with(|| founders.clone());
