@@ -97,6 +97,8 @@ pub struct Client {
     calls: u64,
     /// The longest plain value it writes.
     value_bytes: u64,
+    /// As in [`Plan::crowd`](crate::plan::Plan::crowd).
+    crowd: bool,
     /// Numbered writes that it will send again.
     resends: Resends,
     /// What it last saw of each key.
@@ -119,9 +121,16 @@ impl Client {
             transactions: BTreeMap::new(),
             calls: 0,
             value_bytes,
+            crowd: false,
             resends: Resends::default(),
             seen: BTreeMap::new(),
         }
+    }
+
+    /// The same, as one of a crowd or not.
+    #[must_use]
+    pub fn in_crowd(self, crowd: bool) -> Client {
+        Client { crowd, ..self }
     }
 
     /// One that moves money between accounts of these groups.
@@ -153,7 +162,8 @@ impl Client {
         if up.is_empty() {
             return false;
         }
-        let stays = self.at.is_some_and(|at| up.contains(&at)) && self.random.below(8) > 0;
+        let visits = if self.crowd { 2 } else { 8 };
+        let stays = self.at.is_some_and(|at| up.contains(&at)) && self.random.below(visits) > 0;
         if !stays {
             self.connection += 1;
             self.at = Some(up[self.random.below(up.len() as u64) as usize]);
@@ -165,6 +175,7 @@ impl Client {
     pub fn pause(&mut self, refused: bool) -> Duration {
         // Now and then there is a long silence, so that idle logs are sealed and idle groups rest.
         let most = match (refused, self.random.below(20)) {
+            (false, _) if self.crowd => 300,
             (false, 0) => 2_000,
             (false, _) => 160,
             (true, _) => 200,
@@ -205,6 +216,8 @@ impl Client {
         let favourite = self.random.below(keys.count);
         for _ in 0..length {
             let key = if self.random.below(3) == 0 { self.random.below(keys.count) } else { favourite };
+            // A crowd fights over steady keys, whose revisions tell their order.
+            let key = if self.crowd { 1 + 5 * key } else { key };
             requests.push(self.request(key, keys, now, order, coverage));
         }
         requests
@@ -294,7 +307,11 @@ impl Client {
         let take = || (Action::GetDel, Command::Take { key: name.clone() });
         match (Keys::used_for(key), self.random.below(12)) {
             (_, 0..=3) => get(),
-            (Use::Steady, 4..=9) => (Action::Put(value.clone()), put(value, Condition::None, Want::Revision)),
+            (_, 4 | 5) if self.crowd => get(),
+            // With nothing but puts and gets the judge keeps up with so many unknown outcomes.
+            (Use::Steady, number) if number <= 9 || self.crowd => {
+                (Action::Put(value.clone()), put(value, Condition::None, Want::Revision))
+            }
             (Use::Plain, 4 | 5) => (Action::Put(value.clone()), put(value, Condition::None, Want::Done)),
             (Use::Plain, 6) => delete(),
             (Use::Plain, 7) => (Action::SetNx(value.clone()), put(value, Condition::Absent, Want::Done)),

@@ -38,6 +38,9 @@ pub struct Plan {
     pub keys: u64,
     /// Plain values are as long as this at most: longer ones fill batches, windows and segments.
     pub value_bytes: u64,
+    /// Whether many clients ask about few keys, now here, now there: whoever is cut off, or stood still, is
+    /// asked about what has just been changed elsewhere, in the moment in which it would be wrong.
+    pub crowd: bool,
     /// How long faults happen.
     pub turmoil: Duration,
     /// In how long after them everything must be well again.
@@ -73,6 +76,10 @@ impl Plan {
         let clients = 1 + random.below(5);
         let keys = 4 + random.below(9);
         let value_bytes = [0, 0, 500, 2_000][random.below(4) as usize];
+        // Drawn beside the others, so that all other seeds stay what they were.
+        let mut luck = Random::new(seed ^ 0xC60D);
+        let crowd = luck.below(8) == 0;
+        let (clients, keys, value_bytes) = if crowd { (12, 2, 0) } else { (clients, keys, value_bytes) };
         let mut faults = faults(&cluster, turmoil, beyond_repair, &mut random);
         if beyond_repair && nodes > 1 && random.below(2) == 0 {
             // In the middle of the birth, which such a loss may end for ever.
@@ -89,6 +96,9 @@ impl Plan {
                 faults.insert(0, Planned { number, at, fault: Fault::EmptyDisk { node } });
             }
         }
+        if crowd && nodes > 1 {
+            stand_still(&mut faults, nodes, turmoil, &mut luck);
+        }
         if !beyond_repair {
             operator::plan(&mut cluster, turmoil, seed, &mut faults);
         }
@@ -102,6 +112,7 @@ impl Plan {
             tellers,
             keys,
             value_bytes,
+            crowd,
             turmoil,
             recovery,
             beyond_repair,
@@ -115,6 +126,19 @@ impl Plan {
         self.faults.retain(|f| numbers.contains(&f.number));
         self
     }
+}
+
+/// Some node or other stands still every other second, for as long as it takes the others to go on without it: what a
+/// crowd has asked it meanwhile it answers in the moment in which it wakes.
+fn stand_still(faults: &mut Vec<Planned>, nodes: u32, turmoil: Duration, random: &mut Random) {
+    let mut at = Duration::from_millis(1_000 + random.below(1_000));
+    while at < turmoil {
+        let node = random.below(u64::from(nodes)) as usize;
+        let fault = Fault::Pause { node, length: Duration::from_millis(600 + random.below(900)) };
+        faults.push(Planned { number: faults.len() + 1, at, fault });
+        at += Duration::from_millis(1_500 + random.below(1_500));
+    }
+    faults.sort_by_key(|planned| planned.at);
 }
 
 /// Draws the faults. Every seed leaves about half of the kinds out, so that some have long runs

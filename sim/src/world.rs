@@ -146,6 +146,8 @@ pub struct World {
     machines: Vec<Machine>,
     /// Until when each process stands still.
     paused: Vec<Time>,
+    /// Until when each does not hear each other: whoever has stood still reads its sockets one after the other.
+    unheard: Vec<Vec<Time>>,
     clients: Vec<Client>,
     /// Two seeds in three have them.
     observers: Option<Observers>,
@@ -198,8 +200,9 @@ impl World {
         let nodes: Vec<NodeId> = (1..=plan.cluster.nodes).map(NodeId).collect();
         let all = (1..=plan.cluster.nodes + plan.cluster.spares).map(NodeId);
         let machines: Vec<Machine> = all.map(|n| Machine::new(n, &plan.cluster, random.next_u64())).collect();
-        let mut clients: Vec<Client> =
-            (0..plan.clients).map(|c| Client::new(c, plan.value_bytes, random.next_u64())).collect();
+        let mut clients: Vec<Client> = (0..plan.clients)
+            .map(|c| Client::new(c, plan.value_bytes, random.next_u64()).in_crowd(plan.crowd))
+            .collect();
         let tellers = plan.clients..plan.clients + plan.tellers;
         clients.extend(tellers.map(|t| Client::teller(t, plan.cluster.groups, random.next_u64())));
         let layout = Layout::new(nodes, plan.cluster.groups, plan.cluster.replication);
@@ -209,6 +212,7 @@ impl World {
             schedule: Schedule::default(),
             network: Network::new(machines.len(), random.next_u64()),
             paused: vec![Time::ZERO; machines.len()],
+            unheard: vec![vec![Time::ZERO; machines.len()]; machines.len()],
             majorities: vec![true; plan.cluster.groups as usize],
             order: ReadOrder::default(),
             machines,
@@ -439,7 +443,12 @@ impl World {
                 return Ok(());
             }
             if let Some(later) = self.pause_of(machine) {
-                self.schedule.at(later, event);
+                // What came meanwhile may be read before the timer, so that a leader whose time is over answers first.
+                let behind = match event {
+                    Event::Tick { .. } => Duration::from_micros(self.random.below(5_000)),
+                    _ => Duration::ZERO,
+                };
+                self.schedule.at(later + behind, event);
                 return Ok(());
             }
         }
@@ -453,7 +462,7 @@ impl World {
                 if !self.machines[to].is_up() || self.network.epoch((from, to)) != epoch {
                     return Ok(());
                 }
-                if let Some(later) = self.pause_of(to) {
+                if let Some(later) = self.pause_of(to).max(self.silence_of(to, from)) {
                     self.schedule.at(later, Event::Deliver { to, from, epoch, frames });
                     return Ok(());
                 }
@@ -532,11 +541,18 @@ impl World {
         Some(later)
     }
 
+    /// When a machine that has just stood still gets to what `from` has sent it meanwhile.
+    fn silence_of(&self, to: usize, from: usize) -> Option<Time> {
+        let later = self.unheard[to][from];
+        (later > self.schedule.now()).then_some(later)
+    }
+
     fn start(&mut self, machine: usize) -> Result<(), String> {
         let now = self.schedule.now();
         self.tell(|| format!("node {} starts", machine + 1));
         self.coverage.event(coverage::Event::Start);
         self.paused[machine] = Time::ZERO;
+        self.unheard[machine].fill(Time::ZERO);
         let node = self.machines[machine].node;
         match self.machines[machine].start(now) {
             Ok(wishes) => {
@@ -821,6 +837,10 @@ impl World {
             }
             Fault::Pause { node, length } => {
                 self.paused[node] = self.paused[node].max(now + length);
+                for heard in &mut self.unheard[node] {
+                    let behind = Duration::from_micros(self.random.below(2) * self.random.below(30_000));
+                    *heard = self.paused[node] + behind;
+                }
             }
             Fault::Drift { node, millionths, .. } => self.machines[node].set_clock(millionths, now),
             Fault::Cut { side, both, .. } => {

@@ -28,7 +28,7 @@
 //! # How it is judged
 //! Linearizability is local: a history is linearizable if the part of it on every single key is. So [`check`] takes
 //! the keys one at a time (`check.rs`). The values alone, in `n log n`, decide a key with nothing but puts of distinct
-//! values and gets, and refute most other wrong ones (`zones.rs`); every other key goes through the search of Wing &
+//! values and gets (with their revisions, where all were told), and refute most other wrong ones (`zones.rs`); every other key goes through the search of Wing &
 //! Gong with Lowe's memoisation (`search.rs`), pruned by who still has to be served (`demand.rs`), over the sequential
 //! model of one key (`model.rs`), bounded in work. A history that is rejected comes with the smallest story that could
 //! be found for it (`explain.rs`).

@@ -1,5 +1,6 @@
 //! The judge by values, in `n log n` (after Gibbons & Korach, "Testing Shared Memories", 1997). It decides keys with
-//! puts of distinct values and gets; of other keys it finds most contradictions before the search is tried.
+//! puts of distinct values and gets, where clients were told no revisions or that of every value; of other keys it
+//! finds most contradictions before the search is tried.
 //!
 //! Where a value is written once, whoever saw it names its write. The write and those who saw its value form a
 //! *cluster*. In any legal order the cluster is one block: the write, then those who saw the value, with no other write
@@ -12,6 +13,11 @@
 //! form a cycle, and then they also form one of two clusters: let A have the earliest finish on the cycle and Z stand
 //! before A on it; then `finish(A) <= finish(predecessor of Z) < start(Z)`, so A must come before Z as well as Z
 //! before A. Within a block there is one more demand: nobody may be told of the value before its write was sent.
+//!
+//! Where clients were told the revision of every value, the row is given: by rising revisions. It is legal if no block
+//! in it was answered before one to the left of it was sent: `finish(later) >= start(earlier)`. Let then each operation
+//! take effect when it has been sent, and everything of the blocks to the left, and (for a read) its own write: none
+//! of these is behind its answer, and the blocks come one after the other.
 
 use std::collections::HashMap;
 
@@ -52,11 +58,74 @@ pub(super) fn judge(key: &Prepared) -> Zones {
     let simple = |call: &Call| {
         matches!(
             (call.step, call.expect),
-            (Step::Put(_), Expect::Done | Expect::Effect) | (Step::Get, Expect::Value(_))
+            (Step::Put(_), Expect::Done | Expect::Effect | Expect::Revision(_))
+                | (Step::Get, Expect::Value(_) | Expect::Versioned(..))
         )
     };
     // Every put has a cluster of its own, and the initial absence has one.
-    if key.calls.iter().all(simple) && clusters.len() == puts + 1 { Zones::Right } else { Zones::Open }
+    if !key.calls.iter().all(simple) || clusters.len() != puts + 1 {
+        return Zones::Open;
+    }
+    if !key.track_revisions {
+        return Zones::Right;
+    }
+    let Some(row) = by_revision(&clusters) else { return Zones::Open };
+    match find_late(&clusters, &row) {
+        None => Zones::Right,
+        Some((earlier, later)) => {
+            let mut conflict = tell(&clusters[earlier], &clusters[later]);
+            "a value was current after one of a higher revision".clone_into(&mut conflict.reason);
+            Zones::Wrong(conflict)
+        }
+    }
+}
+
+/// The clusters by rising revisions, if every one has a revision that is all its own.
+fn by_revision(clusters: &[Cluster]) -> Option<Vec<usize>> {
+    let revisions: Vec<u64> =
+        clusters.iter().map(|cluster| cluster.revision.known()).collect::<Option<_>>()?;
+    let mut row: Vec<usize> = (0..clusters.len()).collect();
+    row.sort_by_key(|&index| revisions[index]);
+    row.is_sorted_by(|&a, &b| revisions[a] < revisions[b]).then_some(row)
+}
+
+/// Two clusters of the row, the right one of which was answered before the left one was sent.
+fn find_late(clusters: &[Cluster], row: &[usize]) -> Option<(usize, usize)> {
+    let mut latest: Option<usize> = None;
+    for &index in row {
+        if let Some(earlier) = latest
+            && clusters[index].finish.0 < clusters[earlier].start.0
+        {
+            return Some((earlier, index));
+        }
+        if latest.is_none_or(|latest| clusters[index].start.0 > clusters[latest].start.0) {
+            latest = Some(index);
+        }
+    }
+    None
+}
+
+/// The revision of a cluster, by what its members were told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    One(u64),
+    /// Different ones.
+    Several,
+}
+
+impl Told {
+    fn hear(&mut self, revision: u64) {
+        *self = match *self {
+            Told::Nothing => Told::One(revision),
+            Told::One(before) if before == revision => *self,
+            Told::One(_) | Told::Several => Told::Several,
+        };
+    }
+
+    fn known(self) -> Option<u64> {
+        if let Told::One(revision) = self { Some(revision) } else { None }
+    }
 }
 
 /// A write and those who saw its value. Times are signed so that the initial absence can finish before all time.
@@ -67,6 +136,7 @@ struct Cluster {
     finish: (i128, Option<usize>),
     /// Latest sending, and whose it is.
     start: (i128, Option<usize>),
+    revision: Told,
 }
 
 impl Cluster {
@@ -77,6 +147,9 @@ impl Cluster {
         }
         if invoke > self.start.0 {
             self.start = (invoke, Some(index));
+        }
+        if let Expect::Revision(revision) | Expect::Versioned(_, revision) = call.expect {
+            self.revision.hear(revision);
         }
     }
 }
@@ -93,13 +166,15 @@ fn gather(calls: &[Call]) -> Result<Vec<Cluster>, Conflict> {
     let mut clusters: HashMap<Value, Cluster> = HashMap::new();
     for (&value, writers) in &writers {
         if let (&[only], true) = (writers.as_slice(), value != NIL) {
-            let mut cluster = Cluster { write: Some(only), finish: (i128::MAX, None), start: (-1, None) };
+            let (finish, start) = ((i128::MAX, None), (-1, None));
+            let mut cluster = Cluster { write: Some(only), finish, start, revision: Told::Nothing };
             cluster.add(only, &calls[only]);
             clusters.insert(value, cluster);
         }
     }
     if !writers.contains_key(&NIL) && !is_mortal(calls) {
-        clusters.insert(NIL, Cluster { write: None, finish: (-1, None), start: (-1, None) });
+        let (finish, start) = ((-1, None), (-1, None));
+        clusters.insert(NIL, Cluster { write: None, finish, start, revision: Told::One(0) });
     }
     for (index, call) in calls.iter().enumerate() {
         let Some(value) = seen_by(call) else { continue };
