@@ -742,7 +742,7 @@ fn refused(command: &DataCommand, worker: &Worker, shared: &Shared) -> Option<Er
         return Some(ErrorReply::taken_off(shared.node));
     }
     if worker.is_full() {
-        return Some(plan::busy());
+        return Some(plan::BUSY);
     }
     let takes = command.is_write() && !command.frees();
     shared.shortage().filter(|_| takes).map(ErrorReply::read_only)

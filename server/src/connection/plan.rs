@@ -488,12 +488,12 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
 }
 
 /// Nothing was made of the request.
-pub(super) fn busy() -> ErrorReply {
-    ErrorReply::busy(
-        "this node or the group's leader has more in flight than it answers within a quarter of a second, or than \
-         limits.max_inflight_bytes",
-    )
-}
+/// Said most often when there is least time for it.
+pub(super) const BUSY: ErrorReply = ErrorReply::fixed(
+    ErrorClass::Busy,
+    "this node or the group's leader has more in flight than it answers within a quarter of a second, or than \
+     limits.max_inflight_bytes; nothing was applied; send the command again later",
+);
 
 pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numbered: bool) -> ErrorReply {
     match refusal {
@@ -515,7 +515,7 @@ pub(super) fn refusal_reply(group: GroupId, refusal: Refusal, partly: bool, numb
         Refusal::InDoubt => {
             ErrorReply::in_doubt(group, "did not answer in time after the command was proposed")
         }
-        Refusal::Busy => busy(),
+        Refusal::Busy => BUSY,
         // The connection that asked to be told answers it with the address.
         Refusal::Moved(node) => ErrorReply::try_again(
             group,

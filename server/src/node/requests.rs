@@ -460,7 +460,11 @@ impl Requests {
                 queue.retries = 0;
             }
             queue.refusals = 0;
-            self.admission.answered(pending.cost(), now);
+            match result {
+                Ok(_) => self.admission.answered(pending.cost(), now),
+                // What a leader has refused is no reason to send it more.
+                Err(_) => self.admission.given_up(pending.cost()),
+            }
             completions.push(Completion { token: pending.token, group, result });
         }
     }
@@ -564,5 +568,32 @@ mod tests {
         // But only one of them, and nothing beside it.
         assert!(requests.submit(request(2, 10), Time::ZERO, &mut refused).is_none());
         assert!(matches!(refused[0].result, Err(Refusal::Busy)));
+    }
+
+    /// Counted as answered, what leaders refused under an overload made the nodes before them send even more of it.
+    #[test]
+    fn what_a_leader_has_refused_is_no_reason_to_send_it_more() {
+        let at = |millis| Time::ZERO + Duration::from_millis(millis);
+        let mut requests = Requests::new(NodeId(1), Boot(1), 0, 1, 1, Patience::default());
+        let mut ended = Vec::new();
+        let fill = |requests: &mut Requests, millis| {
+            let taken = (0..).map_while(|n| requests.submit(request(n, 10), at(millis), &mut Vec::new()));
+            taken.collect::<Vec<u64>>()
+        };
+        let first = fill(&mut requests, 0);
+        for number in &first {
+            let group = GroupId(0);
+            let answer = Answer {
+                group,
+                to: NodeId(1),
+                boot: Boot(1),
+                read: false,
+                number: *number,
+                reply: Reply::Busy,
+            };
+            requests.answer(NodeId(2), answer, at(50), &mut ended);
+        }
+        assert_eq!(ended.len(), first.len());
+        assert_eq!(fill(&mut requests, 200).len(), first.len());
     }
 }

@@ -131,6 +131,12 @@ impl ErrorReply {
         ErrorReply { class, text }
     }
 
+    /// An error whose text is known when this program is built: nothing is made of it anew each time.
+    #[must_use]
+    pub const fn fixed(class: ErrorClass, text: &'static str) -> ErrorReply {
+        ErrorReply { class, text: Cow::Borrowed(text) }
+    }
+
     /// The class.
     #[must_use]
     pub fn class(&self) -> ErrorClass {

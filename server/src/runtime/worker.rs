@@ -243,11 +243,12 @@ impl Worker {
         room > 0
     }
 
-    /// Whether a request would be refused as busy whatever its group is. It was so at the end of the last
-    /// turn: refusing costs least when nothing is made of the request before.
+    /// Whether a request would be refused as busy whatever its group is: refusing costs least when nothing is
+    /// made of the request before. For other workers, it was so at the end of their last turn.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.posts.iter().all(|post| post.full.load(Ordering::Relaxed))
+        let others = || self.posts.iter().enumerate().filter(|(index, _)| *index != self.index as usize);
+        self.shard.borrow().is_full() && others().all(|(_, post)| post.full.load(Ordering::Relaxed))
     }
 
     /// Takes a question of a watch of one of this worker's connections.
@@ -560,9 +561,9 @@ impl Worker {
         }
     }
 
-    fn tick(&self, now: Time, due: &mut Time, pace: Duration) {
+    fn tick(&self, now: Time, due: &mut Time) {
         if now >= *due {
-            *due = now + pace.min(TICK);
+            *due = now + TICK;
             self.shard.borrow_mut().tick(now);
         }
     }
@@ -660,7 +661,7 @@ impl Worker {
             // By the clock and not by which branch woke it: under load the other one always does,
             // and heartbeats must go out all the same.
             let ticks = now >= tick_at;
-            self.tick(now, &mut tick_at, pace);
+            self.tick(now, &mut tick_at);
             if now >= publish_at {
                 publish_at = now + PUBLISH;
                 self.publish(now);
