@@ -839,7 +839,7 @@ impl World {
                 self.paused[node] = self.paused[node].max(now + length);
                 for heard in &mut self.unheard[node] {
                     let behind = Duration::from_micros(self.random.below(2) * self.random.below(30_000));
-                    *heard = self.paused[node] + behind;
+                    *heard = (*heard).max(self.paused[node] + behind);
                 }
             }
             Fault::Drift { node, millionths, .. } => self.machines[node].set_clock(millionths, now),

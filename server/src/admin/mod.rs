@@ -37,6 +37,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::runtime::LocalOptions;
 use tokio::time::{sleep, timeout};
 
 use crate::config::LiveConfig;
@@ -139,7 +140,8 @@ struct Desk {
 pub fn start(listener: TcpListener, board: Arc<Board>, live: Arc<LiveConfig>) -> std::io::Result<()> {
     listener.set_nonblocking(true)?;
     std::thread::Builder::new().name("admin".to_owned()).spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = builder.enable_all().build_local(LocalOptions::default());
         let listened = runtime.and_then(|runtime| {
             let desk = Rc::new(Desk {
                 look: Look::new(Arc::clone(&live)),
@@ -148,7 +150,7 @@ pub fn start(listener: TcpListener, board: Arc<Board>, live: Arc<LiveConfig>) ->
                 answered: RefCell::default(),
                 open: Cell::new(0),
             });
-            tokio::task::LocalSet::new().block_on(&runtime, listen(listener, desk))
+            runtime.block_on(listen(listener, desk))
         });
         if let Err(e) = listened {
             tracing::error!("the admin port does not answer: {e}. The node serves on without it");

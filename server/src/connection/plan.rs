@@ -487,8 +487,7 @@ pub(super) fn failure_reply(failure: Failure, max_value: u64) -> ErrorReply {
     }
 }
 
-/// Nothing was made of the request.
-/// Said most often when there is least time for it.
+/// Nothing was made of the request. Said most often when there is least time for it, so it is ready.
 pub(super) const BUSY: ErrorReply = ErrorReply::fixed(
     ErrorClass::Busy,
     "this node or the group's leader has more in flight than it answers within a quarter of a second, or than \

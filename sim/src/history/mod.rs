@@ -28,10 +28,10 @@
 //! # How it is judged
 //! Linearizability is local: a history is linearizable if the part of it on every single key is. So [`check`] takes
 //! the keys one at a time (`check.rs`). The values alone, in `n log n`, decide a key with nothing but puts of distinct
-//! values and gets (with their revisions, where all were told), and refute most other wrong ones (`zones.rs`); every other key goes through the search of Wing &
-//! Gong with Lowe's memoisation (`search.rs`), pruned by who still has to be served (`demand.rs`), over the sequential
-//! model of one key (`model.rs`), bounded in work. A history that is rejected comes with the smallest story that could
-//! be found for it (`explain.rs`).
+//! values and gets (with their revisions, where all were told), and refute most other wrong ones (`zones.rs`); every
+//! other key goes through the search of Wing & Gong with Lowe's memoisation (`search.rs`), pruned by who still has to
+//! be served (`demand.rs`), over the sequential model of one key (`model.rs`), bounded in work. A history that is
+//! rejected comes with the smallest story that could be found for it (`explain.rs`).
 //!
 //! A key may be given a life. From its end on, counted from the sending of the write that gave it, the key may vanish at
 //! any instant without an operation, and never before; that it does vanish in the end is not judged.
