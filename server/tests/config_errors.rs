@@ -234,6 +234,19 @@ fn warnings_do_not_refuse() {
 }
 
 #[test]
+fn a_lease_that_lasts_between_busy_heartbeats_only_is_warned_of() {
+    // Two intervals of 125 ms are less than 300 ms, but an idle worker looks up every 25 ms, and 12 ms are the clocks'.
+    let warnings = |interval: u64| {
+        let text = format!(
+            "[cluster]\nreplication = 1\n{NODE}[paxos]\nheartbeat_interval = \"{interval}ms\"\nlease = \"300ms\""
+        );
+        let config = Config::parse(&text, "config.toml", &[]).expect("a configuration");
+        config.warnings.iter().map(ToString::to_string).filter(|w| w.contains("lease is")).count()
+    };
+    assert_eq!([50, 119, 120, 125].map(warnings), [0, 0, 1, 1]);
+}
+
+#[test]
 fn files_that_cannot_be_read() {
     let missing = Config::load("no/such/config.toml".as_ref(), &[]).expect_err("no file").to_string();
     assert!(missing.starts_with("no/such/config.toml: cannot be read: "), "{missing}");

@@ -154,12 +154,14 @@ fn timing(reading: &mut Reading<'_>) {
         reading.problem(place, message);
     }
     if let Some(place) = reading.blame(&[LEASE, HEARTBEAT])
-        && paxos.heartbeat_interval * 2 > paxos.lease
+        && (paxos.heartbeat_interval + paxos.idle_tick()) * 2 > paxos.own_lease()
     {
         let message = format!(
-            "lease is {}, less than two heartbeats of {}: it will run out between them and reads will be slower",
+            "lease is {}, less than two heartbeats of {} (by up to {} later where nobody writes) and what clocks may \
+             drift: it will run out between them and reads will be slower",
             show_duration(paxos.lease),
             show_duration(paxos.heartbeat_interval),
+            show_duration(paxos.idle_tick()),
         );
         reading.warning(place, message);
     }

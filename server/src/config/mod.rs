@@ -94,6 +94,10 @@ pub enum Durability {
     None,
 }
 
+/// A worker that has nothing to do is told at least so often. It only keeps up its heartbeats and looks at those
+/// of others.
+pub const IDLE_TICK: Duration = Duration::from_millis(25);
+
 /// Section `[paxos]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paxos {
@@ -109,6 +113,21 @@ pub struct Paxos {
     pub window: u32,
     /// Client commands packed into one instance.
     pub max_batch_bytes: Size,
+}
+
+impl Paxos {
+    /// How long a leader counts on a lease: both clocks may be off by the drift.
+    #[must_use]
+    pub fn own_lease(&self) -> Duration {
+        self.lease.saturating_sub(self.max_clock_drift.of(self.lease) * 2)
+    }
+
+    /// How often a worker without work looks up: half of a heartbeat's interval at most, so that every other
+    /// time a heartbeat is just due.
+    #[must_use]
+    pub fn idle_tick(&self) -> Duration {
+        IDLE_TICK.min(self.heartbeat_interval / 2)
+    }
 }
 
 /// Section `[checkpoint]`.

@@ -50,7 +50,7 @@ use netio::{BindError, Identity};
 use tokio::sync::Notify;
 
 use crate::admin::{self, Board, Serving, Stage};
-use crate::config::{Address, Config, Durability, LiveConfig, Node, Share};
+use crate::config::{Address, Config, Durability, LiveConfig, Node};
 use crate::connection::{Shared, Verdict};
 use crate::node::compaction::{CompactionLimits, Compactor};
 use crate::node::manifest::Manifest;
@@ -600,11 +600,6 @@ fn proof(
     Proof { storage: manifest.storage, opened, newest, founders, memory }
 }
 
-/// How long a leader counts on a lease of `lease`: both clocks may be off by the drift.
-fn own_lease(lease: Duration, drift: Share) -> Duration {
-    lease.saturating_sub(drift.of(lease) * 2)
-}
-
 fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Result<ShardConfig, ServeError> {
     let config = &shared.config;
     let inflight = config.limits.max_inflight_bytes.as_usize() / shards as usize;
@@ -625,7 +620,7 @@ fn shard_config(shared: &Shared, shard: u32, shards: u32, proof: Proof) -> Resul
                 learn_bytes: Tuning::default().learn_bytes / shards as usize,
                 recent_bytes: RECENT_BYTES.share(config.cluster.groups),
                 lease: config.paxos.lease,
-                own_lease: own_lease(config.paxos.lease, config.paxos.max_clock_drift),
+                own_lease: config.paxos.own_lease(),
                 ..Tuning::default()
             }),
             limits: Arc::new(GroupLimits {

@@ -149,10 +149,6 @@ impl std::fmt::Debug for Letter {
 /// How often a shard is told that time passes.
 pub const TICK: Duration = Duration::from_millis(5);
 
-/// One that has nothing to do is told at least so often. It only keeps up its heartbeats and looks at those
-/// of others.
-pub const IDLE_TICK: Duration = Duration::from_millis(25);
-
 /// How often it is looked whether the live data is over its limit, and where the groups are.
 const PUBLISH: Duration = Duration::from_millis(500);
 
@@ -575,8 +571,7 @@ impl Worker {
         let mut letters = VecDeque::new();
         let mut dirty = Vec::new();
         let mut reports = Vec::new();
-        // Half of a heartbeat's interval, so that every other tick is due just when a heartbeat is.
-        let idle = IDLE_TICK.min(self.shared.config.paxos.heartbeat_interval / 2).max(TICK);
+        let idle = self.shared.config.paxos.idle_tick().max(TICK);
         let mut publish_at = self.clock.now();
         let mut tick_at = publish_at;
         let mut say_at = publish_at;
