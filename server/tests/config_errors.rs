@@ -230,20 +230,22 @@ fn warnings_do_not_refuse() {
         warning.starts_with("config.toml:2:15: replication 2 tolerates no more failures than 1")
     }));
     assert!(warnings.iter().any(|warning| warning.contains("durability is none")));
-    assert!(warnings.iter().any(|warning| warning.contains("lease is 80ms, less than two heartbeats")));
+    assert!(
+        warnings.iter().any(|warning| warning.contains("lease is 80ms, of which a leader counts on 76800us"))
+    );
 }
 
 #[test]
 fn a_lease_that_lasts_between_busy_heartbeats_only_is_warned_of() {
     // Two intervals of 125 ms are less than 300 ms, but an idle worker looks up every 25 ms, and 12 ms are the clocks'.
-    let warnings = |interval: u64| {
+    let warnings = |(interval, drift): (u64, u64)| {
         let text = format!(
-            "[cluster]\nreplication = 1\n{NODE}[paxos]\nheartbeat_interval = \"{interval}ms\"\nlease = \"300ms\""
+            "[cluster]\nreplication = 1\n{NODE}[paxos]\nheartbeat_interval = \"{interval}ms\"\nlease = \"300ms\"\nmax_clock_drift = \"{drift}%\""
         );
         let config = Config::parse(&text, "config.toml", &[]).expect("a configuration");
         config.warnings.iter().map(ToString::to_string).filter(|w| w.contains("lease is")).count()
     };
-    assert_eq!([50, 119, 120, 125].map(warnings), [0, 0, 1, 1]);
+    assert_eq!([(50, 2), (119, 2), (120, 2), (125, 2), (50, 40)].map(warnings), [0, 0, 1, 1, 1]);
 }
 
 #[test]

@@ -143,6 +143,9 @@ fn birth_seeds() {
     // Decisions: two nodes, the other one empty, then voting as this one does, then born.
     seeds.push(vec![1, 2, 16, 1, 0, 1, 2, 40, 1, 0, 1]);
     seeds.push(vec![1, 2, 64, 1, 0, 1, 3, 0, 0, 0]);
+    // A vote that a voter has broken for others, whom this one joins; and a late word of a founder that is born.
+    seeds.push(vec![0x01, 0x02, 0, 0, 0x02, 0x30, 0x02, 0x01, 0, 0x05, 0x03, 0x30, 0, 0x05]);
+    seeds.push(vec![0x01, 0x02, 0x30, 0, 0x05, 0x02, 0, 0, 0x03, 0x30, 0, 0x05]);
     BIRTH.write_seeds(&seeds);
 }
 

@@ -23,13 +23,12 @@ use groups::random::Random;
 use groups::replay::Replay;
 use groups::time::Time;
 use netio::{Decoder, Frame};
-use server::config::IDLE_TICK;
+use server::config::{IDLE_TICK, TICK};
 use server::node::layout::{Founding, Layout};
 use server::node::requests::{Patience, Request, Token};
 use server::node::roster::{Roster, RosterNode};
 use server::node::shard::{LogJob, Outbox, Shard, ShardConfig};
 use server::node::wire;
-use server::runtime::worker::TICK;
 
 use crate::machine::unpack;
 use crate::schedule::Schedule;

@@ -192,12 +192,13 @@ fn replay_once(seed: u64, cut: &Cut) -> ExitCode {
 fn replay(seed: u64, cut: &Cut, whole: bool) -> ExitCode {
     let plan = cut.of(seed);
     println!(
-        "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} clients, {} tellers, {} keys, {:?} of faults{}",
+        "seed {seed}{cut}: {} nodes, {} groups of {}, {} shards, {} {}, {} tellers, {} keys, {:?} of faults{}",
         plan.cluster.nodes,
         plan.cluster.groups,
         plan.cluster.replication,
         plan.cluster.shards,
         plan.clients,
+        if plan.crowd { "clients in a crowd" } else { "clients" },
         plan.tellers,
         plan.keys,
         plan.turmoil,

@@ -76,7 +76,7 @@ impl Plan {
         let clients = 1 + random.below(5);
         let keys = 4 + random.below(9);
         let value_bytes = [0, 0, 500, 2_000][random.below(4) as usize];
-        // Drawn beside the others, so that all other seeds stay what they were.
+        // Drawn beside the others: the plans of all other seeds are the same without it.
         let mut luck = Random::new(seed ^ 0xC60D);
         let crowd = luck.below(8) == 0;
         let (clients, keys, value_bytes) = if crowd { (12, 2, 0) } else { (clients, keys, value_bytes) };

@@ -318,8 +318,6 @@ fn puts_and_gets_of_distinct_values() {
 
 #[test]
 fn puts_and_gets_that_tell_revisions() {
-    // Seed 200069 of a crowd: 270 operations on one key, of which the search could not say in 40 million steps
-    // whether they are right. Their revisions say it at once.
     compare(simple_action, 1.0, 1, 6000);
     compare(simple_action, 0.8, 2, 6000);
 }

@@ -24,6 +24,7 @@ const REPLICATION: Name = ("cluster", "replication");
 const HEARTBEAT: Name = ("paxos", "heartbeat_interval");
 const ELECTION: Name = ("paxos", "election_timeout");
 const LEASE: Name = ("paxos", "lease");
+const DRIFT: Name = ("paxos", "max_clock_drift");
 const BATCH: Name = ("paxos", "max_batch_bytes");
 const SEGMENT: Name = ("storage", "segment_size");
 const DURABILITY: Name = ("storage", "durability");
@@ -153,13 +154,14 @@ fn timing(reading: &mut Reading<'_>) {
         );
         reading.problem(place, message);
     }
-    if let Some(place) = reading.blame(&[LEASE, HEARTBEAT])
+    if let Some(place) = reading.blame(&[LEASE, HEARTBEAT, DRIFT])
         && (paxos.heartbeat_interval + paxos.idle_tick()) * 2 > paxos.own_lease()
     {
         let message = format!(
-            "lease is {}, less than two heartbeats of {} (by up to {} later where nobody writes) and what clocks may \
-             drift: it will run out between them and reads will be slower",
+            "lease is {}, of which a leader counts on {} because of max_clock_drift, less than two heartbeats of {}, by \
+             up to {} later where nobody writes: it will run out between them and reads will be slower",
             show_duration(paxos.lease),
+            show_duration(paxos.own_lease()),
             show_duration(paxos.heartbeat_interval),
             show_duration(paxos.idle_tick()),
         );

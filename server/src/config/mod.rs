@@ -94,6 +94,9 @@ pub enum Durability {
     None,
 }
 
+/// How often a shard is told that time passes.
+pub const TICK: Duration = Duration::from_millis(5);
+
 /// A worker that has nothing to do is told at least so often. It only keeps up its heartbeats and looks at those
 /// of others.
 pub const IDLE_TICK: Duration = Duration::from_millis(25);
@@ -126,7 +129,7 @@ impl Paxos {
     /// time a heartbeat is just due.
     #[must_use]
     pub fn idle_tick(&self) -> Duration {
-        IDLE_TICK.min(self.heartbeat_interval / 2)
+        IDLE_TICK.min(self.heartbeat_interval / 2).max(TICK)
     }
 }
 

@@ -124,6 +124,9 @@ pub enum Waiting {
     /// The cluster exists, and this node's disk is not one of its founders': so many nodes of it
     /// have been heard, so many must be.
     Stranger(ClusterId, usize, usize),
+    /// The cluster exists, and this node's disk has voted for the birth of another, of which nobody can say any more
+    /// that it is not born.
+    Bound(ClusterId),
     /// The cluster exists and has no such node.
     Unlisted(ClusterId, NodeId),
     /// This node's directory has lost its memory, and no node has told of a cluster yet.
@@ -162,16 +165,21 @@ impl Birth {
 
     /// Takes a peer's word. Returns the stage to write down before anything else is said, if it
     /// has changed.
-    pub fn hear(&mut self, from: NodeId, word: Word) -> Option<Stage> {
+    pub fn hear(&mut self, from: NodeId, mut word: Word) -> Option<Stage> {
         let born = matches!(word.stage, Stage::Born(..));
         if from == self.me || !(born || self.nodes.contains(&from)) {
             return None;
         }
-        // A disk goes on and never back: what says less than it has said already was sent before and came late.
-        let is_old =
-            |seen: &Word| seen.storage == word.storage && progress(&word.stage) < progress(&seen.stage);
-        if !self.seen.get(&from).is_some_and(is_old) {
-            self.seen.insert(from, word);
+        // A disk goes on and never back, and its list of nodes only grows newer: what says less than it has said
+        // already was sent before and came late.
+        let newness =
+            |word: &Word| (word.stage.progress(), word.roster.as_ref().map(|roster| roster.version()));
+        match self.seen.get(&from).filter(|seen| seen.storage == word.storage) {
+            Some(seen) if newness(&word) < newness(seen) => {}
+            seen => {
+                word.heard = word.heard.max(seen.map_or(Boot(0), |seen| seen.heard));
+                self.seen.insert(from, word);
+            }
         }
         self.advance()
     }
@@ -308,6 +316,12 @@ impl Birth {
         if let Some((cluster, founders)) = self.cluster_of_others()
             && !founders.contains(&(self.me, self.own.storage))
         {
+            if let Stage::Voted(voted) = &self.own.stage
+                && !self.is_void(voted)
+                && self.tellers(cluster) >= self.needed()
+            {
+                return Waiting::Bound(cluster);
+            }
             return Waiting::Stranger(cluster, self.tellers(cluster), self.needed());
         }
         let mut lost: Vec<NodeId> =
@@ -333,15 +347,6 @@ impl Birth {
         }
         let voted = |n: &NodeId| self.seen.get(n).is_some_and(|w| w.stage != Stage::Empty);
         Waiting::Votes(self.nodes.iter().copied().filter(|n| *n != self.me && !voted(n)).collect())
-    }
-}
-
-/// How far a disk has come that says this.
-fn progress(stage: &Stage) -> u8 {
-    match stage {
-        Stage::Empty | Stage::Replacement => 0,
-        Stage::Voted(_) => 1,
-        Stage::Born(..) => 2,
     }
 }
 
@@ -377,6 +382,12 @@ impl std::fmt::Display for Waiting {
                 "cluster {cluster} exists and this node's data directory is new to it: it joins as a replacement \
                  once {needed} other nodes are heard, {heard} are now. Nothing is served here meanwhile. Start the \
                  other nodes; without a majority of the old disks nobody can vouch for the data"
+            ),
+            Waiting::Bound(cluster) => write!(
+                f,
+                "cluster {cluster} exists, and this data directory has voted for the birth of another one with other \
+                 disks, which may be born elsewhere: it joins none. Nothing was ever stored in it. To join cluster \
+                 {cluster}, stop this node, empty its data directory and start it again"
             ),
             Waiting::Unlisted(cluster, me) => write!(
                 f,
@@ -580,8 +591,11 @@ mod tests {
         }
         assert!(matches!(voted.word().stage, Stage::Voted(_)));
         voted.hear(NodeId(2), told(&b, 0));
+        assert!(matches!(voted.waiting(), Waiting::Stranger(..)), "one teller is too few for any answer");
         voted.hear(NodeId(3), told(&c, 0));
         assert!(matches!(voted.word().stage, Stage::Voted(_)));
+        assert_eq!(voted.waiting(), Waiting::Bound(cluster(&b).unwrap()));
+        assert!(voted.waiting().to_string().contains("empty its data directory"));
     }
 
     #[test]

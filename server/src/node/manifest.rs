@@ -41,6 +41,18 @@ pub enum Stage {
     Born(ClusterId, Founders),
 }
 
+impl Stage {
+    /// How far a disk has come that says this: it goes on and never back.
+    #[must_use]
+    pub fn progress(&self) -> u8 {
+        match self {
+            Stage::Empty | Stage::Replacement => 0,
+            Stage::Voted(_) => 1,
+            Stage::Born(..) => 2,
+        }
+    }
+}
+
 /// What a data directory says about itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Manifest {

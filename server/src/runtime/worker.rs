@@ -32,6 +32,7 @@ use super::mailbox::{Mailbox, Tray};
 use super::memory::MemoryHandle;
 use super::mirror::MirrorHandle;
 use super::tally::{Counts, Tally};
+use crate::config::TICK;
 use crate::connection::{Connection, Shared, Verdict};
 use crate::node::ages::Ages;
 use crate::node::requests::{Completion, Refusal, Request, Token};
@@ -145,9 +146,6 @@ impl std::fmt::Debug for Letter {
         f.write_str("Letter")
     }
 }
-
-/// How often a shard is told that time passes.
-pub const TICK: Duration = Duration::from_millis(5);
 
 /// How often it is looked whether the live data is over its limit, and where the groups are.
 const PUBLISH: Duration = Duration::from_millis(500);
@@ -571,7 +569,7 @@ impl Worker {
         let mut letters = VecDeque::new();
         let mut dirty = Vec::new();
         let mut reports = Vec::new();
-        let idle = self.shared.config.paxos.idle_tick().max(TICK);
+        let idle = self.shared.config.paxos.idle_tick();
         let mut publish_at = self.clock.now();
         let mut tick_at = publish_at;
         let mut say_at = publish_at;
