@@ -35,7 +35,10 @@ impl Judge for Checkpoints {
     fn anchored(&mut self, node: NodeId, group: GroupId, anchor: Mark, ledger: &GroupLedger) -> Verdict {
         let durable = self.durable.get(&(node, group)).copied().unwrap_or_default();
         // Whoever is no member any more may forget everything, its mirror too; `parted.rs` judges when.
-        let outside = !ledger.members().contains(node);
+        // Neither need it keep what was before a time outside: a slow disk may have written that down when the node is
+        // a member again (seed 10024619).
+        let then = ledger.members_of(anchor.instance.next());
+        let outside = !ledger.members().contains(node) || !then.contains(node);
         if outside && anchor.instance > durable {
             self.durable.remove(&(node, group));
         }
