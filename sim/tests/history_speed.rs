@@ -97,6 +97,17 @@ fn number(n: u64) -> Vec<u8> {
     format!("v{n}").into_bytes()
 }
 
+/// The history of these operations, each as `change` leaves it.
+fn changed(operations: &[Operation], change: impl Fn(usize, &mut Operation)) -> History {
+    let mut history = History::new();
+    for (number, operation) in operations.iter().enumerate() {
+        let mut operation = operation.clone();
+        change(number, &mut operation);
+        history.push(operation).expect("well formed");
+    }
+    history
+}
+
 /// The history with one read in its last tenth that returns a value overwritten long before.
 fn spoil(history: &History) -> History {
     let operations = history.operations();
@@ -106,15 +117,11 @@ fn spoil(history: &History) -> History {
     });
     let late = operations.len() * 9 / 10;
     let victim = (late..operations.len()).find(|&n| matches!(operations[n].outcome, Outcome::Value(_)));
-    let mut spoilt = History::new();
-    for (number, operation) in operations.iter().enumerate() {
-        let mut operation = operation.clone();
+    changed(operations, |number, operation| {
         if Some(number) == victim {
             operation.outcome = Outcome::Value(old.clone());
         }
-        spoilt.push(operation).expect("well formed");
-    }
-    spoilt
+    })
 }
 
 #[test]
@@ -132,17 +139,13 @@ fn with_revisions(history: &History) -> History {
     let revision = |value: &[u8]| {
         String::from_utf8_lossy(value).trim_start_matches('v').parse::<u64>().expect("a number") + 1
     };
-    let mut told = History::new();
-    for operation in history.operations() {
-        let mut operation = operation.clone();
-        operation.outcome = match (operation.outcome, &operation.action) {
+    changed(history.operations(), |_, operation| {
+        operation.outcome = match (operation.outcome.clone(), &operation.action) {
             (Outcome::Done, Action::Put(value)) => Outcome::Revision(revision(value)),
             (Outcome::Value(value), _) => Outcome::Versioned(value.map(|v| (v.clone(), revision(&v)))),
             (outcome, _) => outcome,
         };
-        told.push(operation).expect("well formed");
-    }
-    told
+    })
 }
 
 #[test]
@@ -187,15 +190,12 @@ fn counters_with_lost_additions() {
         _ => Action::Add(1),
     });
     judge("additions and gets, 32 clients, 0.05 % lost", &history, true);
-    let mut spoilt = History::new();
-    for (number, operation) in history.operations()[..4_000].iter().enumerate() {
-        let mut operation = operation.clone();
+    let spoilt = changed(&history.operations()[..4_000], |number, operation| {
         if number > 3_600
             && let Outcome::Number(sum) = &mut operation.outcome
         {
             *sum += 60; // more than all lost additions together
         }
-        spoilt.push(operation).expect("well formed");
-    }
+    });
     judge("the same with sums that jump", &spoilt, false);
 }
